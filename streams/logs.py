@@ -1,0 +1,163 @@
+"""log calls of structlog, Faust and every library -> masked -> one line each, as JSON or for a console."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from pydantic import BaseModel
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["json", "console"]
+
+MASK = "***"
+
+#: A person's data wherever it stands; a longer name that ends in one of them counts too (`customer_email`).
+ALWAYS_PERSONAL = frozenset({"email", "phone", "password", "passwd", "secret", "token", "authorization"})
+#: A person's data inside a document. At the top of a log call the same words name a table, or an address to listen on.
+PERSONAL_IN_DOCUMENTS = frozenset({"name", "address", "zip", "city", "region", "street", "recipient", "bank"})
+
+#: Deeper than any document that passes the edge; what is nested deeper is not shown at all.
+MAX_DEPTH = 40
+#: A log line longer than this helps nobody and costs the log's pipeline dear.
+MAX_TEXT = 16_384
+
+_KEYS = "|".join(sorted(ALWAYS_PERSONAL | PERSONAL_IN_DOCUMENTS))
+# `"email": "a@b.c"` as JSON, as Python's repr, and as JSON that was quoted once more.
+_FIELD = re.compile(rf"""(?is)(\\?["'])((?:\w{{1,40}}_)?(?:{_KEYS}))\1(\s*:\s*)(\\?["'])(.*?)\4""")
+# pydantic quotes what it was given: `input_value='Test Testov', input_type=str`.
+_INPUT = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
+# Each run is bounded, so a long line of letters cannot make the search quadratic.
+_EMAIL = re.compile(r"[\w.%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
+_PHONE = re.compile(r"(?<![\w+])\+\d[\d ().-]{5,18}\d")
+_CREDENTIALS = re.compile(r"://([^\s:/@]{1,64}):[^\s@/]{1,128}@")
+
+
+def mask_text(text: str) -> str:
+    """The text without e-mail addresses, international phone numbers, credentials in URLs, quoted personal fields."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
+    if "input_value=" in text:
+        text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
+    if ":" in text:
+        text = _FIELD.sub(rf"\1\2\1\3\4{MASK}\4", text)
+        text = _CREDENTIALS.sub(rf"://\1:{MASK}@", text)
+    if "@" in text:
+        text = _EMAIL.sub(MASK, text)
+    if "+" in text:
+        text = _PHONE.sub(MASK, text)
+    return text
+
+
+def mask(value: Any, depth: int = 0) -> Any:
+    """A copy of a log value that can be shown: personal fields replaced, everything else readable by JSON."""
+    if depth > MAX_DEPTH:
+        return MASK
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return mask_text(value)
+        case bytes() | bytearray() | memoryview():
+            return mask_text(bytes(value).decode("utf-8", "replace"))
+        case BaseModel():
+            return mask(value.model_dump(mode="python"), depth)
+        case Mapping():
+            fields = ((str(key), item) for key, item in value.items())
+            return {key: MASK if _personal(key, depth) else mask(item, depth + 1) for key, item in fields}
+        case list() | tuple() | set() | frozenset():
+            return [mask(item, depth + 1) for item in value]
+        case _:
+            return mask_text(str(value))
+
+
+def _personal(key: str, depth: int) -> bool:
+    last = key.lower().replace("-", "_").rsplit("_", 1)[-1]
+    return last in ALWAYS_PERSONAL or (depth > 0 and last in PERSONAL_IN_DOCUMENTS)
+
+
+def mask_event(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """structlog processor: the last step before a line is written, so no other step can add what it did not see."""
+    masked: EventDict = mask(event)
+    return masked
+
+
+def logging_config(
+    log_format: LogFormat = "json", level: str | None = "INFO", stream: TextIO | None = None
+) -> dict[str, Any]:
+    """Set structlog up and give the dictConfig for `faust.App(logging_config=...)` (also fit for `logging.config`).
+
+    With `level` none, Faust's own `--loglevel` decides. Lines go to standard error: standard output belongs to data.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    formatter = {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, mask_event, _renderer(log_format)],
+        # Lines of Faust, aiokafka and the rest come from the standard library: they take the same steps first.
+        "foreign_pre_chain": shared,
+    }
+    config: dict[str, Any] = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": formatter},
+        "handlers": {
+            "default": {"class": "logging.StreamHandler", "formatter": "line", "stream": stream or "ext://sys.stderr"}
+        },
+        "loggers": {
+            # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
+            "aiohttp.access": {"level": "WARNING"},
+        },
+    }
+    if level is None:
+        return {**config, "merge": True}
+    return {**config, "root": {"level": level.upper(), "handlers": ["default"]}}
+
+
+def _renderer(log_format: LogFormat) -> Processor:
+    if log_format == "console":
+        # Exceptions are text by now (format_exc_info ran before the mask): nothing unmasked is rendered here.
+        return structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    return _json_line
+
+
+def _json_line(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    """One JSON object with the four fields every line has in front."""
+    ordered = {key: event.pop(key) for key in ("timestamp", "level", "logger", "event") if key in event}
+    return orjson.dumps({**ordered, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The structured logger of a module: `log.info("store.opened", keys=12)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def configure(log_format: LogFormat = "console", level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Logging for a process that is not a worker: commands, tests, the bench."""
+    logging.config.dictConfig(logging_config(log_format, level, stream))
