@@ -1,0 +1,382 @@
+"""declared topics + a broker's metadata -> plan / create / alter / check -> topics as declared, or what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NoReturn
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    BrokerResponseError,
+    KafkaConnectionError,
+    KafkaError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
+
+log = logging.getLogger(__name__)
+
+#: The command that mends what `create` can mend; the wiring of an app may name its own.
+MEND = "faust -A app topics create"
+
+#: Long enough for a broker that is just starting, short enough for a person who waits for a plain error.
+ANSWER_TIMEOUT_S = 10.0
+#: New partitions have a leader within milliseconds on one broker, within a controller's failover on several.
+LEADER_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+
+
+class BrokerUnreachable(Exception):
+    """No broker answered. `bootstrap` is what was asked; what to do about it depends on who asks."""
+
+    def __init__(self, bootstrap: str, cause: str) -> None:
+        self.bootstrap = bootstrap
+        super().__init__(f"no Kafka broker answers at {bootstrap}: {cause}")
+
+
+class TopicsRefused(Exception):
+    """The broker would not create or alter a topic; the message has the topic and the broker's own reason."""
+
+
+class TopicsDiffer(Exception):
+    """Topics are not as declared. `differences` is every one of them, the message names each and its mend."""
+
+    def __init__(self, differences: Sequence[Difference], mend: str = MEND) -> None:
+        self.differences = tuple(differences)
+        lines = [f"  {difference}" for difference in self.differences]
+        if any(difference.mendable for difference in self.differences):
+            lines.append(f"Run `{mend}` to mend what can be mended without moving keys.")
+        super().__init__("\n".join(["the topics on the broker are not as declared:", *lines]))
+
+
+class NoLeader(Exception):
+    """Partitions without a leader: their broker is down or still starting."""
+
+    def __init__(self, partitions: Sequence[str], timeout_s: float) -> None:
+        self.partitions = tuple(partitions)
+        more = f" and {len(partitions) - 5} more" if len(partitions) > 5 else ""
+        super().__init__(
+            f"no leader after {timeout_s:g} s for {', '.join(partitions[:5])}{more}: "
+            "a broker that holds them is down; start it, then try again"
+        )
+
+
+@dataclass(frozen=True)
+class TopicConfig:
+    """A topic as declared. `config` has the broker's own names and string values; only what it names is compared."""
+
+    name: str
+    partitions: int
+    replication_factor: int = 1
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+class What(StrEnum):
+    """What differs, in the order in which `plan` looks."""
+
+    MISSING = "missing"
+    PARTITIONS = "partitions"
+    REPLICATION = "replication"
+    CONFIG = "config"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing about one topic that is not as declared. `setting` names the configuration when `what` is CONFIG."""
+
+    topic: str
+    what: What
+    wanted: str
+    found: str | None = None
+    setting: str | None = None
+
+    @property
+    def mendable(self) -> bool:
+        """`create` and `alter` mend it; a partition count moves keys and replicas move data, so those never."""
+        return self.what in (What.MISSING, What.CONFIG)
+
+    @property
+    def blocks(self) -> bool:
+        """A worker must not start. Fewer replicas than declared are a risk, not a fault: they are only reported."""
+        return self.what is not What.REPLICATION
+
+    @property
+    def may_delete_records(self) -> bool:
+        """Mending it lets the broker delete records that it keeps today."""
+        match self.setting:
+            case "cleanup.policy":
+                return True
+            case "retention.ms" | "retention.bytes" if self.found is not None:
+                return int(self.wanted) >= 0 and not 0 <= int(self.found) <= int(self.wanted)
+            case _:
+                return False
+
+    def __str__(self) -> str:
+        match self.what:
+            case What.MISSING:
+                return f"{self.topic}: missing (declared partitions: {self.wanted})"
+            case What.PARTITIONS:
+                return (
+                    f"{self.topic}: partitions are {self.found} instead of {self.wanted}. Nothing here changes "
+                    "that: another count sends keys to other partitions, away from their state. Set the declared count "
+                    "to the broker's, or copy the topic into a new one that has the declared count"
+                )
+            case What.REPLICATION:
+                return (
+                    f"{self.topic}: replicas are {self.found} instead of {self.wanted}. Add replicas with Kafka's own "
+                    "kafka-reassign-partitions; workers run meanwhile"
+                )
+            case What.CONFIG:
+                return f"{self.topic}: {self.setting} is {self.found} instead of {self.wanted}"
+
+
+class _AlteredConfigs(Response):  # type: ignore[misc]  # aiokafka has no types
+    API_KEY = 44
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "resources",
+            Array(
+                ("error_code", Int16),
+                ("error_message", String("utf-8")),
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+            ),
+        ),
+    )
+
+
+class _AlterConfigs(RequestStruct):  # type: ignore[misc]
+    """Kafka's IncrementalAlterConfigs: sets what it names. aiokafka has only its predecessor, which resets the rest."""
+
+    API_KEY = 44
+    API_VERSION = 0
+    RESPONSE_TYPE = _AlteredConfigs
+    SCHEMA = Schema(
+        (
+            "resources",
+            Array(
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+                ("configs", Array(("name", String("utf-8")), ("operation", Int8), ("value", String("utf-8")))),
+            ),
+        ),
+        ("validate_only", Boolean),
+    )
+
+
+class _AlterConfigsRequest(Request[_AlterConfigs]):  # type: ignore[misc]
+    API_KEY = 44
+    SET = 0
+
+    def __init__(self, settings: Mapping[str, Mapping[str, str]]) -> None:
+        self._settings = settings
+
+    def build(self, request_struct_class: type[_AlterConfigs]) -> _AlterConfigs:
+        return request_struct_class(
+            [
+                (ConfigResourceType.TOPIC, topic, [(name, self.SET, value) for name, value in configs.items()])
+                for topic, configs in self._settings.items()
+            ],
+            False,
+        )
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started client that knows a broker; whatever keeps it from being answered is BrokerUnreachable."""
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await client.start()
+            while not client._client.cluster.brokers():  # a broker answers metadata before it knows itself
+                await asyncio.sleep(_POLL_S)
+                await client._client.force_metadata_update()
+        yield client
+    except (TimeoutError, RequestTimedOutError):
+        raise BrokerUnreachable(bootstrap, f"no answer within {timeout_s:g} s") from None
+    except BrokerResponseError as error:  # it answered, with a no
+        raise TopicsRefused(f"the broker at {bootstrap} refused: {error} ({type(error).__name__})") from error
+    except KafkaConnectionError as error:  # its text repeats the addresses, as Python shows tuples
+        raise BrokerUnreachable(bootstrap, "the connection was refused or cut") from error
+    except (KafkaError, OSError) as error:
+        raise BrokerUnreachable(bootstrap, str(error) or type(error).__name__) from error
+    finally:
+        await client.close()
+
+
+async def _topics(client: AIOKafkaAdminClient) -> dict[str, dict[str, Any]]:
+    """Metadata of every topic. Asking for topics by name would create them on a broker with auto-creation on."""
+    return {topic["topic"]: topic for topic in await client.describe_topics()}
+
+
+async def _configs(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -> dict[str, dict[str, str | None]]:
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, dict.fromkeys(topic.config))
+        for topic in wanted
+        if topic.config
+    ]
+    found: dict[str, dict[str, str | None]] = {}
+    if not resources:
+        return found
+    for response in await client.describe_configs(resources):
+        for code, message, _type, name, entries in response.resources:
+            if code:
+                _refuse(name, code, message)
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def _refuse(topic: str, code: int, message: str | None) -> NoReturn:
+    error = for_code(code)
+    raise TopicsRefused(f"the broker refused topic {topic}: {message or error.description} ({error.__name__})")
+
+
+def _same(setting: str, wanted: str, found: str | None) -> bool:
+    if setting == "cleanup.policy" and found is not None:  # a list, in any order
+        return {part.strip() for part in wanted.split(",")} == {part.strip() for part in found.split(",")}
+    return wanted == found
+
+
+def _compare(
+    topic: TopicConfig, metadata: Mapping[str, Any], configs: Mapping[str, str | None]
+) -> Iterable[Difference]:
+    partitions = len(metadata["partitions"])
+    if partitions != topic.partitions:
+        yield Difference(topic.name, What.PARTITIONS, str(topic.partitions), str(partitions))
+    replicas = min((len(partition["replicas"]) for partition in metadata["partitions"]), default=0)
+    if replicas < topic.replication_factor:
+        yield Difference(topic.name, What.REPLICATION, str(topic.replication_factor), str(replicas))
+    for setting, wanted in topic.config.items():
+        if not _same(setting, wanted, configs.get(setting)):
+            yield Difference(topic.name, What.CONFIG, wanted, configs.get(setting), setting)
+
+
+async def _plan(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -> list[Difference]:
+    existing = await _topics(client)
+    present = [topic for topic in wanted if topic.name in existing]
+    configs = await _configs(client, present)
+    differences: list[Difference] = []
+    for topic in wanted:
+        if topic.name not in existing:
+            differences.append(Difference(topic.name, What.MISSING, str(topic.partitions)))
+        else:
+            differences.extend(_compare(topic, existing[topic.name], configs.get(topic.name, {})))
+    return differences
+
+
+async def plan(
+    bootstrap: str, wanted: Sequence[TopicConfig], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> list[Difference]:
+    """Everything that is not as declared, in the order of `wanted`; changes nothing. Raises BrokerUnreachable."""
+    async with _admin(bootstrap, timeout_s) as client:
+        return await _plan(client, wanted)
+
+
+async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: float = LEADER_TIMEOUT_S) -> list[str]:
+    """Create topics and wait until each partition has a leader; returns the names that this call made.
+
+    A topic that exists already is left as it is, so two starters may call this at once: `check` afterwards tells
+    whether it is as declared. Raises BrokerUnreachable, TopicsRefused (the broker's reason), NoLeader.
+    """
+    if not missing:
+        return []
+    made: list[str] = []
+    new = [
+        NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
+        for topic in missing
+    ]
+    async with _admin(bootstrap, timeout_s) as client:
+        response = await client.create_topics(new, timeout_ms=int(timeout_s * 1000))
+        for name, code, *message in response.topic_errors:
+            if code == 0:
+                made.append(name)
+            elif code != TopicAlreadyExistsError.errno:
+                _refuse(name, code, message[0] if message else None)
+        await _await_leaders(client, missing, timeout_s)
+    return made
+
+
+async def alter(
+    bootstrap: str, differences: Sequence[Difference], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> list[Difference]:
+    """Set the configurations that differ, and no other setting of those topics; returns what was changed.
+
+    Partition counts and replicas are passed over (see `Difference.mendable`). Whoever calls this for a difference that
+    `may_delete_records` has asked before. Raises BrokerUnreachable, TopicsRefused.
+    """
+    changes = [difference for difference in differences if difference.what is What.CONFIG]
+    if not changes:
+        return []
+    settings: dict[str, dict[str, str]] = {}
+    for change in changes:
+        settings.setdefault(change.topic, {})[change.setting or ""] = change.wanted
+    async with _admin(bootstrap, timeout_s) as client:
+        response = await client._send_request(_AlterConfigsRequest(settings))
+        for code, message, _type, name in response.resources:
+            if code:
+                _refuse(name, code, message)
+        await _await_settings(client, settings, timeout_s)
+    return changes
+
+
+async def _await_settings(
+    client: AIOKafkaAdminClient, settings: Mapping[str, Mapping[str, str]], timeout_s: float
+) -> None:
+    """The controller has them; wait until the broker that is asked shows them too, so that `check` agrees."""
+    wanted = [TopicConfig(name, 0, config=config) for name, config in settings.items()]
+    async with asyncio.timeout(timeout_s):
+        while True:
+            found = await _configs(client, wanted)
+            if all(found[topic.name].get(name) == value for topic in wanted for name, value in topic.config.items()):
+                return
+            await asyncio.sleep(_POLL_S)
+
+
+async def _await_leaders(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig], timeout_s: float) -> None:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while leaderless := _leaderless(await _topics(client), wanted):
+        if asyncio.get_running_loop().time() > deadline:
+            raise NoLeader(leaderless, timeout_s)
+        await asyncio.sleep(_POLL_S)
+
+
+def _leaderless(existing: Mapping[str, Mapping[str, Any]], wanted: Sequence[TopicConfig]) -> list[str]:
+    """Partitions, as `topic-partition`, that nobody can write to yet; a topic not in the metadata yet counts whole."""
+    found: list[str] = []
+    for topic in wanted:
+        led = {
+            partition["partition"]
+            for partition in existing.get(topic.name, {"partitions": ()})["partitions"]
+            if partition["leader"] >= 0
+        }
+        # A topic that exists with another count is `check`'s business: wait only for the partitions it has.
+        known = len(existing[topic.name]["partitions"]) if topic.name in existing else topic.partitions
+        found += [f"{topic.name}-{number}" for number in range(known) if number not in led]
+    return found
+
+
+async def check(
+    bootstrap: str, wanted: Sequence[TopicConfig], *, mend: str = MEND, timeout_s: float = LEADER_TIMEOUT_S
+) -> None:
+    """Return when every topic is as declared and led; the gate that a worker passes before it does anything else.
+
+    Raises TopicsDiffer (missing, other partition count or configuration), NoLeader, BrokerUnreachable.
+    """
+    async with _admin(bootstrap, timeout_s) as client:
+        differences = await _plan(client, wanted)
+        if any(difference.blocks for difference in differences):
+            raise TopicsDiffer(differences, mend)
+        for difference in differences:
+            log.warning("topic is not as declared: %s", difference)
+        await _await_leaders(client, wanted, timeout_s)
