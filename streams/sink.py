@@ -1,0 +1,513 @@
+"""committed records of topics -> a destination that keeps the positions itself -> each record in it exactly once.
+
+No position is ever committed to Kafka: the destination writes rows and positions in one transaction of its own, and a
+writer must name the position that it believes to be there. So a writer that was stopped, replaced or slow (a zombie)
+changes nothing, and whatever goes wrong the answer is the same: ask the destination where it is, seek there, go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from mode import Service
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from streams.errors import LogMismatch
+from streams.records import Record
+
+log = logging.getLogger(__name__)
+
+#: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it, about 5 MB of orders.
+MAX_RECORDS = 5_000
+#: How long one write or read of positions may take; the destination has shorter limits of its own for each statement.
+WRITE_TIMEOUT_S = 60.0
+#: Positions that moved over commit markers alone are written this often at most: they matter to readers of lag only.
+IDLE_MOVE_S = 1.0
+#: How often the ends of the log are asked for, for the lag.
+LAG_EVERY_S = 2.0
+#: Each partition's fetch; with the partitions assigned it bounds the memory that fetched records can take.
+PARTITION_FETCH_BYTES = 4 << 20
+
+
+class Move(NamedTuple):
+    """A partition's position in the destination: what the writer believes it is (None: never written), and the next."""
+
+    expected: int | None
+    next: int
+
+
+class Written(NamedTuple):
+    """What one write did: rows by table, and how many records the destination refused and set aside."""
+
+    rows: Mapping[str, int]
+    refused: int = 0
+
+
+class PositionConflict(Exception):
+    """The destination is not where this writer believed: another one has been there. Nothing was written."""
+
+
+class Destination(Protocol):
+    """Where a sink writes. Both calls may raise anything: the sink backs off, asks for the positions and goes on."""
+
+    async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The next offset of each partition that has one; partitions never written are absent."""
+
+    async def write(self, records: Sequence[Record], moves: Mapping[TopicPartition, Move]) -> Written:
+        """Records (in order within their partition) and moves, all or nothing.
+
+        Raises PositionConflict, writing nothing, unless every partition stands at its `expected`.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections; called once, at the end."""
+
+
+class Source(Protocol):
+    """What a sink needs of a log. Kafka's is KafkaSource; a simulation brings its own, in memory."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with every assignment."""
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]: ...
+
+    async def open(self) -> None:
+        """Join the group; does nothing when joined."""
+
+    async def close(self) -> None:
+        """Leave the group. Never raises."""
+
+    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First offset and end (of what is committed) of each partition."""
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read from here. Until a new assignment is sought it yields no records."""
+
+    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]: ...
+
+    def position(self, partition: TopicPartition) -> int:
+        """The offset after the last record polled, commit markers included."""
+
+
+class Backoff:
+    """Seconds to wait after a failure: doubling from `first_s` to `cap_s`, of that a random share from half to all."""
+
+    def __init__(self, first_s: float = 0.1, cap_s: float = 15.0, chance: random.Random | None = None) -> None:
+        self.first_s, self.cap_s, self.failures = first_s, cap_s, 0
+        self._chance = chance or random.Random()
+
+    def next(self) -> float:
+        full = min(self.cap_s, self.first_s * 2 ** min(self.failures, 30))
+        self.failures += 1
+        return float(full * self._chance.uniform(0.5, 1.0))
+
+    def reset(self) -> None:
+        self.failures = 0
+
+
+class SinkMetrics:
+    """The sink's series. One object for a registry: names may be registered once only."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"streams_sink_{name}", text, ("sink", *labels), registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"streams_sink_{name}", text, ("sink", *labels), registry=registry)
+
+        self.records = counter("records_total", "Records that the destination has committed.", "topic")
+        self.rows = counter("rows_total", "Rows that the destination has written.", "table")
+        self.batches = counter("batches_total", "Writes that the destination has committed.")
+        self.refused = counter("refused_total", "Records that the destination refused and set aside.")
+        self.errors = counter("errors_total", "Failed steps; each is followed by a wait and a seek.", "reason")
+        self.conflicts = counter("conflicts_total", "Writes given up because another writer had moved the position.")
+        self.skipped = counter("skipped_offsets_total", "Offsets that the log deleted before they were read.", "topic")
+        self.lag = gauge("lag_records", "Offsets between the destination and the end of the log.", "topic", "partition")
+        self.connected = gauge("connected", "1 while the destination answers, 0 while it does not.")
+        self.last_success = gauge("last_success_timestamp_seconds", "Unix time of the last answer of the destination.")
+        self.seconds = Histogram("streams_sink_write_seconds", "Seconds of one write.", ("sink",), registry=registry,
+                                 buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SinkHealth:
+    """A sink as an operator sees it. `lag` is None until the log's ends are known; times are Unix seconds."""
+
+    name: str
+    connected: bool
+    assigned: int
+    lag: int | None
+    last_success_at: float | None
+    last_error: str | None
+    last_error_at: float | None
+
+    @property
+    def detail(self) -> str:
+        """One line for a health check."""
+        behind = "lag unknown" if self.lag is None else f"{self.lag} behind"
+        error = f"; last error: {self.last_error}" if self.last_error and not self.connected else ""
+        return f"{'connected' if self.connected else 'not connected'}, {self.assigned} partitions, {behind}{error}"
+
+
+def masked(text: str) -> str:
+    """The text without passwords: those of URLs, and of `password=…` and the like."""
+    text = re.sub(r"(\w+://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    named = r"(?i)\b(\w*(?:password|passwd|pwd|secret|token))(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)"
+    return re.sub(named, r"\1\2***", text)
+
+
+@dataclass
+class Pump:
+    """The protocol of a sink, one step at a time, without a clock or a task of its own:
+
+    1. a new assignment, or anything that went wrong: read the positions from the destination, check them, seek;
+    2. poll; 3. write the records and the moves from the positions believed to the next, all or nothing.
+
+    `step` never raises (cancellation excepted) and never sleeps: it returns the seconds to wait before the next one.
+    """
+
+    name: str
+    source: Source
+    destination: Destination
+    metrics: SinkMetrics
+    max_records: int = MAX_RECORDS
+    poll_s: float = 0.5
+    backoff: Backoff = field(default_factory=Backoff)
+    now_s: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._generation: int | None = None  # the assignment that `_believed` is for; None: read the positions again
+        self._believed: dict[TopicPartition, int | None] = {}  # as committed in the destination
+        self._next: dict[TopicPartition, int] = {}  # where reading stands as of the last write
+        self._ends: dict[TopicPartition, int] = {}
+        self._limit = self.max_records
+        self._moved_at = self._measured_at = float("-inf")
+        self._connected = False
+        self._success_at: float | None = None
+        self._error: tuple[str, float] | None = None
+        self.metrics.connected.labels(self.name).set(0)
+
+    async def step(self) -> float:
+        """One round. Returns the seconds to wait: 0 when there may be more to do at once."""
+        try:
+            await self._open()
+            if self._generation != self.source.generation:
+                await self._rewind()
+            await self._measure()
+            records = await self._poll()
+            if self._generation == self.source.generation:
+                await self._write(records)
+            self.backoff.reset()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            return await self._failed(error)
+        return 0.0
+
+    async def _open(self) -> None:
+        try:
+            await self.source.open()
+        except Exception as error:
+            raise _SourceFailed(error) from error
+
+    async def _rewind(self) -> None:
+        """Positions as the destination has them; what was polled and not written is polled again."""
+        generation, partitions = self.source.generation, self.source.assigned
+        self._forget_lag(set(self._next) - partitions)
+        stored: Mapping[TopicPartition, int] = {}
+        if partitions:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                stored = await self.destination.positions(partitions)
+            self._answered()
+        try:
+            bounds = await self.source.bounds(partitions) if partitions else {}
+        except Exception as error:
+            raise _SourceFailed(error) from error
+        self._ends = {partition: end for partition, (_, end) in bounds.items()}
+        self._believed = {partition: stored.get(partition) for partition in partitions}
+        self._next = {p: self._start(p, believed, *bounds[p]) for p, believed in self._believed.items()}
+        if generation == self.source.generation:
+            self.source.seek(self._next)
+            self._generation = generation
+
+    def _start(self, partition: TopicPartition, stored: int | None, first: int, end: int) -> int:
+        where = f"{partition.topic}-{partition.partition}"
+        if stored is None:
+            return first
+        if stored > end:
+            raise LogMismatch(
+                f"sink {self.name} has written {where} up to {stored}, but the log ends at {end}: the topic was made "
+                "anew, or the database belongs to another log. Rebuild the sink, or point it to the right database."
+            )
+        if stored < first:
+            self.metrics.skipped.labels(self.name, partition.topic).inc(first - stored)
+            log.error("sink %s: offsets %d to %d of %s were deleted unread", self.name, stored, first - 1, where)
+        return max(stored, first)
+
+    async def _poll(self) -> Sequence[Record]:
+        try:
+            return await self.source.poll(self._limit, self.poll_s)
+        except Exception as error:
+            raise _SourceFailed(error) from error
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        now = self.now_s()
+        moves = {
+            partition: Move(believed, position)
+            for partition, believed in self._believed.items()
+            if (position := self.source.position(partition)) != believed
+        }
+        if not moves or (not records and now - self._moved_at < IDLE_MOVE_S):
+            return
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                written = await self.destination.write(records, moves)
+        except Exception as error:
+            if not isinstance(error, PositionConflict):
+                self._limit = max(1, self._limit // 2)  # if the batch was too much for it, a smaller one will do
+            raise
+        self._limit = min(self.max_records, self._limit * 2)
+        self._moved_at = now
+        for partition, move in moves.items():
+            self._believed[partition] = self._next[partition] = move.next
+        self._answered()
+        self._count(records, written, time.perf_counter() - started)
+        self._show_lag()
+
+    def _count(self, records: Sequence[Record], written: Written, seconds: float) -> None:
+        by_topic: dict[str, int] = {}
+        for record in records:
+            by_topic[record.topic] = by_topic.get(record.topic, 0) + 1
+        for topic, count in by_topic.items():
+            self.metrics.records.labels(self.name, topic).inc(count)
+        for table, rows in written.rows.items():
+            self.metrics.rows.labels(self.name, table).inc(rows)
+        self.metrics.refused.labels(self.name).inc(written.refused)
+        self.metrics.batches.labels(self.name).inc()
+        self.metrics.seconds.labels(self.name).observe(seconds)
+
+    async def _failed(self, error: Exception) -> float:
+        """Note it, forget what was believed, and say how long to wait. A failed log is left and joined anew."""
+        self._generation = None
+        cause = error.cause if isinstance(error, _SourceFailed) else error
+        wait_s = self.backoff.next()
+        if isinstance(error, PositionConflict):
+            self.metrics.conflicts.labels(self.name).inc()
+            log.info("sink %s: %s; reading the positions again", self.name, error)
+            return wait_s
+        text = masked(f"{type(cause).__name__}: {cause}")
+        self._error = (text, self.now_s())
+        self.metrics.errors.labels(self.name, type(cause).__name__).inc()
+        log.warning("sink %s: %s; trying again in %.1f s", self.name, text, wait_s)
+        if isinstance(error, _SourceFailed):
+            await self.source.close()
+            return wait_s
+        self._connected = self._connected and isinstance(error, LogMismatch)
+        self.metrics.connected.labels(self.name).set(int(self._connected))
+        await self._measure()  # the lag must be seen to grow while the destination is away
+        return wait_s
+
+    def _answered(self) -> None:
+        self._connected, self._success_at = True, self.now_s()
+        self.metrics.connected.labels(self.name).set(1)
+        self.metrics.last_success.labels(self.name).set(self._success_at)
+
+    async def _measure(self) -> None:
+        """Ask for the log's ends now and then. Not a part of the protocol: a failure here changes nothing."""
+        partitions, now = self.source.assigned, self.now_s()
+        if not partitions or now - self._measured_at < LAG_EVERY_S:
+            return
+        self._measured_at = now
+        try:
+            bounds = await self.source.bounds(partitions)
+        except Exception as error:
+            log.info("sink %s: the ends of the log are not known now: %r", self.name, error)
+            self._measured_at = now + 20 - LAG_EVERY_S  # a log that is slow to answer must not slow the sink down too
+            return
+        self._ends = {partition: end for partition, (_, end) in bounds.items()}
+        self._show_lag()
+
+    def _lags(self) -> dict[TopicPartition, int]:
+        known = self.source.assigned & self._ends.keys() & self._next.keys()
+        return {partition: max(0, self._ends[partition] - self._next[partition]) for partition in known}
+
+    def _show_lag(self) -> None:
+        for partition, lag in self._lags().items():
+            self.metrics.lag.labels(self.name, partition.topic, partition.partition).set(lag)
+
+    def _forget_lag(self, partitions: Collection[TopicPartition]) -> None:
+        """Another worker shows the lag of a partition that has moved to it."""
+        for partition in partitions:
+            with contextlib.suppress(KeyError):
+                self.metrics.lag.remove(self.name, partition.topic, str(partition.partition))
+
+    def health(self) -> SinkHealth:
+        lags = self._lags()
+        error, error_at = self._error or (None, None)
+        known = bool(lags) or not self.source.assigned
+        return SinkHealth(self.name, self._connected, len(self.source.assigned), sum(lags.values()) if known else None,
+                          self._success_at, error, error_at)  # fmt: skip
+
+
+class _SourceFailed(Exception):
+    """The log, not the destination, failed."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Topics of a Kafka cluster, read committed, shared with the group's other members.
+
+    The traps of aiokafka that shape it: heartbeats stand still while `on_partitions_assigned` runs, so it only notes
+    the assignment; a partition without a position makes the fetcher ask for a committed offset, so each gets one at
+    once and stays paused until the true one is sought; with any reset policy but `none` an offset that is out of range
+    is skipped silently.
+    """
+
+    def __init__(
+        self, bootstrap: str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
+    ) -> None:
+        self._bootstrap, self._group_id, self._topics = bootstrap, group_id, sorted(topics)
+        self._client = dict(client or {})
+        self._consumer: Any = None
+        self.generation = 0
+        self.assigned: frozenset[TopicPartition] = frozenset()
+
+    async def open(self) -> None:
+        if self._consumer is not None:
+            return
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=1_000,
+            **self._client,
+        )
+        consumer.subscribe(self._topics, listener=self)
+        self._consumer = consumer
+        try:
+            async with asyncio.timeout(30):
+                await consumer.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self.generation += 1
+        self.assigned = frozenset()
+        if consumer is None:
+            return
+        try:
+            async with asyncio.timeout(10):
+                await consumer.stop()
+        except Exception as error:
+            log.info("sink group %s: leaving it failed: %r", self._group_id, error)
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self.generation += 1
+        self.assigned = frozenset()
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        for partition in assigned:
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, 0)
+        self.generation += 1
+        self.assigned = frozenset(assigned)
+
+    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        async with asyncio.timeout(10):
+            first = await self._consumer.beginning_offsets(list(partitions))
+            end = await self._consumer.end_offsets(list(partitions))
+        return {partition: (first[partition], end[partition]) for partition in partitions}
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in positions.items():
+            self._consumer.seek(partition, offset)
+        self._consumer.resume(*positions)
+
+    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        # During a rebalance this waits for its end, however long: there is nothing to do meanwhile.
+        got = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        return [record for records in got.values() for record in records]
+
+    def position(self, partition: TopicPartition) -> int:
+        # consumer.position() is a coroutine that can wait; every assigned partition was sought, so the state has it.
+        return int(self._consumer._subscription.subscription.assignment.state_value(partition).position)
+
+
+class Sink(Service):
+    """A pump in a worker: own consumer group, own pace. It never raises into the worker and nothing ever waits for it.
+
+    `client` holds further settings of the Kafka client (security); `source` replaces Kafka, as tests do.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        name: str,
+        topics: Collection[str],
+        destination: Destination,
+        *,
+        bootstrap: str | None = None,
+        client: Mapping[str, Any] | None = None,
+        metrics: SinkMetrics | None = None,
+        source: Source | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.name, self.topics, self.destination = name, tuple(topics), destination
+        if source is None:
+            servers = bootstrap or ",".join(f"{url.host}:{url.port}" for url in app.conf.broker)
+            source = KafkaSource(servers, f"{app.conf.id}-{name}", self.topics, client)
+        self.source = source
+        self.pump = Pump(name, source, destination, metrics or SinkMetrics(CollectorRegistry()))
+        self._pumping: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        super().__init__(**kwargs)
+
+    def health(self) -> SinkHealth:
+        return self.pump.health()
+
+    async def on_start(self) -> None:
+        self._pumping = asyncio.create_task(self._run(), name=f"sink {self.name}")
+
+    async def _run(self) -> None:
+        while not self._wake.is_set():
+            try:
+                wait_s = await self.pump.step()
+            except Exception:  # a bug in the pump itself: say so and live on, for the sake of the order flow
+                log.exception("sink %s: a step failed; trying again in 15 s", self.name)
+                wait_s = 15.0
+            if wait_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), wait_s)
+
+    async def on_stop(self) -> None:
+        """End after the write in hand, if that takes less than five seconds; what is cut off is rolled back."""
+        self._wake.set()
+        if self._pumping is not None:
+            await asyncio.wait([self._pumping], timeout=5)
+            self._pumping.cancel()
+            await asyncio.gather(self._pumping, return_exceptions=True)
+        await self.source.close()
+        with contextlib.suppress(Exception):
+            await self.destination.close()
