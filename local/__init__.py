@@ -1,0 +1,6 @@
+"""Nothing but Python -> a real Apache Kafka and a real PostgreSQL on this machine -> `running(data_dir)` finds them."""
+
+from local.errors import LocalError
+from local.stack import Embedded, Stack, running
+
+__all__ = ["Embedded", "LocalError", "Stack", "running"]

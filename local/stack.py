@@ -1,0 +1,134 @@
+"""Settings -> Kafka and PostgreSQL side by side under one data directory -> stack.json, by which others find them."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from local.errors import LocalError
+from local.jars import cache_dir
+from local.kafka import Kafka
+from local.lock import Lock
+from local.postgres import Postgres
+from local.service import HANDOVER_S
+from schemas.settings import Settings
+
+STACK_FILE = "stack.json"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running embedded stack, as written to <data_dir>/stack.json."""
+
+    kafka: str  # bootstrap servers
+    postgres: str  # DSN, with its password: the file is readable by its owner only
+    pid: int  # of the process that holds the stack up
+    started_at: float  # that process's start, seconds since 1970: a pid alone may have been given to another
+
+
+class Embedded:
+    """The stack while it is held up by this process. `kafka` and `postgres` can be killed and paused one by one."""
+
+    def __init__(self, data_dir: Path, *, kafka_port: int, postgres_port: int, jars: Path | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.logs = self.data_dir / "logs"
+        self.kafka = Kafka(self.data_dir / "kafka", kafka_port, cache=cache_dir(jars), log=self.logs / "kafka.log")
+        self.postgres = Postgres(self.data_dir / "postgres", postgres_port, log=self.logs / "postgres.log")
+        self._lock = Lock(self.data_dir / "lock", "The stack")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        for name, value in (("KAFKA", settings.kafka), ("POSTGRES", settings.postgres)):
+            if value is not None:
+                raise LocalError(
+                    f"ORDERSTREAM_{name} is set, so the embedded stack would not be used. Unset it, or start only "
+                    "the worker: faust -A app worker."
+                )
+        return cls(
+            settings.data_dir,
+            kafka_port=settings.kafka_port,
+            postgres_port=settings.postgres_port,
+            jars=settings.cache_dir,
+        )
+
+    def start(self) -> Stack:
+        """Returns when both answer. Raises LocalError, and leaves nothing behind, when one does not."""
+        self._claim()
+        try:
+            # Both are launched before either is waited for: PostgreSQL is ready while the JVM still warms up.
+            self.kafka.begin()
+            self.postgres.begin()
+            self.kafka.finish()
+            self.postgres.finish()
+            stack = Stack(self.kafka.bootstrap, self.postgres.dsn, os.getpid(), psutil.Process().create_time())
+            _write(self.data_dir / STACK_FILE, stack)
+        except BaseException:
+            self.stop()
+            raise
+        return stack
+
+    def stop(self) -> None:
+        (self.data_dir / STACK_FILE).unlink(missing_ok=True)
+        self.kafka.stop()
+        self.postgres.stop()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _claim(self) -> None:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            claimed = self._lock.try_acquire()
+        except OSError as error:
+            raise LocalError(
+                f"Cannot write to {self.data_dir}: {error}. Set ORDERSTREAM_DATA_DIR to a directory you can write."
+            ) from error
+        if not claimed:
+            found = running(self.data_dir)
+            who = f"by pid {found.pid}, Kafka on {found.kafka}" if found else "and is just starting or stopping"
+            raise LocalError(
+                f"A stack already runs on {self.data_dir}, {who}. Use it, stop it (python -m local stop), or set "
+                "ORDERSTREAM_DATA_DIR and the ports to have a second one."
+            )
+
+
+def running(data_dir: Path) -> Stack | None:
+    """The embedded stack that is up on this data directory, if its process is alive."""
+    try:
+        stack = Stack(**json.loads((data_dir / STACK_FILE).read_text()))
+        if abs(psutil.Process(stack.pid).create_time() - stack.started_at) > 1.0:
+            return None
+    except (OSError, ValueError, TypeError, psutil.Error):
+        return None
+    return stack
+
+
+def _write(path: Path, stack: Stack) -> None:
+    """At once or not at all, and for the owner's eyes only."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(asdict(stack), indent=2) + "\n")
+    new.replace(path)
+
+
+def services_released(data_dir: Path, timeout_s: float = HANDOVER_S) -> bool:
+    """Wait until nothing of a stack is left on the directory; False when something still is."""
+    for name, what in (("", "The stack"), ("kafka", "Kafka"), ("postgres", "PostgreSQL")):
+        if not (data_dir / name).is_dir():
+            continue
+        lock = Lock(data_dir / name / "lock", what)
+        try:
+            lock.acquire(timeout_s)
+        except LocalError:
+            return False
+        lock.release()
+    return True

@@ -1,0 +1,160 @@
+"""ORDERSTREAM_ environment variables -> checked once at the start -> one frozen settings object.
+
+To add a setting: one annotated field with its default and a description that gives unit and reason. The variable's
+name, its check, the error message and `python -m schemas.settings` (the reference table) follow from it.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ORDERSTREAM_"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[int, Field(ge=0)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(ValueError):
+    """A variable that is unknown or has a bad value. The text names each and says what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside. Read with `load()`, which explains what is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    # Where things are
+    data_dir: Path = Field(
+        Path(".data"), description="Directory of the embedded stack, the workers' stores and the logs. Safe to delete."
+    )
+    cache_dir: Path | None = Field(
+        None, description="Where Kafka's jars are kept (45 MB). Unset: the user's own cache directory."
+    )
+    kafka: str | None = Field(
+        None, description="Bootstrap servers, host:port[,host:port…]. Unset: the embedded Kafka of data_dir."
+    )
+    postgres: str | None = Field(
+        None, repr=False, description="PostgreSQL DSN for the sink. Unset: the embedded PostgreSQL of data_dir."
+    )
+    kafka_port: Port = Field(9092, description="Port of the embedded Kafka, on loopback. Kafka's usual port.")
+    postgres_port: Port = Field(
+        15432, description="Port of the embedded PostgreSQL, on loopback. Not 5432, which a system server often has."
+    )
+
+    # The window
+    web_host: str = Field(
+        "127.0.0.1", description="Address that a worker's HTTP server listens on. Loopback, until somebody decides."
+    )
+    web_port: Port = Field(6066, description="Port of a worker's HTTP server. Faust's usual port.")
+    web_url: str | None = Field(
+        None,
+        description="URL under which other workers reach this one, to forward reads. Unset: http://web_host:web_port.",
+    )
+    max_request_bytes: Bytes = Field(
+        1024 * 1024, description="Largest HTTP request body, in bytes. Equal to the largest record of the topic orders."
+    )
+    max_json_depth: Count = Field(
+        32, description="Deepest nesting of a JSON body. An order has 3 levels; a parser's stack should not be tested."
+    )
+    outcome_wait_ms: Milliseconds = Field(
+        5_000, description="How long a POST waits for the outcome before it answers 202, in ms. A commit takes 10-50."
+    )
+    request_timeout_ms: Milliseconds = Field(
+        15_000, description="Longest time for one HTTP request, in ms. Above outcome_wait_ms and a forwarded read."
+    )
+
+    # Topics
+    partitions: Count = Field(
+        4,
+        description="Partitions of each topic at creation: the most workers that can share the work. Not changed later.",
+    )
+    replication_factor: Count = Field(
+        1,
+        description="Copies of each topic at creation. 1 for the embedded broker; 3 in a deployment that must not lose.",
+    )
+
+    # The engine
+    group_instance_id: str | None = Field(
+        None, description="Static membership: a restart within the session keeps its partitions. Unique per worker."
+    )
+    session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
+        6_000, description="A worker unheard of for this long loses its partitions, in ms. Lower fails over sooner."
+    )
+    standby_replicas: Annotated[int, Field(ge=0)] = Field(
+        0, description="Copies of each store kept warm on other workers. 1 keeps a failover short, at twice the disk."
+    )
+    batch_max_records: Count = Field(
+        2_000, description="Most records in one transaction. Above it throughput no longer grows; latency does."
+    )
+    fetch_max_wait_ms: Milliseconds = Field(
+        5, description="How long the broker may wait for more records, in ms. 5 measured best for latency at 1,000/s."
+    )
+    retry_backoff_ms: Annotated[int, Field(ge=1)] = Field(
+        3, description="Pause before the producer asks again inside a transaction, in ms. 100, the default, is the p99."
+    )
+    transaction_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
+        15_000, description="The broker aborts a transaction that is open for longer, in ms. Readers wait for no more."
+    )
+
+    # The sink
+    sink: bool = Field(True, description="Write orders, events and dead letters to PostgreSQL as well.")
+
+    # Logs
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json: one object per line, for a log collector. console: for a person."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Read the environment (the process's own by default); raises SettingsError that names every bad variable."""
+        source = os.environ if environment is None else environment
+        given = {name[len(PREFIX) :].lower(): value for name, value in source.items() if name.startswith(PREFIX)}
+        unknown = sorted(set(given) - set(cls.model_fields))
+        if unknown:
+            raise SettingsError("\n".join(_unknown(name) for name in unknown))
+        # Every field is given, so that nothing but `environment` is read.
+        values: dict[str, Any] = {name: field.default for name, field in cls.model_fields.items()}
+        values |= {name: value for name, value in given.items() if value != ""}
+        try:
+            return cls(**(values | overrides))
+        except ValidationError as error:
+            raise SettingsError("\n".join(_bad(dict(fault)) for fault in error.errors())) from None
+
+    @property
+    def url(self) -> str:
+        """Where other workers, and people on this machine, reach this worker."""
+        return self.web_url or f"http://{self.web_host}:{self.web_port}"
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"Did you mean {PREFIX}{close[0].upper()}?" if close else "`python -m schemas.settings` lists all settings."
+    return f"{PREFIX}{name.upper()} is not a setting of Orderstream. {hint}"
+
+
+def _bad(fault: dict[str, Any]) -> str:
+    name = str(fault["loc"][0])
+    about = Settings.model_fields[name].description or "" if name in Settings.model_fields else ""
+    return f"{PREFIX}{name.upper()}={fault['input']!s}: {fault['msg']}. {about}".rstrip()
+
+
+def reference() -> str:
+    """Every setting as a Markdown table, for the README and the terminal."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else TypeAdapter(Any).dump_python(field.default, mode="json")
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(reference())
