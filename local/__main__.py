@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 
 import psutil
 
@@ -46,8 +45,8 @@ def watch(embedded: Embedded) -> int:
         for service in (embedded.kafka, embedded.postgres):
             if service.child is not None and not service.running():
                 raise LocalError(
-                    f"{service.name} ended by itself with code {service.child.exit_code}; the stack is stopped. Its data "
-                    f"is kept: start again. The end of {service.log}:\n{service.child.log_tail()}"
+                    f"{service.name} ended by itself with code {service.child.exit_code}, so the stack was stopped. "
+                    f"Its data is kept: start again. The end of {service.log}:\n{service.child.log_tail()}"
                 )
         time.sleep(0.5)
 

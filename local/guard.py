@@ -33,10 +33,7 @@ def _die_with_guard() -> None:
 
 
 def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    identity: dict[str, object] = {}
-    if options.user:
-        uid, gid = (int(part) for part in options.user.split(":"))
-        identity = {"user": uid, "group": gid, "extra_groups": []}
+    uid, _, gid = options.user.partition(":")
     with open(options.log, "ab") as log:  # noqa: PTH123 - pathlib is not needed here and costs start time
         return subprocess.Popen(
             options.command,
@@ -45,7 +42,9 @@ def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_die_with_guard,
-            **identity,  # type: ignore[call-overload]
+            user=int(uid) if uid else None,
+            group=int(gid) if uid else None,
+            extra_groups=[] if uid else None,
         )
 
 

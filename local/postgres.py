@@ -84,11 +84,9 @@ class Postgres(Service):
         password = self.directory / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(18) + "\n")
-        identity: dict[str, object] = {}
         if user is not None:
             os.chown(making, *user)
             os.chown(password, *user)  # initdb reads it
-            identity = {"user": user[0], "group": user[1], "extra_groups": []}
         options = ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password}", "-U", USER]
         result = subprocess.run(
             [str(binaries / "initdb"), *options, "-D", str(making)],
@@ -96,7 +94,9 @@ class Postgres(Service):
             text=True,
             stdin=subprocess.DEVNULL,
             cwd="/",
-            **identity,  # type: ignore[call-overload]
+            user=user[0] if user else None,
+            group=user[1] if user else None,
+            extra_groups=[] if user else None,
         )
         if result.returncode != 0:
             raise LocalError(f"PostgreSQL could not initialise {data}:\n{(result.stdout + result.stderr).strip()}")
@@ -158,7 +158,7 @@ def _unprivileged() -> tuple[int, int]:
 
 
 def open_path_for(user: tuple[int, int], targets: list[Path]) -> None:
-    """Let the unprivileged user pass through (not list) the directories above the targets, and say so where it could not.
+    """Let the unprivileged user pass through (not list) the directories above the targets; says which it opened.
 
     Only root comes here: its home is often closed, and the project may well lie in it.
     """

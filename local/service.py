@@ -1,4 +1,4 @@
-"""A directory -> one server process with a lock, a log and a health check -> started, stopped, killed, paused, resumed."""
+"""A directory -> one server process with a lock, a log and a health check -> start, stop, kill, pause, resume."""
 
 import time
 from abc import ABC, abstractmethod

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     # Where things are
     data_dir: Path = Field(
-        Path(".data"), description="Directory of the embedded stack, the workers' stores and the logs. Safe to delete."
+        Path(".data"), description="Directory of the embedded stack, the workers' stores and the logs."
     )
     cache_dir: Path | None = Field(
         None, description="Where Kafka's jars are kept (45 MB). Unset: the user's own cache directory."
@@ -72,11 +72,11 @@ class Settings(BaseSettings):
     # Topics
     partitions: Count = Field(
         4,
-        description="Partitions of each topic at creation: the most workers that can share the work. Not changed later.",
+        description="Partitions of each topic at creation: the most workers that can share the work. Fixed later.",
     )
     replication_factor: Count = Field(
         1,
-        description="Copies of each topic at creation. 1 for the embedded broker; 3 in a deployment that must not lose.",
+        description="Copies of each topic at creation. 1 for the embedded broker, 3 where nothing may be lost.",
     )
 
     # The engine
