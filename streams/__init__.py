@@ -1,0 +1,31 @@
+"""Faust's vocabulary over exactly-once tasks: what applications import."""
+
+from streams.agent import Agent, Stream
+from streams.app import App
+from streams.codec import Codec
+from streams.errors import FaultAt, Misdeclared, NotOwner, NotReadable, Poison
+from streams.reading import Owner
+from streams.records import Event, Outgoing, Position, Record, TopicPartition
+from streams.table import Table
+from streams.topic import Topic, partition_for
+
+__all__ = [
+    "Agent",
+    "App",
+    "Codec",
+    "Event",
+    "FaultAt",
+    "Misdeclared",
+    "NotOwner",
+    "NotReadable",
+    "Outgoing",
+    "Owner",
+    "Poison",
+    "Position",
+    "Record",
+    "Stream",
+    "Table",
+    "Topic",
+    "TopicPartition",
+    "partition_for",
+]

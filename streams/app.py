@@ -1,0 +1,211 @@
+"""Faust's App -> the same vocabulary and life cycle over transactional tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import faust
+from aiohttp.web import Application
+from faust.app.base import BootStrategy
+from faust.web.base import BlueprintManager
+from mode.types import ServiceT
+
+from streams import admin
+from streams.agent import Agent
+from streams.codec import Codec
+from streams.deadlines import Deadlines
+from streams.engine import Engine
+from streams.errors import Misdeclared
+from streams.metrics import Metrics
+from streams.reading import Owner, Reading, Routing
+from streams.records import Position
+from streams.settings import EngineSettings
+from streams.table import Table
+from streams.topic import Topic
+from streams.topology import Group
+
+log = logging.getLogger(__name__)
+V = TypeVar("V")
+
+#: Changelogs hold the newest value of each key for ever. Small segments let compaction begin before a gigabyte is full.
+CHANGELOG_CONFIG = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": str(4 << 20),
+    "segment.bytes": str(256 << 20),
+    "min.cleanable.dirty.ratio": "0.3",
+}
+
+
+class Boot(BootStrategy):  # type: ignore[misc]  # Faust has no types
+    """Starts sensors, the web server and our engine; Faust's consumer, conductor and tables stay off."""
+
+    enable_kafka = False
+
+    def agents(self) -> Iterable[ServiceT]:
+        return []
+
+    def server(self) -> Iterable[ServiceT]:
+        return chain(super().server(), self.app.services())
+
+
+class App(faust.App):  # type: ignore[misc]
+    """An application: topics, tables and agents declared on it, run by `faust -A module worker`.
+
+    What Faust does beneath its vocabulary is replaced, because it is neither exactly-once nor fast: consumer, conductor,
+    tables and producer (see `streams/task.py` for what stands in their place).
+    """
+
+    BootStrategy = Boot
+
+    def __init__(self, id: str, *, data_dir: Path, tuning: Mapping[str, Any] | None = None, **options: Any) -> None:
+        # Braces are Faust's: the port is known only once `worker --web-port` has been read.
+        options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
+        options.setdefault("key_serializer", "raw")
+        options.setdefault("value_serializer", "raw")
+        super().__init__(id, **options)
+        self._id = id
+        self._tuning = dict(tuning or {})
+        self.metrics = Metrics()
+        self.groups: dict[str, Group] = {}
+        self.declared: dict[str, Topic] = {}
+        self.engine = Engine(self.groups, self.metrics, beacon=self.beacon)
+        self.routing = Routing(self.engine)
+        self._web_setups: list[Callable[[Application], None]] = []
+        self._services: list[ServiceT] = []
+
+    # -- declarations -------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str, **options: Any) -> Topic:
+        """Declare a topic (see Topic for the options). One that has a group is read by that group's agents."""
+        if name in self.declared:
+            raise Misdeclared(f"topic {name} is declared twice")
+        topic = self.declared[name] = Topic(self, name, **options)
+        if topic.group is not None:
+            self._group(topic.group).topics[name] = topic
+        return topic
+
+    def Table(  # noqa: N802  # Faust's name
+        self, name: str, *, group: str, value_type: Any = None, codec: Codec[V] | None = None, help: str = ""
+    ) -> Table[V]:
+        """Declare a table of a group; its changelog topic is `<app id>-<name>-changelog`."""
+        table: Table[V] = Table(self._id, name, group=group, value_type=value_type, codec=codec, help=help)
+        return self._add(table)
+
+    def deadlines(self, group: str) -> Deadlines:
+        """The deadlines of a group; asking for them declares their table."""
+        owner = self._group(group)
+        if owner.deadlines is None:
+            owner.deadlines = Deadlines(self._id, group)
+            self._add(owner.deadlines.table)
+        return owner.deadlines
+
+    def agent(self, topic: Topic, *, name: str | None = None) -> Callable[[Callable[[Any], Any]], Agent[Any]]:
+        """Bind a function over a stream to a topic of a group; each topic has one agent."""
+
+        def bind(fun: Callable[[Any], Any]) -> Agent[Any]:
+            agent: Agent[Any] = Agent(fun, topic, name or f"{fun.__module__}.{fun.__name__}")
+            if topic.group is None:
+                raise Misdeclared(f"agent {agent.name} reads {topic.name}, which belongs to no group")
+            group = self._group(topic.group)
+            if topic.name in group.agents:
+                raise Misdeclared(f"{topic.name} has the agent {group.agents[topic.name].name} already")
+            group.agents[topic.name] = agent
+            self.agents.data[agent.name] = agent
+            return agent
+
+        return bind
+
+    def on_web(self, setup: Callable[[Application], None]) -> None:
+        """Have `setup` called with the aiohttp application before it serves."""
+        self._web_setups.append(setup)
+
+    def add_service(self, service: ServiceT) -> None:
+        """Run a service (a sink, for instance) beside the engine, in workers only."""
+        self._services.append(service)
+
+    def _group(self, name: str) -> Group:
+        return self.groups.setdefault(name, Group(name))
+
+    def _add(self, table: Table[Any]) -> Table[Any]:
+        group = self._group(table.group)
+        if any(table.name in other.tables for other in self.groups.values()):
+            raise Misdeclared(f"table {table.name} is declared twice")
+        group.tables[table.name] = table
+        self.tables.data[table.name] = table
+        return table
+
+    def required_topics(self) -> list[admin.TopicConfig]:
+        """Every topic that must exist before a worker starts: the declared ones and the changelogs."""
+        replicas = self.engine_settings().replication_factor
+        declared = [admin.TopicConfig(t.name, t.partitions, replicas, t.config) for t in self.declared.values()]
+        changelogs = [
+            admin.TopicConfig(table.changelog, group.partitions, replicas, CHANGELOG_CONFIG)
+            for group in self.groups.values()
+            for table in group.tables.values()
+        ]
+        return declared + changelogs
+
+    def check_topology(self) -> None:
+        """Raise Misdeclared when topics, tables and agents do not fit together."""
+        for group in self.groups.values():
+            group.check()
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port,…` of the brokers."""
+        return ",".join(f"{url.host}:{url.port or 9092}" for url in self.conf.broker)
+
+    def engine_settings(self) -> EngineSettings:
+        return EngineSettings(
+            app_id=self._id, bootstrap=self.bootstrap, state_dir=Path(str(self.conf.datadir)), **self._tuning
+        )
+
+    def services(self) -> list[ServiceT]:
+        """What a worker runs beside Faust's own."""
+        return [self.engine, *self._services]
+
+    async def on_start(self) -> None:
+        self.check_topology()
+        self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
+        await admin.check(self.bootstrap, self.required_topics())
+        await super().on_start()
+
+    def _create_directories(self) -> None:
+        """Faust makes the last directory only."""
+        Path(str(self.conf.datadir)).mkdir(parents=True, exist_ok=True)
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        return False
+
+    async def _stop_consumer(self) -> None:
+        return None
+
+    def _new_web(self) -> Any:
+        """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
+        web = super()._new_web()
+        web.blueprints = BlueprintManager([])
+        for setup in self._web_setups:
+            setup(web.web_app)
+        return web
+
+    # -- reads --------------------------------------------------------------------------------------------------------
+
+    def owner(self, group: str, key: str | bytes) -> Owner:
+        """Who answers for this key. Raises NotReadable while nobody is known to."""
+        return self.routing.owner(group, key)
+
+    def owners(self, group: str) -> list[Owner]:
+        """Who answers for each partition of the group. Raises NotReadable while one has no owner."""
+        return self.routing.owners(group)
+
+    def reading(
+        self, group: str, partition: int, *, min_position: Position | None = None, timeout_s: float = 2.0
+    ) -> Reading:
+        """Committed reads of a local partition: `async with app.reading("orders", 3): table.get(key)`."""
+        return Reading(self.engine, group, partition, min_position, timeout_s)

@@ -1,0 +1,58 @@
+"""values -> bytes -> values: how topics and tables write what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from streams.errors import FaultAt, Poison
+
+V = TypeVar("V")
+
+
+class Codec(NamedTuple, Generic[V]):
+    """A pair of pure functions; `decode` raises Poison for what it cannot read."""
+
+    encode: Callable[[V], bytes]
+    decode: Callable[[bytes], V]
+
+
+def json_path(location: tuple[int | str, ...]) -> str:
+    """pydantic's error location as a JSON path: ("items", 0, "price") -> $.items[0].price"""
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+
+
+def encode_json(value: object) -> bytes:
+    """Bytes pass through: whoever kept them as received does not pay for them again."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, BaseModel):
+        return value.model_dump_json().encode()
+    return orjson.dumps(value)
+
+
+def _identity(value: bytes) -> bytes:
+    return value
+
+
+RAW: Codec[bytes] = Codec(_identity, _identity)
+
+
+def codec_for(value_type: Any) -> Codec[Any]:
+    """The codec of a declared type: none or bytes keep raw bytes, everything else is JSON checked by pydantic."""
+    if value_type is None or value_type is bytes:
+        return RAW
+    adapter: TypeAdapter[Any] = value_type if isinstance(value_type, TypeAdapter) else TypeAdapter(value_type)
+    validate = adapter.validate_json
+
+    def decode(raw: bytes) -> Any:
+        try:
+            return validate(raw)
+        except ValidationError as error:
+            faults = (FaultAt(json_path(fault["loc"]), fault["msg"]) for fault in error.errors(include_url=False))
+            raise Poison(faults, "undecodable") from None
+
+    return cast(Codec[Any], Codec(encode_json, decode))

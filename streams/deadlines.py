@@ -1,0 +1,105 @@
+"""a moment and a record -> the record, sent when the moment has come: time-driven rules stay replayable.
+
+A deadline is state like any other: it is written in the batch that asks for it, survives through the changelog, and is
+emitted by the task that owns it in the same transaction that forgets it. What a rule sees is only the record.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from streams.batch import Batch, view_in_use
+from streams.codec import Codec, encode_json
+from streams.records import Outgoing
+from streams.table import Table
+from streams.topic import Topic, partition_for
+
+#: Bounds one batch, so that a crowd of deadlines does not hold up the records for longer than a full batch would.
+MAX_DUE = 500
+_BY_TIME, _BY_ID = "t", "i"
+_MAX_MS = 10**13 - 1
+
+
+class Deadline(NamedTuple):
+    """A record to send at `due_at_ms`; `id` is unique within the task and names it for `cancel`."""
+
+    due_at_ms: int
+    id: str
+    topic: str
+    key: str
+    value: bytes
+
+
+def _encode(deadline: Deadline) -> bytes:
+    return orjson.dumps([*deadline[:4], b64encode(deadline.value).decode()])
+
+
+def _decode(raw: bytes) -> Deadline:
+    due_at_ms, id, topic, key, value = orjson.loads(raw)
+    return Deadline(due_at_ms, id, topic, key, b64decode(value))
+
+
+class Deadlines:
+    """The deadlines of one group. Two rows each: by time, to find what is due; by id, to cancel or move it."""
+
+    def __init__(self, app_id: str, group: str) -> None:
+        self.table: Table[Deadline] = Table(
+            app_id, f"{group}_deadlines", group=group, codec=Codec(_encode, _decode), help="Records to send when due."
+        )
+        self._topics: dict[str, Topic] = {}
+
+    def target(self, topic: Topic) -> None:
+        """Declare a topic that deadlines may send to (its partition count is needed when they are due)."""
+        self._topics[topic.name] = topic
+
+    def schedule(self, due_at_ms: int, topic: Topic, *, key: str, value: Any, id: str) -> None:
+        """Send `value` to `topic` when `due_at_ms` (milliseconds since the epoch) has come. The same id again moves it."""
+        if not 0 <= due_at_ms <= _MAX_MS:
+            raise ValueError(f"a deadline must lie between 1970 and 2286: {due_at_ms} ms")
+        self.target(topic)
+        self.cancel(id)
+        deadline = Deadline(due_at_ms, id, topic.name, key, encode_json(value))
+        self.table[_time_key(deadline)] = deadline
+        self.table[_BY_ID + id] = deadline
+
+    def cancel(self, id: str) -> None:
+        """Forget a deadline; nothing happens when there is none."""
+        deadline = self.table.get(_BY_ID + id)
+        if deadline is not None:
+            del self.table[_BY_ID + id]
+            del self.table[_time_key(deadline)]
+
+    def next_due_ms(self) -> int | None:
+        for _, deadline in self.table.range(_BY_TIME, limit=1):
+            return deadline.due_at_ms
+        return None
+
+    def due(self, now_ms: int) -> Iterator[Deadline]:
+        for _, deadline in self.table.range(_BY_TIME, limit=MAX_DUE):
+            if deadline.due_at_ms > now_ms:
+                return
+            yield deadline
+
+    def emit(self, now_ms: int) -> int:
+        """Send all that is due into the current batch and forget it; gives how many. The record's time is its deadline's."""
+        batch = view_in_use("a deadline")
+        if not isinstance(batch, Batch):
+            raise RuntimeError("deadlines are emitted by their task only")
+        count = 0
+        for deadline in list(self.due(now_ms)):
+            topic = self._topics[deadline.topic]
+            key = deadline.key.encode()
+            batch.send(
+                topic.name, partition_for(key, topic.partitions), Outgoing(deadline.due_at_ms, key, deadline.value)
+            )
+            self.cancel(deadline.id)
+            count += 1
+        return count
+
+
+def _time_key(deadline: Deadline) -> str:
+    return f"{_BY_TIME}{deadline.due_at_ms:013d}\0{deadline.id}"

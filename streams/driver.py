@@ -1,0 +1,214 @@
+"""an application's topology -> the real task loop over a log in memory, with time moved by hand (for tests).
+
+As Kafka Streams' TopologyTestDriver: no broker, no threads, no waiting; but the tasks, the agents, the batches, the
+savepoints, the dead letters and the five steps of the commit are the ones that a worker runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from streams.app import App
+from streams.batch import current_view
+from streams.clock import ManualClock
+from streams.errors import Fenced
+from streams.log import Offsets
+from streams.metrics import Metrics
+from streams.records import Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
+from streams.settings import EngineSettings
+from streams.store import MemoryStore
+from streams.task import Task
+from streams.topic import partition_for
+from streams.topology import task_name
+
+
+class MemoryLog:
+    """Topics as lists, offsets as a dict, transactions that become visible when they commit; it is a Log.
+
+    A transactional id that is started again fences the one before, as Kafka's epochs do.
+    """
+
+    def __init__(self) -> None:
+        self.topics: dict[TopicPartition, list[StoredRecord]] = defaultdict(list)
+        self.offsets: dict[TopicPartition, int] = {}
+        self.epochs: dict[str, int] = defaultdict(int)
+        self._cursor: dict[TopicPartition, int] = {}
+
+    def append(self, partition: TopicPartition, record: Outgoing) -> Position:
+        records = self.topics[partition]
+        offset = len(records)
+        records.append(StoredRecord(partition.topic, partition.partition, offset, *record))
+        return Position(partition.topic, partition.partition, offset)
+
+    def transactions(self, transactional_id: str) -> MemoryTransactions:
+        return MemoryTransactions(self, transactional_id)
+
+    async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partition: self.offsets[partition] for partition in partitions if partition in self.offsets}
+
+    async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def fetch(
+        self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        fetched: dict[TopicPartition, Sequence[Record]] = {}
+        for partition in partitions:
+            start = self._cursor.get(partition, 0)
+            records = self.topics[partition][start : start + max_records]
+            if records:
+                fetched[partition] = records
+                self._cursor[partition] = start + len(records)
+                max_records -= len(records)
+        return fetched
+
+    def seek(self, offsets: Offsets) -> None:
+        self._cursor.update(offsets)
+
+    async def end(self, partition: TopicPartition) -> int:
+        return len(self.topics[partition])
+
+    async def read(
+        self, partition: TopicPartition, start: int, end: int
+    ) -> AsyncIterator[tuple[Sequence[Record], int]]:
+        if start < end:
+            yield self.topics[partition][start:end], end
+
+    async def first(self, partition: TopicPartition) -> Record | None:
+        records = self.topics[partition]
+        return records[0] if records else None
+
+
+class MemoryTransactions:
+    """One transactional producer of a MemoryLog."""
+
+    def __init__(self, log: MemoryLog, transactional_id: str) -> None:
+        self._log, self._id, self._epoch = log, transactional_id, 0
+        self._pending: dict[TopicPartition, Sequence[Outgoing]] = {}
+        self._offsets: Offsets = {}
+
+    async def start(self) -> None:
+        self._log.epochs[self._id] += 1
+        self._epoch = self._log.epochs[self._id]
+
+    def _check(self) -> None:
+        if self._epoch != self._log.epochs[self._id]:
+            raise Fenced(f"{self._id} was fenced: a newer owner has begun")
+
+    async def begin(self) -> None:
+        self._check()
+        self._pending, self._offsets = {}, {}
+
+    async def send(self, records: Mapping[TopicPartition, Sequence[Outgoing]]) -> dict[TopicPartition, int]:
+        """What Kafka would answer: the offsets that these records will have. One transaction is open at a time here."""
+        self._check()
+        self._pending = dict(records)
+        return {partition: len(self._log.topics[partition]) + len(sent) for partition, sent in records.items()}
+
+    async def send_offsets(self, offsets: Offsets) -> None:
+        self._check()
+        self._offsets = dict(offsets)
+
+    async def commit(self) -> None:
+        self._check()
+        for partition, records in self._pending.items():
+            for record in records:
+                self._log.append(partition, record)
+        self._log.offsets.update(self._offsets)
+
+    async def stop(self) -> None:
+        self._pending = {}
+
+
+class Driver:
+    """`async with Driver(app) as driver:` then produce, run, look.
+
+    Give it an app on which `attach` was called; nothing of it is started but its tasks.
+    """
+
+    def __init__(self, app: App, *, batch_max_records: int = 2_000, now_ms: int = 1_700_000_000_000) -> None:
+        self.app, self.log, self.clock, self.metrics = app, MemoryLog(), ManualClock(now_ms), Metrics()
+        self.tasks: dict[str, Task] = {}
+        self._started: list[Task] = []
+        self._stores: dict[str, MemoryStore] = defaultdict(MemoryStore)
+        self._settings = EngineSettings(
+            app_id=str(app.conf.id), bootstrap="", state_dir=Path(), batch_max_records=batch_max_records
+        )
+
+    async def __aenter__(self) -> Driver:
+        self.app.check_topology()
+        for group in self.app.groups.values():
+            for partition in range(group.partitions):
+                await self.start(group.name, partition)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._started:
+            await task.close()
+
+    async def start(self, group: str, partition: int, *, lose_store: bool = False) -> Task:
+        """Begin a task as a new owner would: it fences the one before, which is left as it stands."""
+        name = task_name(group, partition)
+        if lose_store:
+            self._stores.pop(name, None)
+        store = self._stores[name]
+        task = Task(
+            self.app.groups[group], partition, self.log, lambda: store, self._settings, self.clock, self.metrics
+        )
+        self._started.append(task)
+        await task.open()
+        self.tasks[name] = task
+        return task
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: str | bytes | None = None,
+        value: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Position:
+        """Append a record as an outside producer would; without a partition, to the home of its key."""
+        raw = key.encode() if isinstance(key, str) else key
+        if partition is None:
+            partition = partition_for(raw, self.app.declared[topic].partitions) if raw else 0
+        record = Outgoing(self.clock.now_ms(), raw, value, headers)
+        return self.log.append(TopicPartition(topic, partition), record)
+
+    async def run(self) -> int:
+        """Let every task take what has arrived until nothing is left; gives the number of records processed."""
+        total = 0
+        while True:
+            steps = [await task.step(0.0) for task in self.tasks.values()]
+            total += sum(steps)
+            if not any(steps):
+                return total
+
+    async def advance(self, ms: int) -> None:
+        """Move time and let what is due happen."""
+        self.clock.advance(ms)
+        await self.run()
+
+    def read(self, topic: str) -> list[StoredRecord]:
+        """Every committed record of a topic, by partition and offset."""
+        partitions = sorted(tp for tp in self.log.topics if tp.topic == topic)
+        return [record for partition in partitions for record in self.log.topics[partition]]
+
+    def rows(self, table: str) -> dict[str, Any]:
+        """The committed rows of a table over all its partitions."""
+        found: dict[str, Any] = {}
+        for task in self.tasks.values():
+            if table in task.group.tables:
+                token = current_view.set(task.view())
+                try:
+                    found.update(task.group.tables[table].range())
+                finally:
+                    current_view.reset(token)
+        return found

@@ -1,0 +1,420 @@
+"""group membership -> tasks started, paused, restarted and stopped; the worker's only background service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from mode import Service
+
+from streams.assignment import Member, TaskAssignor
+from streams.clock import Clock, SystemClock
+from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
+from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, tune_sender
+from streams.metrics import Metrics
+from streams.records import Headers, Position, TopicPartition
+from streams.settings import EngineSettings
+from streams.standby import Standby
+from streams.store import Memory, RocksStore, open_store, set_aside
+from streams.task import Task, TaskState
+from streams.topology import Group, parse_task_name, task_name
+
+log = logging.getLogger(__name__)
+
+#: A batch under way when a rebalance begins is given this long; past it, the fence of the next owner decides.
+HAND_OVER_S = 8.0
+#: A task that has run this long is taken for healthy again, and its back-off begins anew.
+HEALTHY_AFTER_S = 60.0
+
+
+class Check(NamedTuple):
+    """One line of the health report."""
+
+    ok: bool
+    detail: str
+
+
+class Engine(Service):  # type: ignore[misc]  # mode has no types
+    """Joins the consumer group and keeps one Task for each partition that it is given."""
+
+    def __init__(
+        self, groups: Mapping[str, Group], metrics: Metrics, clock: Clock | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.groups, self.metrics, self.clock = groups, metrics, clock or SystemClock()
+        self.settings: EngineSettings
+        self.url = ""
+        self.tasks: dict[str, Task] = {}
+        self._slots: dict[str, asyncio.Task[None]] = {}
+        self._standbys: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, str] = {}
+        self._settled = asyncio.Event()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._producer: PlainProducer | None = None
+        self._assignor = TaskAssignor(groups, self._describe)
+        self._confirmed_at = 0.0
+        self._memory: Memory
+
+    def configure(self, settings: EngineSettings, url: str) -> None:
+        """Settle what is known only when the worker starts (Faust reads its options late)."""
+        self.settings, self.url = settings, url.rstrip("/")
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        tune_sender(self.settings.retry_backoff_ms)
+        self._memory = Memory(self.settings.block_cache_bytes, self.settings.write_buffer_bytes)
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self.add_future(self._membership())
+        self.add_future(self._observe())
+
+    async def on_stop(self) -> None:
+        """Finish or drop the batch under way, then leave the group, so that the others need no time-out."""
+        self._settled.clear()
+        for task in self.tasks.values():
+            task.pause()
+        await asyncio.gather(*(task.quiet(HAND_OVER_S) for task in self.tasks.values()))
+        await self._let_go(list(self._slots), list(self._standbys))
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def _membership(self) -> None:
+        """Be a member; when the membership breaks for good, say why, let everything go and begin again."""
+        backoff = self.settings.restart_backoff_s
+        while not self.should_stop:
+            joined_at = time.monotonic()
+            try:
+                await self._join()
+                await self._watch()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if self.should_stop:
+                    return
+                # aiokafka does not know FENCED_INSTANCE_ID (82) and calls it UnknownError.
+                if self.settings.group_instance_id and "UnknownError" in repr(error):
+                    await self.crash(
+                        RuntimeError(
+                            f"another worker uses the group instance id {self.settings.group_instance_id!r}; this one stops."
+                            " Give each worker an id of its own"
+                        )
+                    )
+                    return
+                log.error(
+                    "membership of group %s broke: %r; joining again in %.1f s", self.settings.app_id, error, backoff
+                )
+            self._settled.clear()
+            await self._let_go(list(self._slots), list(self._standbys))
+            if self._consumer is not None:
+                await self._consumer.stop()
+                self._consumer = None
+            if time.monotonic() - joined_at > HEALTHY_AFTER_S:
+                backoff = self.settings.restart_backoff_s
+            await self.sleep(backoff)
+            backoff = min(backoff * 2, self.settings.restart_backoff_max_s)
+
+    async def _join(self) -> None:
+        settings = self.settings
+        if self._producer is None:
+            producer = PlainProducer(settings)
+            await producer.start()
+            self._producer = producer
+        self._consumer = consumer = AIOKafkaConsumer(
+            **bootstrap_of(settings),
+            group_id=settings.app_id,
+            group_instance_id=settings.group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=settings.fetch_max_bytes,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            # Tasks, not the poll loop, tell whether this worker is alive: a long restore fetches nothing.
+            max_poll_interval_ms=24 * 3600 * 1000,
+            partition_assignment_strategy=(self._assignor,),
+            check_crcs=False,
+        )
+        topics = sorted({topic for group in self.groups.values() for topic in group.agents})
+        consumer.subscribe(topics, listener=_Listener(self))
+        await consumer.start()
+        self._confirm_by_heartbeat(consumer)
+
+    def _confirm_by_heartbeat(self, consumer: AIOKafkaConsumer) -> None:
+        """Note when the group last confirmed this member, counted from when the heartbeat was sent.
+
+        A worker that slept past its session must not answer reads from a state that others have moved on from; its own
+        monotonic clock tells it so before the broker does.
+        """
+        coordinator = consumer._coordinator
+        heartbeat = coordinator._do_heartbeat
+
+        async def confirmed() -> bool:
+            sent_at = time.monotonic()
+            ok: bool = await heartbeat()
+            if ok:
+                self._confirmed_at = max(self._confirmed_at, sent_at)
+            return ok
+
+        coordinator._do_heartbeat = confirmed
+
+    async def _watch(self) -> None:
+        """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them."""
+        while not self.should_stop:
+            assert self._consumer is not None
+            self._consumer._coordinator.check_errors()
+            await self.sleep(0.5)
+
+    # -- rebalance ----------------------------------------------------------------------------------------------------
+
+    async def revoked(self) -> None:
+        """Heartbeats go on during this callback: it may wait for the batches under way."""
+        self._settled.clear()
+        for task in self.tasks.values():
+            task.pause()
+        await asyncio.gather(*(task.quiet(HAND_OVER_S) for task in self.tasks.values()))
+
+    async def assigned(self, partitions: set[TopicPartition]) -> None:
+        """No heartbeat runs until this returns: it only starts things."""
+        assert self._consumer is not None
+        self._consumer.pause(*partitions)
+        self.metrics.rebalances.inc()
+        wanted = {
+            task_name(group.name, partition)
+            for group in self.groups.values()
+            for partition in range(group.partitions)
+            if TopicPartition(next(iter(group.agents)), partition) in partitions
+        }
+        standbys = {name for name, urls in self._assignor.standbys.items() if self.url in urls} - wanted
+        await self._let_go(
+            [name for name in self._slots if name not in wanted],
+            [name for name in self._standbys if name not in standbys],
+            wait=False,
+        )
+        loop = asyncio.get_running_loop()
+        for name in sorted(wanted):
+            if name in self._slots and not self._slots[name].done():
+                if name in self.tasks:
+                    self.tasks[name].flow()
+            else:
+                self._slots[name] = loop.create_task(self._supervise(name), name=f"task {name}")
+        for name in sorted(standbys - self._standbys.keys()):
+            self._standbys[name] = loop.create_task(self._stand_by(name), name=f"standby {name}")
+        self._settled.set()
+        self._confirm_soon()
+        log.info("assigned %s, standby for %s", sorted(wanted), sorted(standbys))
+
+    def _confirm_soon(self) -> None:
+        """Ask the group at once whether it still knows this member, so that reads go on without waiting a second."""
+        consumer = self._consumer
+        if consumer is not None:
+            self.add_future(consumer._coordinator._do_heartbeat())
+
+    async def _let_go(self, slots: list[str], standbys: list[str], wait: bool = True) -> None:
+        """Cancel tasks and standbys. Their stores close in the background; whoever starts next on one waits for it."""
+        for names, running in ((slots, self._slots), (standbys, self._standbys)):
+            for name in names:
+                slot = running.pop(name)
+                slot.cancel()
+                self._leaving[name] = slot
+        if wait:
+            await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    async def _supervise(self, name: str) -> None:
+        """Run a task; when it ends, find out whether it may be tried again."""
+        await self._left(name)
+        backoff = self.settings.restart_backoff_s
+        group_name, partition = parse_task_name(name)
+        while True:
+            assert self._consumer is not None
+            kafka = KafkaLog(self.settings, self._consumer)
+            task = Task(
+                self.groups[group_name],
+                partition,
+                kafka,
+                lambda: self._open(name),
+                self.settings,
+                self.clock,
+                self.metrics,
+            )
+            self.tasks[name] = task
+            if not self._settled.is_set():
+                task.pause()
+            started_at = time.monotonic()
+            try:
+                await task.run()
+            except Exception as error:
+                self._failures[name] = f"{type(error).__name__}: {error}"
+                if not await self._may_restart(name, error):
+                    return
+            finally:
+                await self._close(name, task)
+            if time.monotonic() - started_at > HEALTHY_AFTER_S:
+                backoff = self.settings.restart_backoff_s
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, self.settings.restart_backoff_max_s)
+
+    async def _may_restart(self, name: str, error: Exception) -> bool:
+        self.metrics.task_failures.labels(type(error).__name__).inc()
+        if isinstance(error, Fenced):
+            self.metrics.fenced.inc()
+            log.warning("task %s: %s; asking the group who owns it", name, error)
+            if self._consumer is not None:
+                self._consumer._coordinator.request_rejoin()
+            return False
+        if isinstance(error, LogMismatch):
+            log.error("task %s: %s", name, error)
+            self.add_future(self.crash(error))
+            return False
+        if isinstance(error, StoreDamaged):
+            self._damaged(name, error)
+        log.error("task %s failed and is started again: %s: %s", name, type(error).__name__, error)
+        return True
+
+    def _damaged(self, name: str, error: Exception) -> None:
+        self.metrics.store_damaged.inc()
+        task = self.tasks[name]
+        if hasattr(task, "store") and isinstance(task.store, RocksStore):
+            task.store.abandon()
+            log.error("the store of %s is damaged (%s); moved to %s", name, error, set_aside(task.store.path))
+
+    async def _close(self, name: str, task: Task) -> None:
+        if self.tasks.get(name) is task:
+            del self.tasks[name]
+        try:
+            await task.close()
+        except Exception as error:
+            log.error("task %s did not close cleanly: %r; its store catches up from the changelog", name, error)
+
+    async def _stand_by(self, name: str) -> None:
+        await self._left(name)
+        group_name, partition = parse_task_name(name)
+        while True:
+            assert self._consumer is not None
+            kafka = KafkaLog(self.settings, self._consumer)
+            standby = Standby(self.groups[group_name], partition, kafka, lambda: self._open(name), self.metrics)
+            try:
+                await standby.run()
+            except (LogMismatch, StoreDamaged) as error:
+                log.error("standby %s: %s; it begins anew", name, error)
+                set_aside(self._path(name))
+            except Exception as error:
+                log.error("standby %s failed and is started again: %r", name, error)
+            await asyncio.sleep(self.settings.restart_backoff_max_s / 5)
+
+    async def _left(self, name: str) -> None:
+        """Wait until the one before has let go of the store."""
+        before = self._leaving.pop(name, None)
+        if before is not None:
+            await asyncio.wait([before])
+
+    def _path(self, name: str) -> Path:
+        return self.settings.state_dir / name
+
+    def _open(self, name: str) -> RocksStore:
+        group, _ = parse_task_name(name)
+
+        def tell(path: Path, aside: Path, error: Exception) -> None:
+            self.metrics.store_damaged.inc()
+            log.error("the store %s is damaged (%s); moved to %s and rebuilt from the changelog", path, error, aside)
+
+        return open_store(self._path(name), self.groups[group].tables, self._memory, tell)
+
+    def _describe(self) -> Member:
+        stored = [path.name for path in self.settings.state_dir.glob("*-*") if (path / "CURRENT").exists()]
+        known = {task_name(group.name, p) for group in self.groups.values() for p in range(group.partitions)}
+        return Member(
+            self.url, tuple(sorted(self._slots)), tuple(sorted(known & set(stored))), self.settings.standby_replicas
+        )
+
+    # -- reads, writes and health -------------------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> dict[str, str]:
+        """Task name -> URL of its owner, as of the last assignment."""
+        return self._assignor.routes
+
+    def readable_task(self, group: str, partition: int) -> Task:
+        """The local task, if this worker may answer for it now. Raises NotOwner or NotReadable."""
+        if not self._settled.is_set():
+            raise NotReadable("the group is rebalancing")
+        name = task_name(group, partition)
+        url = self.routes.get(name)
+        if url is not None and url != self.url:
+            raise NotOwner(url)
+        if time.monotonic() - self._confirmed_at > self.settings.session_timeout_ms / 1000:
+            raise NotReadable("this worker has not heard from the group for a whole session and may have been replaced")
+        task = self.tasks.get(name)
+        if task is None:
+            raise NotReadable(f"task {name} is not running: {self._failures.get(name, 'it is being started')}")
+        return task
+
+    async def produce(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Position:
+        """One record from outside an agent. Raises NotReadable when the broker cannot be reached."""
+        if self._producer is None:
+            raise NotReadable("this worker is not connected to the broker yet")
+        return await self._producer.send(topic, partition, key, value, headers)
+
+    def health(self) -> dict[str, Check]:
+        """broker, assignment, recovery and store, each with what an operator would ask next."""
+        age = time.monotonic() - self._confirmed_at
+        heard = self._confirmed_at > 0 and age < self.settings.session_timeout_ms / 1000
+        mine = [name for name, url in self.routes.items() if url == self.url]
+        opening = {
+            name: task for name in mine if (task := self.tasks.get(name)) and task.state is not TaskState.RUNNING
+        }
+        failed = {name: self._failures[name] for name in mine if name not in self.tasks and name in self._failures}
+        remaining = sum(task.restore_remaining or 0 for task in opening.values())
+        return {
+            "broker": Check(heard, f"last confirmed {age:.1f} s ago" if self._confirmed_at else "not connected yet"),
+            "assignment": Check(
+                self._settled.is_set(), f"{len(mine)} tasks" if self._settled.is_set() else "rebalancing"
+            ),
+            "recovery": Check(not opening, f"{len(opening)} tasks opening, {remaining} records to restore"),
+            "store": Check(not failed, "; ".join(f"{name}: {why}" for name, why in failed.items()) or "ok"),
+        }
+
+    async def _observe(self) -> None:
+        """Keep the gauges that nobody else sets."""
+        while not self.should_stop:
+            states = Counter(str(task.state) for task in self.tasks.values())
+            for state in TaskState:
+                self.metrics.tasks.labels(str(state)).set(states[str(state)])
+            for task in list(self.tasks.values()):
+                for partition, offset in task.committed.items():
+                    end = self._consumer.highwater(partition) if self._consumer and self._is_mine(partition) else None
+                    if end is not None:
+                        lag = self.metrics.lag_records.labels(partition.topic, str(partition.partition))
+                        lag.set(max(0, end - offset))
+            await self.sleep(1.0)
+
+    def _is_mine(self, partition: TopicPartition) -> bool:
+        return self._consumer is not None and partition in self._consumer.assignment()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """aiokafka's face of the rebalance."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._engine.revoked()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._engine.assigned(assigned)

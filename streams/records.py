@@ -1,0 +1,78 @@
+"""records as the log has them -> the shapes that every room shares (Record, Position, Outgoing)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from aiokafka.structs import TopicPartition
+
+__all__ = ["Event", "Headers", "Outgoing", "Position", "Record", "StoredRecord", "TopicPartition"]
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """One record of a topic. `timestamp` is in milliseconds since the epoch (aiokafka's ConsumerRecord fits)."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+#: What an agent holds in its hand: Faust's word for a record that is being processed.
+Event = Record
+
+
+class StoredRecord(NamedTuple):
+    """A Record outside aiokafka: what the in-memory log of the test driver keeps."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Outgoing(NamedTuple):
+    """A record on its way out, its partition already chosen; `timestamp` in milliseconds."""
+
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Position(NamedTuple):
+    """Where a record stands in the log. Its text form is `topic-partition-offset`."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read `topic-partition-offset` (the topic may hold hyphens). Raises ValueError."""
+        parts = text.rsplit("-", 2)
+        if len(parts) != 3 or not parts[0] or not all(part.isascii() and part.isdigit() for part in parts[1:]):
+            raise ValueError(f"not a position: {text!r}; write <topic>-<partition>-<offset>, as in orders-2-1234")
+        partition, offset = int(parts[1]), int(parts[2])
+        if partition >= 2**31 or offset >= 2**63:
+            raise ValueError(f"not a position: {text!r}; the partition or the offset is larger than Kafka's")
+        return cls(parts[0], partition, offset)

@@ -1,0 +1,236 @@
+"""committed changes + the position they reach -> one RocksDB per task, a column family per table.
+
+The store is a cache of the changelog that survives a restart: it is never ahead of the log, and whatever it lost in a
+crash the changelog gives back. That is why its write-ahead log is off (the changelog is the log; measured 5 % of the
+whole loop) and why each family keeps the position that describes it: families flush apart.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from streams.errors import StoreDamaged, StoreUnavailable
+
+Changes = Mapping[str, Mapping[bytes, bytes | None]]
+
+POSITION = b"\0position"  # the changelog offset that this family has reached
+IDENTITY = b"\0identity"  # which changelog this family was built from
+
+
+class Store(Protocol):
+    """What a task needs of its state: point and range reads of committed rows, and one atomic step forward."""
+
+    def get(self, family: str, key: bytes) -> bytes | None: ...
+    def range(self, family: str, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]: ...
+    def position(self, family: str) -> int: ...
+    def identity(self, family: str) -> bytes | None: ...
+    def identify(self, family: str, identity: bytes) -> None: ...
+    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Memory:
+    """The memory that all stores of one worker share: a block cache and a bound on unflushed writes.
+
+    Faust gives each partition a block cache of 2 GiB; a worker with many tasks must not.
+    """
+
+    def __init__(self, cache_bytes: int, write_buffer_bytes: int) -> None:
+        self.cache = Cache(cache_bytes)
+        self.buffers = WriteBufferManager(write_buffer_bytes, False)
+
+    def options(self) -> Options:
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(self.cache)
+        blocks.set_bloom_filter(10, False)
+        blocks.set_cache_index_and_filter_blocks(True)
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_block_based_table_factory(blocks)
+        options.set_write_buffer_manager(self.buffers)
+        options.set_keep_log_file_num(2)
+        options.set_max_open_files(256)
+        options.set_paranoid_checks(True)
+        return options
+
+
+class RocksStore:
+    """A Store on disk. Raises StoreDamaged when its content cannot be trusted, StoreUnavailable when it cannot write."""
+
+    def __init__(self, path: Path, families: Iterable[str], memory: Memory) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = sorted(families)
+        try:
+            known = set(Rdict.list_cf(str(path))) if (path / "CURRENT").exists() else set()
+            wanted = {name: memory.options() for name in {*names, *known} - {"default"}}
+            self._db = Rdict(str(path), options=memory.options(), column_families=wanted)
+        except Exception as error:
+            raise _translated(error, f"opening {path}") from error
+        self._families = {name: self._db.get_column_family(name) for name in names}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in names}
+        self._without_log = WriteOptions()
+        self._without_log.disable_wal = True
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._families[family].get(key)
+        except Exception as error:
+            raise _translated(error, f"reading {family} in {self.path}") from error
+        return value
+
+    def range(self, family: str, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Rows of [start, end). A damaged block ends RocksDB's iterator early and silently: its status is asked.
+
+        The bounds are checked here: rocksdict encodes those of ReadOptions as if the store were not in raw mode.
+        """
+        try:
+            rows = self._families[family].iter()
+            if reverse:
+                rows.seek_for_prev(end)
+                step = rows.prev
+                if rows.valid() and rows.key() == end:
+                    step()
+            else:
+                rows.seek(start)
+                step = rows.next
+            while rows.valid() and start <= (key := rows.key()) < end:
+                yield key, rows.value()
+                step()
+            rows.status()
+        except Exception as error:
+            raise _translated(error, f"reading {family} in {self.path}") from error
+
+    def position(self, family: str) -> int:
+        raw = self.get(family, POSITION)
+        return int.from_bytes(raw, "big") if raw else 0
+
+    def identity(self, family: str) -> bytes | None:
+        return self.get(family, IDENTITY)
+
+    def identify(self, family: str, identity: bytes) -> None:
+        self._families[family].put(IDENTITY, identity, self._without_log)
+
+    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for family, rows in changes.items():
+            batch.set_default_column_family(self._handles[family])
+            for key, value in rows.items():
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+        for family, position in positions.items():
+            batch.put(POSITION, position.to_bytes(8, "big"), self._handles[family])
+        try:
+            self._db.write(batch, self._without_log)
+        except Exception as error:
+            raise _translated(error, f"writing {self.path}") from error
+
+    def close(self) -> None:
+        """Flush and let go of the lock at once, so that the next start replays nothing and is not refused."""
+        try:
+            for family in self._families.values():
+                family.flush()
+        except Exception as error:
+            raise _translated(error, f"flushing {self.path}") from error
+        finally:
+            self._families.clear()
+            self._handles.clear()
+            self._db.close()
+
+    def abandon(self) -> None:
+        """Let go of a damaged store without flushing into it."""
+        self._families.clear()
+        self._handles.clear()
+        self._db.close()
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged store out of the way, keeping it for whoever wants to look; the newest two are kept."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    path.rename(aside)
+    for older in sorted(path.parent.glob(f"{path.name}.damaged-*"))[:-2]:
+        shutil.rmtree(older, ignore_errors=True)
+    return aside
+
+
+def _translated(error: Exception, doing: str) -> Exception:
+    """rocksdict raises plain Exceptions: the text is all there is to tell damage from a full disk or a lock."""
+    text = str(error)
+    lowered = text.lower()
+    if "no space left" in lowered:
+        return StoreUnavailable(f"{doing}: the disk is full ({text}); free some room, the task resumes by itself")
+    if "lock" in lowered and "block" not in lowered:
+        return StoreUnavailable(
+            f"{doing}: another process holds this store ({text}); give each worker its own --datadir or --web-port"
+        )
+    if "too many open files" in lowered:
+        return StoreUnavailable(f"{doing}: out of file descriptors ({text}); raise `ulimit -n`")
+    return StoreDamaged(f"{doing}: {text}")
+
+
+class MemoryStore:
+    """A Store of dicts for the test driver and the simulation; nothing that a user runs holds its state here."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[bytes, bytes]] = {}
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        return self._rows.get(family, {}).get(key)
+
+    def range(self, family: str, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._rows.get(family, {})
+        for key in sorted((key for key in rows if start <= key < end), reverse=reverse):
+            yield key, rows[key]
+
+    def position(self, family: str) -> int:
+        return int.from_bytes(self.get(family, POSITION) or b"", "big")
+
+    def identity(self, family: str) -> bytes | None:
+        return self.get(family, IDENTITY)
+
+    def identify(self, family: str, identity: bytes) -> None:
+        self._rows.setdefault(family, {})[IDENTITY] = identity
+
+    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None:
+        for family, rows in changes.items():
+            held = self._rows.setdefault(family, {})
+            for key, value in rows.items():
+                if value is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = value
+        for family, position in positions.items():
+            self._rows.setdefault(family, {})[POSITION] = position.to_bytes(8, "big")
+
+    def close(self) -> None:
+        """Rows stay: a driver that restarts its tasks finds them again, as on disk."""
+
+
+def open_store(path: Path, families: Iterable[str], memory: Memory, on_damage: Any) -> RocksStore:
+    """Open, or move a damaged store aside (telling `on_damage(path, aside, error)`) and begin an empty one."""
+    families = list(families)
+    try:
+        return RocksStore(path, families, memory)
+    except StoreDamaged as error:
+        if not path.exists():
+            raise
+        on_damage(path, set_aside(path), error)
+        return RocksStore(path, families, memory)

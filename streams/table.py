@@ -1,0 +1,99 @@
+"""a declaration -> a table: state of one group, by key, backed by a changelog topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar, overload
+
+from streams.batch import Batch, view_in_use
+from streams.codec import Codec, codec_for
+
+V = TypeVar("V")
+D = TypeVar("D")
+
+#: Keys of the store itself begin with NUL, so those of a table may not.
+RESERVED = b"\0"
+
+
+class Table(Generic[V]):
+    """State by key. Inside an agent it reads and writes the batch; within `app.reading(...)` committed state.
+
+    Keys are non-empty text without a leading NUL; their bytes are UTF-8, so ranges are in code point order.
+    Values are encoded by `codec` when the batch commits.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        name: str,
+        *,
+        group: str,
+        value_type: Any = None,
+        codec: Codec[V] | None = None,
+        help: str = "",
+    ) -> None:
+        self.name, self.group, self.help = name, group, help
+        self.codec: Codec[V] = codec or codec_for(value_type)
+        self.changelog = f"{app_id}-{name}-changelog"
+
+    @overload
+    def get(self, key: str) -> V | None: ...
+    @overload
+    def get(self, key: str, default: D) -> V | D: ...
+    def get(self, key: str, default: Any = None) -> Any:
+        value = view_in_use(self.name).get(self, key.encode())
+        return default if value is None else value
+
+    def __getitem__(self, key: str) -> V:
+        value: V | None = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def __setitem__(self, key: str, value: V) -> None:
+        self._batch().set(self, self._key(key), value)
+
+    def __delitem__(self, key: str) -> None:
+        self._batch().delete(self, self._key(key))
+
+    def range(
+        self, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[str, V]]:
+        """Rows whose key starts with `prefix`, in key order; `after` (exclusive) goes on where an earlier read ended."""
+        start, end = prefix_bounds(prefix.encode())
+        if after is not None:
+            if reverse:
+                end = min(end, after.encode())
+            else:
+                start = max(start, after.encode() + b"\0")
+        taken = 0
+        if limit is not None and limit <= 0:
+            return
+        for key, value in view_in_use(self.name).range(self, start, end, reverse):
+            yield key.decode(), value
+            taken += 1
+            if taken == limit:
+                return
+
+    def _batch(self) -> Batch:
+        view = view_in_use(self.name)
+        if not isinstance(view, Batch):
+            raise RuntimeError(f"table {self.name} is written by its agents only; here it is open for reading")
+        return view
+
+    def _key(self, key: str) -> bytes:
+        raw = key.encode()
+        if not raw or raw.startswith(RESERVED):
+            raise ValueError(f"a key of table {self.name} must not be empty or begin with NUL: {key!r}")
+        return raw
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name} of {self.group}>"
+
+
+def prefix_bounds(prefix: bytes) -> tuple[bytes, bytes]:
+    """[start, end) of all table keys with this prefix. UTF-8 never holds 0xff, so prefix + 0xff ends every prefix."""
+    return prefix or b"\x01", prefix + b"\xff"

@@ -1,0 +1,95 @@
+"""The task loop over a log in memory: batches, savepoints, dead letters, fencing, recovery, deadlines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from streams.driver import Driver
+from streams.errors import Fenced
+from tests.streams.toy import make_app
+
+
+async def test_a_record_becomes_state_and_an_event(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path)) as driver:
+        for _ in range(3):
+            driver.produce("words", key="a", value=b"x")
+        driver.produce("words", key="b", value=b"x")
+        assert await driver.run() == 4
+        assert driver.rows("counts") == {"a": 3, "b": 1}
+        assert sorted(orjson.loads(r.value)["n"] for r in driver.read("counted")) == [1, 1, 2, 3]
+
+
+async def test_several_writes_of_a_key_leave_one_changelog_record(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path)) as driver:
+        for _ in range(5):
+            driver.produce("words", key="a", value=b"x")
+        await driver.run()
+        assert [r.value for r in driver.read("toy-counts-changelog") if r.key == b"a"] == [b"5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "fault"), [(b"bad", b"poison", "a bad word"), (b"bug", b"failed", "a bug of ours")]
+)
+async def test_what_a_rejected_record_did_is_undone(tmp_path: Path, value: bytes, kind: bytes, fault: str) -> None:
+    async with Driver(make_app(tmp_path)) as driver:
+        driver.produce("words", key="a", value=b"x")
+        bad = driver.produce("words", key="a", value=value, headers=[("trace", b"1")])
+        driver.produce("words", key="a", value=b"x")
+        await driver.run()
+        assert driver.rows("counts") == {"a": 2}
+        assert [orjson.loads(r.value)["offset"] for r in driver.read("counted")] == [0, 2]
+        (letter,) = driver.read("dead_letters.v1")
+        headers = dict(letter.headers)
+        assert (letter.key, letter.value, headers["trace"]) == (b"a", value, b"1")
+        assert headers["dead-letter-kind"] == kind
+        assert orjson.loads(headers["dead-letter-faults"])[0]["message"] == fault
+        assert (headers["dead-letter-topic"], headers["dead-letter-offset"]) == (b"words", b"%d" % bad.offset)
+
+
+async def test_a_record_without_value_is_poison_for_an_agent_of_values(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path)) as driver:
+        driver.produce("words", key="a", value=None)
+        driver.produce("words", key="a", value=b"x")
+        await driver.run()
+        assert driver.rows("counts") == {"a": 1}
+        assert dict(driver.read("dead_letters.v1")[0].headers)["dead-letter-reason"] == b"null_value"
+
+
+async def test_a_new_owner_fences_the_old_one(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        old = driver.tasks["words-0"]
+        await driver.start("words", 0)
+        driver.produce("words", key="a", value=b"x")
+        with pytest.raises(Fenced):
+            await old.step(0)
+        assert driver.read("counted") == []
+        driver.log.seek(driver.tasks["words-0"].committed)
+        await driver.run()
+        assert driver.rows("counts") == {"a": 1}
+
+
+async def test_a_lost_store_is_rebuilt_from_the_changelog(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        for key in "abcab":
+            driver.produce("words", key=key, value=b"x")
+        await driver.run()
+        before = driver.rows("counts")
+        await driver.start("words", 0, lose_store=True)
+        assert driver.rows("counts") == before == {"a": 2, "b": 2, "c": 1}
+
+
+async def test_a_deadline_becomes_a_record_when_it_is_due_and_survives_its_task(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        driver.produce("words", key="a", value=b"remind 5000")
+        await driver.run()
+        await driver.start("words", 0, lose_store=True)
+        await driver.advance(4_999)
+        assert driver.rows("counts") == {"a": 1}
+        await driver.advance(1)
+        assert [r.value for r in driver.read("reminders")] == [b"due"]
+        assert driver.rows("counts") == {}
+        await driver.advance(60_000)
+        assert len(driver.read("reminders")) == 1
