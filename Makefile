@@ -1,0 +1,51 @@
+# Everything a person does with this project. Needs Python 3.11+ and make; the rest comes into .venv by itself.
+# `make` alone lists the targets. Options for pytest: make test ARGS="tests/local -x"
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test lint format lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything in requirements.lock (the other targets do it by themselves)
+
+demo: $(READY) ## Kafka, PostgreSQL, a worker and sample orders; then addresses and the next things to try
+	@$(PY) -m local demo --with-parent
+
+dev: $(READY) ## the same without samples, with the worker's log on the terminal
+	@$(PY) -m local dev --with-parent
+
+test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy .
+
+format: $(READY) ## format the code and mend what ruff can mend
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+lock: $(READY) ## resolve requirements.lock (from pyproject.toml) and local/kafka.lock anew
+	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	  --upgrade --quiet --output-file requirements.lock
+	@$(PY) -m local lock
+
+clean: ## delete .venv and every cache; the data stays (python -m local reset deletes it)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making $(VENV) from requirements.lock (once, and after each change of it; about a minute) ..." >&2
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
