@@ -283,6 +283,12 @@ async def plan(
         return await _plan(client, wanted)
 
 
+async def partition_counts(bootstrap: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, int]:
+    """How many partitions each existing topic has. Raises BrokerUnreachable."""
+    async with _admin(bootstrap, timeout_s) as client:
+        return {name: len(topic["partitions"]) for name, topic in (await _topics(client)).items()}
+
+
 async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: float = LEADER_TIMEOUT_S) -> list[str]:
     """Create topics and wait until each partition has a leader; returns the names that this call made.
 
