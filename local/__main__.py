@@ -1,78 +1,48 @@
-"""`python -m local up|dev|demo|stop|status|reset|lock` -> the embedded stack, handled from a terminal."""
+"""`python -m local <command>` -> the embedded stack, handled from a terminal -> an exit code."""
 
 import argparse
+import os
 import shutil
 import signal
 import sys
-import time
 
 import psutil
 
-from local import kafka, postgres
+from local import demo, hold, kafka, postgres
 from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
-from local.stack import Embedded, Stack, running, services_released
+from local.stack import STACK_FILE, Embedded, released, running
 from schemas.settings import Settings, SettingsError
 
-EXIT_NOT_RUNNING = 3  # `status`: as systemctl's and pg_ctl's
+EXIT_NOT_RUNNING = 3  # of `status`, as systemctl's and pg_ctl's
+STOP_TIMEOUT_S = 60.0
 
 
-def up(settings: Settings) -> int:
+def up(settings: Settings, parent: int | None) -> int:
     embedded = Embedded.from_settings(settings)
-    stack = start(embedded)
     try:
-        say(f"Kafka       {stack.kafka}\nPostgreSQL  {stack.postgres}\nLogs        {embedded.logs}\nCtrl-C stops both.")
-        return watch(embedded)
+        stack = hold.start(embedded)
+        print(
+            f"Kafka       {stack.kafka}\nPostgreSQL  {stack.postgres}\nLogs        {embedded.logs}\nCtrl-C stops both."
+        )
+        sys.stdout.flush()
+        hold.watch([service.child for service in (embedded.kafka, embedded.postgres) if service.child], parent)
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
-        stop_quietly(embedded)
-
-
-def start(embedded: Embedded) -> Stack:
-    """Start and say how long it took."""
-    began = time.monotonic()
-    say(f"Starting Apache Kafka {KAFKA_VERSION} and PostgreSQL in {embedded.data_dir} …")
-    stack = embedded.start()
-    say(f"Both answer after {time.monotonic() - began:.1f} s.")
-    return stack
-
-
-def watch(embedded: Embedded) -> int:
-    """Until somebody interrupts. A server that ends by itself ends the stack: half a stack helps nobody."""
-    while True:
-        for service in (embedded.kafka, embedded.postgres):
-            if service.child is not None and not service.running():
-                raise LocalError(
-                    f"{service.name} ended by itself with code {service.child.exit_code}, so the stack was stopped. "
-                    f"Its data is kept: start again. The end of {service.log}:\n{service.child.log_tail()}"
-                )
-        time.sleep(0.5)
-
-
-def stop_quietly(embedded: Embedded) -> None:
-    """A second Ctrl-C must not cut the clean stop short; it ends by itself within the guards' grace period."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    say("\nStopping …")
-    embedded.stop()
-    say("Stopped. The data is kept; `python -m local reset` deletes it.")
+        hold.stop(embedded)
+    return 0
 
 
 def stop(settings: Settings) -> int:
     stack = running(settings.data_dir)
-    if stack is None:
-        if not services_released(settings.data_dir, timeout_s=20):
-            raise LocalError(f"No stack holds {settings.data_dir}, but one of its servers still runs; see `ps`.")
-        say(f"No stack runs on {settings.data_dir}.")
-        return 0
-    psutil.Process(stack.pid).send_signal(signal.SIGTERM)
-    if not services_released(settings.data_dir, timeout_s=60):
-        raise LocalError(
-            f"The stack of pid {stack.pid} did not stop within 60 s. As a last resort: kill -9 {stack.pid}."
-        )
-    say(f"Stopped the stack on {settings.data_dir}.")
+    if stack is not None:
+        psutil.Process(stack.pid).send_signal(signal.SIGTERM)
+    left = released(settings.data_dir, STOP_TIMEOUT_S)
+    if left is not None:
+        raise LocalError(f"{left} on {settings.data_dir} still runs after {STOP_TIMEOUT_S:.0f} s; see its log there.")
+    say(f"Stopped the stack on {settings.data_dir}." if stack else f"No stack runs on {settings.data_dir}.")
     return 0
 
 
@@ -81,79 +51,100 @@ def status(settings: Settings) -> int:
     if stack is None:
         print(f"No stack runs on {settings.data_dir}. Start one: python -m local up")
         return EXIT_NOT_RUNNING
-    healthy = {"Kafka": kafka.answers(stack.kafka), "PostgreSQL": postgres.answers(stack.postgres)}
-    print(f"pid         {stack.pid}")
-    for name, address in (("Kafka", stack.kafka), ("PostgreSQL", stack.postgres)):
-        print(f"{name:<11} {address}  {'answers' if healthy[name] else 'does not answer'}")
-    return 0 if all(healthy.values()) else 1
+    rows = (
+        ("Kafka", stack.kafka, kafka.answers(stack.kafka)),
+        ("PostgreSQL", stack.postgres, postgres.answers(stack.postgres)),
+    )
+    print(f"{'pid':<11} {stack.pid}")
+    for name, address, answers in rows:
+        print(f"{name:<11} {address}  {'answers' if answers else 'does not answer'}")
+    return 0 if all(answers for _, _, answers in rows) else 1
 
 
 def reset(settings: Settings, yes: bool) -> int:
-    """Only what the stack and the workers put there; anything else in the directory stays."""
+    """Deletes only what the stack and the workers put there; anything else in the directory stays."""
     data_dir = settings.data_dir
-    if running(data_dir) is not None:
-        raise LocalError(f"The stack on {data_dir} runs. Stop it first: python -m local stop")
-    names = ("kafka", "postgres", "logs", "lock", "stack.json")
+    if (found := running(data_dir)) is not None or released(data_dir, 0.0) is not None:
+        who = f" (pid {found.pid})" if found else ""
+        raise LocalError(f"The stack on {data_dir} runs{who}. Stop it first: python -m local stop")
+    names = ("kafka", "postgres", "logs", "lock", STACK_FILE)
     targets = [data_dir / name for name in names if (data_dir / name).exists()] + sorted(data_dir.glob("state-*"))
     if not targets:
         say(f"Nothing to delete in {data_dir}.")
         return 0
     if not yes:
+        question = f"Delete {', '.join(str(target) for target in targets)}? Every order in them is lost. [y/N] "
         if not sys.stdin.isatty():
             raise LocalError(
-                "reset deletes every order of the embedded stack. Say --yes when there is no terminal to ask on."
+                "reset deletes every order of the embedded stack. Without a terminal to ask on, say --yes."
             )
-        answer = input(f"Delete {', '.join(str(target) for target in targets)}? All orders in it are lost. [y/N] ")
-        if answer.strip().lower() not in ("y", "yes"):
+        if input(question).strip().lower() not in ("y", "yes"):
             say("Nothing was deleted.")
             return 1
     for target in targets:
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
     say(f"Deleted {len(targets)} entries of {data_dir}.")
     return 0
 
 
 def lock(settings: Settings) -> int:
-    say(f"Resolving Apache Kafka {KAFKA_VERSION} …")
-    say(f"local/kafka.lock now names {write_lock(cache_dir(settings.cache_dir))} jars.")
+    say(f"Resolving Apache Kafka {KAFKA_VERSION} ...")
+    say(f"local/kafka.lock names {write_lock(cache_dir(settings.cache_dir))} jars.")
     return 0
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local", description="The embedded Kafka and PostgreSQL.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start both and hold them up until Ctrl-C")
-    commands.add_parser("stop", help="stop the stack that runs on the data directory")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("up", "start both and hold them up until Ctrl-C"),
+        ("dev", "up, the topics and one worker with its log on the terminal"),
+        ("demo", "up, the topics, one worker and sample orders; then addresses and the next things to try"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--with-parent", action="store_true", help="end also when the calling process is gone")
+    commands.add_parser("stop", help="stop what runs on the data directory")
     commands.add_parser(
-        "status", help=f"say what runs and whether it answers; exit code {EXIT_NOT_RUNNING} if nothing runs"
+        "status", help=f"what runs and whether it answers; exit code {EXIT_NOT_RUNNING} if nothing runs"
     )
-    commands.add_parser("reset", help="delete the data directory's contents").add_argument("--yes", action="store_true")
+    command = commands.add_parser("reset", help="delete the embedded stack's data, after asking")
+    command.add_argument("--yes", action="store_true", help="do not ask")
     commands.add_parser("lock", help="resolve Kafka's jars anew after a change of its version")
     return parser.parse_args(arguments)
 
 
+def run(options: argparse.Namespace, settings: Settings, caller: int) -> int:
+    parent = caller if getattr(options, "with_parent", False) else None
+    match options.command:
+        case "up":
+            return up(settings, parent)
+        case "dev":
+            return demo.dev(settings, parent)
+        case "demo":
+            return demo.demo(settings, parent)
+        case "stop":
+            return stop(settings)
+        case "status":
+            return status(settings)
+        case "reset":
+            return reset(settings, options.yes)
+        case _:
+            return lock(settings)
+
+
 def main() -> int:
+    caller = os.getppid()  # before anything that takes time: it may be gone at the first look otherwise
     options = parse()
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    hold.interruptible()
     try:
-        settings = Settings.load()
-        match options.command:
-            case "up":
-                return up(settings)
-            case "stop":
-                return stop(settings)
-            case "status":
-                return status(settings)
-            case "reset":
-                return reset(settings, options.yes)
-            case _:
-                return lock(settings)
+        return run(options, Settings.load(), caller)
     except (LocalError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a file or directory of somebody else, a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

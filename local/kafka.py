@@ -66,6 +66,13 @@ JVM = (
     "-Dorg.slf4j.simpleLogger.showThreadName=false",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
 )
+# For programs that live a second: the quick compiler only, and nothing but their own output.
+QUICK_JVM = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
 
 
 class Kafka(Service):
@@ -87,9 +94,9 @@ class Kafka(Service):
         jars, java = class_path(self.cache), find_java()
         ports.require_free(self.port, "Kafka", self.setting)
         properties = self._write_properties()
-        command = [java, *JVM, "-cp", os.pathsep.join(str(jar) for jar in jars)]
-        self._format(command, properties)
-        self.spawn([*command, "kafka.Kafka", str(properties)])
+        class_path_option = ["-cp", os.pathsep.join(str(jar) for jar in jars)]
+        self._format([java, *QUICK_JVM, *class_path_option], properties)
+        self.spawn([java, *JVM, *class_path_option, "kafka.Kafka", str(properties)])
 
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self.bootstrap, timeout_s)
@@ -97,11 +104,9 @@ class Kafka(Service):
     def tool(self, main_class: str, arguments: Sequence[str]) -> list[str]:
         """The command for one of Kafka's own tools, such as org.apache.kafka.tools.ConsoleProducer."""
         jars = os.pathsep.join(str(jar) for jar in class_path(self.cache))
-        quick = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         return [
             find_java(),
-            *quick,
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            *QUICK_JVM,
             "-cp",
             jars,
             main_class,

@@ -56,9 +56,10 @@ class Postgres(Service):
     def launch(self) -> None:
         ports.require_free(self.port, "PostgreSQL", self.setting)
         binaries, data = find_binaries(), self.directory / "data"
-        user = _unprivileged() if os.geteuid() == 0 else None
+        _require_version(data)
+        user = _unprivileged(data) if os.geteuid() == 0 else None
         if user is not None:
-            open_path_for(user, [binaries, self.directory])
+            open_for(user, binaries, self.directory)
         self._initialise(binaries, data, user)
         settings = SERVER | {"port": str(self.port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
@@ -146,7 +147,19 @@ def find_binaries() -> Path:
     return binaries
 
 
-def _unprivileged() -> tuple[int, int]:
+def _require_version(data: Path) -> None:
+    mark = data / "PG_VERSION"
+    if mark.exists() and mark.read_text().strip() != str(MAJOR):
+        raise LocalError(
+            f"{data} was made by PostgreSQL {mark.read_text().strip()}; this is {MAJOR}. Its rows are a copy of what "
+            "is in Kafka: move the directory aside, start again, and run `faust -A app sink rebuild`."
+        )
+
+
+def _unprivileged(data: Path) -> tuple[int, int]:
+    """Whom PostgreSQL runs as when root starts it: the owner of its data, or the user that every system has."""
+    if data.exists():
+        return data.stat().st_uid, data.stat().st_gid
     try:
         entry = pwd.getpwnam(UNPRIVILEGED)
     except KeyError:
@@ -157,14 +170,19 @@ def _unprivileged() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def open_path_for(user: tuple[int, int], targets: list[Path]) -> None:
-    """Let the unprivileged user pass through (not list) the directories above the targets; says which it opened.
+def open_for(user: tuple[int, int], binaries: Path, directory: Path) -> None:
+    """Let the unprivileged user run the programs and reach the directory; says what it had to open for that.
 
-    Only root comes here: its home is often closed, and the project may well lie in it.
+    Only root comes here: its home is often closed, and the project may well lie in it. Directories on the way may then
+    be passed through, not listed; the installed programs, which are public, may be read (a umask of 077 hides them).
     """
-    for target in targets:
-        for directory in [target, *target.parents]:
-            mode = directory.stat().st_mode
-            if directory.stat().st_uid != user[0] and not mode & stat.S_IXOTH:
-                directory.chmod(mode | stat.S_IXOTH)
-                say(f"PostgreSQL runs as {UNPRIVILEGED}, not as root: {directory} may now be passed through (o+x).")
+    for way in dict.fromkeys((*binaries.parents, directory, *directory.parents)):
+        mode = way.stat().st_mode
+        if way.stat().st_uid != user[0] and not mode & stat.S_IXOTH:
+            way.chmod(mode | stat.S_IXOTH)
+            say(f"PostgreSQL does not run as root: {way} may now be passed through by other users (chmod o+x).")
+    if not (binaries / "postgres").stat().st_mode & stat.S_IROTH:
+        for path in (binaries.parent, *binaries.parent.rglob("*")):
+            mode = path.stat().st_mode
+            path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+        say(f"PostgreSQL does not run as root: {binaries.parent} may now be read by other users (chmod -R o+rX).")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -120,15 +121,16 @@ def _write(path: Path, stack: Stack) -> None:
     new.replace(path)
 
 
-def services_released(data_dir: Path, timeout_s: float = HANDOVER_S) -> bool:
-    """Wait until nothing of a stack is left on the directory; False when something still is."""
-    for name, what in (("", "The stack"), ("kafka", "Kafka"), ("postgres", "PostgreSQL")):
-        if not (data_dir / name).is_dir():
+def released(data_dir: Path, timeout_s: float = HANDOVER_S) -> str | None:
+    """Wait until nothing of a stack is left on the directory; the name of what still is there, or None."""
+    deadline = time.monotonic() + timeout_s
+    for name, what in (("", "The stack"), ("kafka", Kafka.name), ("postgres", Postgres.name)):
+        if not (data_dir / name / "lock").exists():
             continue
         lock = Lock(data_dir / name / "lock", what)
-        try:
-            lock.acquire(timeout_s)
-        except LocalError:
-            return False
+        while not lock.try_acquire():
+            if time.monotonic() > deadline:
+                return what
+            time.sleep(0.1)
         lock.release()
-    return True
+    return None
