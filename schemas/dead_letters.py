@@ -1,0 +1,113 @@
+"""a record of dead_letters.v1 -> what failed, why and where from; or the note that it was sent back."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import orjson
+from pydantic import Field
+
+from schemas.base import Fault, Model
+
+#: Headers of ours begin so; all others are the original record's.
+PREFIX = "dead-letter-"
+KIND = PREFIX + "kind"
+REASON = PREFIX + "reason"
+FAULTS = PREFIX + "faults"
+TOPIC = PREFIX + "topic"
+PARTITION = PREFIX + "partition"
+OFFSET = PREFIX + "offset"
+TIMESTAMP = PREFIX + "timestamp"
+ATTEMPT = PREFIX + "attempt"
+AGENT = PREFIX + "agent"
+#: On a marker: the id of the dead letter that was sent back to its topic.
+REDRIVEN = PREFIX + "redriven"
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class DeadLetter(Model):
+    """A record that could not be applied. `poison`: it cannot be decoded or validated. `failed`: our code raised."""
+
+    id: str = Field(description="<topic>-<partition>-<offset> of the record's origin.")
+    kind: Literal["poison", "failed"]
+    reason: str = Field(description="One word of a small set for poison, the exception's name for failed.")
+    faults: tuple[Fault, ...]
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int = Field(description="Of the original record: Unix time in milliseconds.")
+    attempt: int = Field(description="1 at first; one more with each redrive.")
+    agent: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = Field(description="The original record's own headers.")
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a list: where from and why, without the record itself."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "reason": self.reason,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "timestamp": self.timestamp,
+            "attempt": self.attempt,
+            "agent": self.agent,
+            "faults": [fault.model_dump() for fault in self.faults],
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Everything, as JSON can say it: bytes that are UTF-8 as text, others as {"base64": …}."""
+        return {
+            **self.summary(),
+            "key": _shown(self.key),
+            "value": _shown(self.value),
+            "headers": [{"name": name, "value": _shown(value)} for name, value in self.headers],
+        }
+
+
+class Redriven(NamedTuple):
+    """A marker: the dead letter `id` was sent back to its topic, so nobody sends it a second time."""
+
+    id: str
+
+
+def read_dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter | Redriven:
+    """A record of dead_letters.v1. Raises ValueError for one that neither an agent nor a redrive wrote."""
+    ours = {name: raw for name, raw in headers if name.startswith(PREFIX)}
+    if REDRIVEN in ours:
+        return Redriven(ours[REDRIVEN].decode())
+    missing = [name for name in (KIND, REASON, FAULTS, TOPIC, PARTITION, OFFSET, TIMESTAMP) if name not in ours]
+    if missing:
+        raise ValueError(f"not a dead letter: the headers {', '.join(missing)} are missing")
+    topic, partition, offset = ours[TOPIC].decode(), int(ours[PARTITION]), int(ours[OFFSET])
+    return DeadLetter.model_validate(
+        {
+            "id": f"{topic}-{partition}-{offset}",
+            "kind": ours[KIND].decode(),
+            "reason": ours[REASON].decode(),
+            "faults": orjson.loads(ours[FAULTS]),
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "timestamp": int(ours[TIMESTAMP]),
+            "attempt": int(ours.get(ATTEMPT, b"1")),
+            "agent": ours.get(AGENT, b"").decode(),
+            "key": key,
+            "value": value,
+            "headers": tuple((name, raw) for name, raw in headers if not name.startswith(PREFIX)),
+        }
+    )
+
+
+def _shown(raw: bytes | None) -> str | dict[str, str] | None:
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(raw).decode()}

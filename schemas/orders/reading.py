@@ -1,0 +1,215 @@
+"""bytes of an order document -> the checked document, or every fault in it with its path.
+
+Two readings of the same rules. The quick one answers yes for almost every order in about 10 µs and never says yes
+wrongly; whatever it does not like goes to the thorough one, which finds and names everything. A property test holds
+them together. A still quicker first look can stand before both: `read_document` is the only door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from math import isfinite
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.base import Fault, InvalidDocument
+from schemas.currencies import MINOR_DIGITS
+from schemas.orders.document import MAX_DOCUMENT_BYTES, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
+from schemas.strict_json import MAX_DEPTH, MAX_INT, MIN_INT, location_path, read_tree
+
+_validate_json = OrderDocument.__pydantic_validator__.validate_json
+_validate_python = OrderDocument.__pydantic_validator__.validate_python
+
+_NAMES_PER_ITEM = len(Item.model_fields)
+_NAMES_WITHOUT_ITEMS = len(OrderDocument.model_fields) + len(Delivery.model_fields) + len(Payment.model_fields)
+
+
+def read_document(raw: bytes) -> OrderDocument:
+    """The document, or InvalidDocument with every fault. What is accepted here, every reader of JSON reads alike."""
+    document: OrderDocument | None
+    try:
+        document = _validate_json(raw)
+    except ValidationError:
+        document = None
+    if document is not None and _is_plain(raw, document) and _adds_up(document):
+        return document
+    faults, reason = find_faults(raw)
+    if faults or document is None:
+        # The two readers of JSON should never differ; should they all the same, it is no order.
+        raise InvalidDocument(faults or (Fault(path="$", message="not JSON"),), reason)
+    return document
+
+
+def _is_plain(raw: bytes, document: OrderDocument) -> bool:
+    """Whether this is surely JSON that all readers read alike: no name twice, no NUL, no odd number, not too deep.
+
+    Names are counted by their colons. Each stands in the bytes as itself unless it is escaped, so when there are no
+    more colons than the names and values that were read account for, no name can have come twice.
+    """
+    if b"\\" in raw and (b"\\u0000" in raw or b"\\u003" in raw):
+        return False
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        return False
+    items = document.items
+    colons = _NAMES_WITHOUT_ITEMS + _NAMES_PER_ITEM * len(items) + document.date_created.count(":")
+    extras: list[dict[str, Any] | None] = [
+        document.__pydantic_extra__,
+        document.delivery.__pydantic_extra__,
+        document.payment.__pydantic_extra__,
+    ]
+    extras += [item.__pydantic_extra__ for item in items]
+    for extra in extras:
+        if extra:
+            try:
+                # An item is the deepest part, at level 3; one more is on the safe side.
+                colons += _colons(extra, 4)
+            except _Odd:
+                return False
+    return raw.count(b":") == colons
+
+
+class _Odd(Exception):
+    """A value that only the thorough reading may judge."""
+
+
+def _colons(value: Any, depth: int) -> int:
+    """How many colons an extra value accounts for. Raises _Odd for what readers of JSON may read differently."""
+    if isinstance(value, str):
+        return value.count(":")
+    if isinstance(value, dict):
+        if depth > MAX_DEPTH:
+            raise _Odd
+        return sum(1 + name.count(":") + _colons(member, depth + 1) for name, member in value.items())
+    if isinstance(value, list):
+        if depth > MAX_DEPTH:
+            raise _Odd
+        return sum(_colons(element, depth + 1) for element in value)
+    if isinstance(value, float) and not isfinite(value):
+        raise _Odd
+    if isinstance(value, int) and not MIN_INT <= value <= MAX_INT:
+        raise _Odd
+    return 0
+
+
+def _adds_up(document: OrderDocument) -> bool:
+    """The rules that span fields; `_sum_faults` says the same with words and paths."""
+    track_number, total = document.track_number, 0
+    for item in document.items:
+        if item.track_number != track_number:
+            return False
+        total += item.total_price
+    payment, created = document.payment, document.date_created
+    return (
+        total == payment.goods_total
+        and total + payment.delivery_cost + payment.custom_fee == payment.amount
+        and payment.currency in MINOR_DIGITS
+        and ((created[8:10] <= "28" and created[:4] != "0000") or _is_a_day(created[:10]))
+    )
+
+
+def _is_a_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
+    """Every fault of a document, in one list: of the JSON, of each field, and between fields. One per path."""
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        message = f"is {len(raw)} bytes long; at most {MAX_DOCUMENT_BYTES} are taken"
+        return (Fault(path="$", message=message),), "invalid"
+    tree, faults = read_tree(raw)
+    if tree is None and faults:
+        return tuple(faults), "not_json"
+    try:
+        _validate_python(tree)
+    except ValidationError as error:
+        faults += (field_fault(detail) for detail in error.errors(include_url=False))
+    faults += _sum_faults(tree)
+    by_path: dict[str, Fault] = {}
+    for fault in faults:
+        by_path.setdefault(fault.path, fault)
+    return tuple(by_path.values()), "invalid"
+
+
+def field_fault(detail: ErrorDetails) -> Fault:
+    """pydantic's finding in our words where ours help more."""
+    message = detail["msg"]
+    if detail["type"] == "missing":
+        message = "is required"
+    elif detail["type"] == "string_pattern_mismatch":
+        hint = PATTERN_HINTS.get(detail["ctx"]["pattern"])
+        message = f"must be {hint}" if hint else message
+    elif detail["type"] in ("model_type", "dict_type"):
+        message = "must be an object"
+    return Fault(path=location_path(detail["loc"]), message=message)
+
+
+def _sum_faults(tree: Any) -> Iterator[Fault]:
+    """What fields say about each other, as far as it can be judged: a missing price hides no wrong track number."""
+    if not isinstance(tree, dict):
+        return
+    items, payment, created = tree.get("items"), tree.get("payment"), tree.get("date_created")
+    if isinstance(items, list):
+        yield from _track_number_faults(items, tree.get("track_number"))
+    if isinstance(payment, dict):
+        yield from _payment_faults(payment, items)
+    if isinstance(created, str) and len(created) >= 20 and not _is_a_day(created[:10]):
+        yield Fault(path="$.date_created", message="names a day that the calendar does not have")
+
+
+def _track_number_faults(items: list[Any], track_number: Any) -> Iterator[Fault]:
+    if not isinstance(track_number, str):
+        return
+    for index, item in enumerate(items):
+        found = item.get("track_number") if isinstance(item, dict) else None
+        if isinstance(found, str) and found != track_number:
+            message = f"is {found[:64]!r}, but the order's track_number is {track_number[:64]!r}"
+            yield Fault(path=f"$.items[{index}].track_number", message=message)
+
+
+def _payment_faults(payment: dict[str, Any], items: Any) -> Iterator[Fault]:
+    currency = payment.get("currency")
+    if isinstance(currency, str) and currency not in MINOR_DIGITS:
+        message = f"{currency[:8]!r} is not an ISO 4217 code in use; three capital letters are expected, as in USD"
+        yield Fault(path="$.payment.currency", message=message)
+    goods_total = _whole(payment.get("goods_total"))
+    prices = [_whole(item.get("total_price")) if isinstance(item, dict) else None for item in _list(items)]
+    total = _total(prices)
+    if prices and total is not None and goods_total is not None and total != goods_total:
+        message = f"is {goods_total}, but the items' total_price add up to {total}"
+        yield Fault(path="$.payment.goods_total", message=message)
+    amount = _whole(payment.get("amount"))
+    parts = _total([goods_total, _whole(payment.get("delivery_cost")), _whole(payment.get("custom_fee"))])
+    if amount is not None and parts is not None and amount != parts:
+        message = f"is {amount}, but goods_total + delivery_cost + custom_fee is {parts}"
+        yield Fault(path="$.payment.amount", message=message)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _whole(value: Any) -> int | None:
+    """A number that sums can be judged with; true and 1.0 are not."""
+    return value if type(value) is int else None
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def same_document(one: bytes, other: bytes) -> bool:
+    """Whether two accepted documents say the same: the order of names and white space do not matter, types do."""
+    return one == other or _canonical(one) == _canonical(other)
+
+
+def _canonical(raw: bytes) -> bytes:
+    return orjson.dumps(orjson.loads(raw), option=orjson.OPT_SORT_KEYS)

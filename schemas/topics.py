@@ -1,0 +1,120 @@
+"""Every topic as data: what is on it, who writes it, how long it is kept and why. Created and checked from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from schemas.orders import (
+    CancellationRefused,
+    CancelOrder,
+    OrderCancelled,
+    OrderDocument,
+    OrderPlaced,
+    OrderRefused,
+    PlaceOrder,
+)
+from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
+
+FOR_EVER = -1
+DAY_MS = 24 * 60 * 60 * 1000
+
+#: Kafka's own default, and what producers send without being told otherwise.
+INTAKE_MAX_BYTES = 1 << 20
+#: Records that carry a document carry a head or headers too, so they need room above the largest document.
+CARRIER_MAX_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others."""
+
+    name: str
+    key: str
+    values: tuple[type[Any], ...]
+    group: str | None
+    writer: str
+    description: str
+    public: bool
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = FOR_EVER
+    max_message_bytes: int = CARRIER_MAX_BYTES
+    partitions: int = 4
+    replication_factor: int = 1
+
+    def config(self) -> dict[str, str]:
+        """The broker's names and values for what is declared here."""
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+
+
+ORDERS = TopicSpec(
+    name="orders",
+    key="anything or nothing; records are brought to the partition of their order_uid",
+    values=(OrderDocument,),
+    group="orders",
+    writer="any producer",
+    description="The public intake: one JSON order document per record.",
+    public=True,
+    # Kafka is the system of record: every table and row can be rebuilt from here, so nothing is ever dropped.
+    retention_ms=FOR_EVER,
+    max_message_bytes=INTAKE_MAX_BYTES,
+)
+
+ORDER_COMMANDS = TopicSpec(
+    name="orders.commands.v1",
+    key="order_uid",
+    values=(PlaceOrder, CancelOrder),
+    group="orders",
+    writer="web, the intake of orders, any producer",
+    description="What shall happen to an order. An event answers each command, or nothing when it repeats.",
+    public=True,
+    # Orders that came by HTTP and all cancellations exist only here: a replay needs them as much as the intake.
+    retention_ms=FOR_EVER,
+)
+
+ORDER_EVENTS = TopicSpec(
+    name="orders.events.v1",
+    key="order_uid",
+    values=(OrderPlaced, OrderCancelled, OrderRefused, CancellationRefused),
+    group=None,
+    writer="the agents of group orders",
+    description="What happened to orders, refusals included. Written in transactions: read it read_committed.",
+    public=True,
+    # A new reader, such as the Postgres sink, starts at the beginning; compaction would lose history and refusals.
+    retention_ms=FOR_EVER,
+)
+
+REQUEST_COMMANDS = TopicSpec(
+    name="requests.commands.v1",
+    key="the Idempotency-Key",
+    values=(ClaimRequest, CompleteRequest, ForgetRequest),
+    group="requests",
+    writer="web, the deadlines of group requests",
+    description="Idempotency keys of HTTP requests: claimed, completed, forgotten after 24 hours.",
+    public=False,
+    # A key lives a day. A week lets a platform that was down over a weekend catch up before anything is dropped.
+    retention_ms=7 * DAY_MS,
+)
+
+DEAD_LETTERS = TopicSpec(
+    name="dead_letters.v1",
+    key="as on the topic of origin",
+    values=(),
+    group=None,
+    writer="the agents of every group, dead-letters redrive",
+    description="Records that could not be applied: original bytes, key and headers, and headers that say why.",
+    public=True,
+    # Time for people to mend and redrive. The original stays on its own topic, so nothing is lost after it.
+    retention_ms=90 * DAY_MS,
+)
+
+TOPICS: tuple[TopicSpec, ...] = (ORDERS, ORDER_COMMANDS, ORDER_EVENTS, REQUEST_COMMANDS, DEAD_LETTERS)
+
+
+def topics(partitions: int, replication_factor: int) -> tuple[TopicSpec, ...]:
+    """The topics of one installation. One partition count for all: keys meet their tables, and counts cannot drift."""
+    return tuple(replace(spec, partitions=partitions, replication_factor=replication_factor) for spec in TOPICS)
