@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import faust
 from aiohttp.web import Application
@@ -24,7 +24,7 @@ from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Position
 from streams.settings import EngineSettings
-from streams.table import Table
+from streams.table import Table as TableOf
 from streams.topic import Topic
 from streams.topology import Group
 
@@ -40,7 +40,7 @@ CHANGELOG_CONFIG = {
 }
 
 
-class Boot(BootStrategy):  # type: ignore[misc]  # Faust has no types
+class Boot(BootStrategy):
     """Starts sensors, the web server and our engine; Faust's consumer, conductor and tables stay off."""
 
     enable_kafka = False
@@ -49,14 +49,14 @@ class Boot(BootStrategy):  # type: ignore[misc]  # Faust has no types
         return []
 
     def server(self) -> Iterable[ServiceT]:
-        return chain(super().server(), self.app.services())
+        return chain(super().server(), cast(App, self.app).services())
 
 
-class App(faust.App):  # type: ignore[misc]
+class App(faust.App):
     """An application: topics, tables and agents declared on it, run by `faust -A module worker`.
 
-    What Faust does beneath its vocabulary is replaced, because it is neither exactly-once nor fast: consumer, conductor,
-    tables and producer (see `streams/task.py` for what stands in their place).
+    What Faust does beneath its vocabulary is replaced, because it is neither exactly-once nor fast: consumer,
+    conductor, tables and producer (see `streams/task.py` for what stands in their place).
     """
 
     BootStrategy = Boot
@@ -79,7 +79,7 @@ class App(faust.App):  # type: ignore[misc]
 
     # -- declarations -------------------------------------------------------------------------------------------------
 
-    def topic(self, name: str, **options: Any) -> Topic:
+    def topic(self, name: str, **options: Any) -> Topic:  # type: ignore[override]  # Faust's name, our options
         """Declare a topic (see Topic for the options). One that has a group is read by that group's agents."""
         if name in self.declared:
             raise Misdeclared(f"topic {name} is declared twice")
@@ -88,11 +88,11 @@ class App(faust.App):  # type: ignore[misc]
             self._group(topic.group).topics[name] = topic
         return topic
 
-    def Table(  # noqa: N802  # Faust's name
+    def Table(  # type: ignore[override]  # Faust's name, our options
         self, name: str, *, group: str, value_type: Any = None, codec: Codec[V] | None = None, help: str = ""
-    ) -> Table[V]:
+    ) -> TableOf[V]:
         """Declare a table of a group; its changelog topic is `<app id>-<name>-changelog`."""
-        table: Table[V] = Table(self._id, name, group=group, value_type=value_type, codec=codec, help=help)
+        table: TableOf[V] = TableOf(self._id, name, group=group, value_type=value_type, codec=codec, help=help)
         return self._add(table)
 
     def deadlines(self, group: str) -> Deadlines:
@@ -103,7 +103,9 @@ class App(faust.App):  # type: ignore[misc]
             self._add(owner.deadlines.table)
         return owner.deadlines
 
-    def agent(self, topic: Topic, *, name: str | None = None) -> Callable[[Callable[[Any], Any]], Agent[Any]]:
+    def agent(  # type: ignore[override]  # Faust's name, our options
+        self, topic: Topic, *, name: str | None = None
+    ) -> Callable[[Callable[[Any], Any]], Agent[Any]]:
         """Bind a function over a stream to a topic of a group; each topic has one agent."""
 
         def bind(fun: Callable[[Any], Any]) -> Agent[Any]:
@@ -114,7 +116,7 @@ class App(faust.App):  # type: ignore[misc]
             if topic.name in group.agents:
                 raise Misdeclared(f"{topic.name} has the agent {group.agents[topic.name].name} already")
             group.agents[topic.name] = agent
-            self.agents.data[agent.name] = agent
+            cast(dict[str, Any], self.agents.data)[agent.name] = agent
             return agent
 
         return bind
@@ -130,12 +132,12 @@ class App(faust.App):  # type: ignore[misc]
     def _group(self, name: str) -> Group:
         return self.groups.setdefault(name, Group(name))
 
-    def _add(self, table: Table[Any]) -> Table[Any]:
+    def _add(self, table: TableOf[V]) -> TableOf[V]:
         group = self._group(table.group)
         if any(table.name in other.tables for other in self.groups.values()):
             raise Misdeclared(f"table {table.name} is declared twice")
         group.tables[table.name] = table
-        self.tables.data[table.name] = table
+        cast(dict[str, Any], self.tables.data)[table.name] = table
         return table
 
     def required_topics(self) -> list[admin.TopicConfig]:
@@ -188,7 +190,7 @@ class App(faust.App):  # type: ignore[misc]
 
     def _new_web(self) -> Any:
         """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
-        web = super()._new_web()
+        web: Any = super()._new_web()
         web.blueprints = BlueprintManager([])
         for setup in self._web_setups:
             setup(web.web_app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -55,4 +55,4 @@ def codec_for(value_type: Any) -> Codec[Any]:
             faults = (FaultAt(json_path(fault["loc"]), fault["msg"]) for fault in error.errors(include_url=False))
             raise Poison(faults, "undecodable") from None
 
-    return cast(Codec[Any], Codec(encode_json, decode))
+    return Codec(encode_json, decode)

@@ -57,7 +57,7 @@ class Deadlines:
         self._topics[topic.name] = topic
 
     def schedule(self, due_at_ms: int, topic: Topic, *, key: str, value: Any, id: str) -> None:
-        """Send `value` to `topic` when `due_at_ms` (milliseconds since the epoch) has come. The same id again moves it."""
+        """Send `value` to `topic` at `due_at_ms` (milliseconds since the epoch). The same id again moves it."""
         if not 0 <= due_at_ms <= _MAX_MS:
             raise ValueError(f"a deadline must lie between 1970 and 2286: {due_at_ms} ms")
         self.target(topic)
@@ -85,7 +85,7 @@ class Deadlines:
             yield deadline
 
     def emit(self, now_ms: int) -> int:
-        """Send all that is due into the current batch and forget it; gives how many. The record's time is its deadline's."""
+        """Send what is due into the current batch and forget it; gives how many. A record's time is its due time."""
         batch = view_in_use("a deadline")
         if not isinstance(batch, Batch):
             raise RuntimeError("deadlines are emitted by their task only")

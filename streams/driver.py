@@ -16,7 +16,7 @@ from streams.app import App
 from streams.batch import current_view
 from streams.clock import ManualClock
 from streams.errors import Fenced
-from streams.log import Offsets
+from streams.log import Extent, Offsets
 from streams.metrics import Metrics
 from streams.records import Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
 from streams.settings import EngineSettings
@@ -50,8 +50,8 @@ class MemoryLog:
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: self.offsets[partition] for partition in partitions if partition in self.offsets}
 
-    async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(partitions, 0)
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        return {partition: (0, len(self.topics[partition])) for partition in partitions}
 
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
@@ -69,18 +69,16 @@ class MemoryLog:
     def seek(self, offsets: Offsets) -> None:
         self._cursor.update(offsets)
 
-    async def end(self, partition: TopicPartition) -> int:
-        return len(self.topics[partition])
+    async def survey(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Extent]:
+        return {tp: Extent(next(iter(self.topics[tp]), None), len(self.topics[tp])) for tp in partitions}
 
     async def read(
-        self, partition: TopicPartition, start: int, end: int
-    ) -> AsyncIterator[tuple[Sequence[Record], int]]:
-        if start < end:
-            yield self.topics[partition][start:end], end
-
-    async def first(self, partition: TopicPartition) -> Record | None:
-        records = self.topics[partition]
-        return records[0] if records else None
+        self, starts: Offsets, ends: Offsets | None
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        for partition, start in starts.items():
+            end = len(self.topics[partition]) if ends is None else ends[partition]
+            if start < end:
+                yield partition, self.topics[partition][start:end], end
 
 
 class MemoryTransactions:

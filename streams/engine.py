@@ -40,7 +40,7 @@ class Check(NamedTuple):
     detail: str
 
 
-class Engine(Service):  # type: ignore[misc]  # mode has no types
+class Engine(Service):
     """Joins the consumer group and keeps one Task for each partition that it is given."""
 
     def __init__(
@@ -105,8 +105,8 @@ class Engine(Service):  # type: ignore[misc]  # mode has no types
                 if self.settings.group_instance_id and "UnknownError" in repr(error):
                     await self.crash(
                         RuntimeError(
-                            f"another worker uses the group instance id {self.settings.group_instance_id!r}; this one stops."
-                            " Give each worker an id of its own"
+                            f"another worker uses the group instance id {self.settings.group_instance_id!r}: this one"
+                            " stops. Give each worker an id of its own"
                         )
                     )
                     return

@@ -54,7 +54,7 @@ class StoreDamaged(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The local store cannot take writes now (disk full, locked by another process); what is on disk is not in doubt."""
+    """The local store cannot take writes now (disk full, locked by another process); its content is not in doubt."""
 
 
 class LogMismatch(Exception):

@@ -1,4 +1,4 @@
-"""aiokafka -> the log of `streams/log.py`: transactions that are checked, offsets that are asked for, changelogs read raw."""
+"""aiokafka -> the log of `streams/log.py`: checked transactions, offsets asked of the broker, changelogs read raw."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from aiokafka.errors import (
 from aiokafka.producer import sender
 
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
+from streams.log import Extent
 from streams.records import Headers, Outgoing, Position, Record, TopicPartition
 from streams.settings import EngineSettings
 
@@ -55,7 +56,7 @@ def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
 
 
 class KafkaTransactions:
-    """One task's transactional producer. Every error but fencing leaves the outcome unknown: nothing is retried in place."""
+    """One task's transactional producer. Any error but fencing leaves the outcome unknown: no retry in place."""
 
     def __init__(self, settings: EngineSettings, transactional_id: str) -> None:
         self._settings, self._id = settings, transactional_id
@@ -115,7 +116,7 @@ class KafkaTransactions:
         futures.append((partition, builder.record_count(), future))
 
     async def send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Called after the produce futures: in flight together, the broker answers "retry" and each costs a back-off."""
+        """Called after the produce futures: in flight together, the broker says "retry" and each costs a back-off."""
         await self._guard(self._producer.send_offsets_to_transaction(dict(offsets), self._settings.app_id), "offsets")
 
     async def commit(self) -> None:
@@ -164,11 +165,10 @@ class KafkaLog:
                 offsets[partition] = offset
         return offsets
 
-    async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        offsets: dict[TopicPartition, int] = await self._asked(
-            self._consumer.beginning_offsets(list(partitions)), "beginning offsets"
-        )
-        return offsets
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        begins = await self._asked(self._consumer.beginning_offsets(list(partitions)), "beginning offsets")
+        ends = await self._asked(self._consumer.end_offsets(list(partitions)), "end offsets")
+        return {partition: (begins[partition], ends[partition]) for partition in partitions}
 
     async def _asked(self, call: Any, what: str) -> Any:
         try:
@@ -192,52 +192,54 @@ class KafkaLog:
                 self._consumer.seek(partition, offset)
             self._consumer.resume(*offsets)
 
-    async def end(self, partition: TopicPartition) -> int:
+    async def survey(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Extent]:
+        if not partitions:
+            return {}
         reader = _reader(self._settings, 1 << 10)
-        await self._asked(reader.start(), "the end of a changelog")
+        await self._asked(reader.start(), "changelogs")
         try:
-            ends = await self._asked(reader.end_offsets([partition]), "the end of a changelog")
+            reader.assign(partitions)
+            begins = await self._asked(reader.beginning_offsets(partitions), "changelogs")
+            ends = await self._asked(reader.end_offsets(partitions), "changelogs")
+            firsts: dict[TopicPartition, Record] = {}
+            waiting = {partition for partition in partitions if begins[partition] < ends[partition]}
+            for partition in waiting:
+                reader.seek(partition, begins[partition])
+            reader.pause(*(partition for partition in partitions if partition not in waiting))
+            while waiting:
+                fetched = await self._asked(reader.getmany(*waiting, timeout_ms=200), "changelogs")
+                firsts |= {partition: records[0] for partition, records in fetched.items() if records}
+                # Nothing but markers of aborted transactions may lie there: then there is no first record.
+                waiting = {p for p in waiting - firsts.keys() if await reader.position(p) < ends[p]}
+                reader.pause(*firsts)
         finally:
             await reader.stop()
-        return int(ends[partition])
+        return {partition: Extent(firsts.get(partition), ends[partition]) for partition in partitions}
 
     async def read(
-        self, partition: TopicPartition, start: int, end: int
-    ) -> AsyncIterator[tuple[Sequence[Record], int]]:
-        if start >= end:
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        reached = {tp: start for tp, start in starts.items() if ends is None or start < ends[tp]}
+        if not reached:
             return
         reader = _reader(self._settings, 8 << 20)
         await self._asked(reader.start(), "a changelog")
         try:
-            reader.assign([partition])
-            reader.seek(partition, start)
-            while start < end:
-                fetched = await self._asked(reader.getmany(partition, timeout_ms=200, max_records=5_000), "a changelog")
-                records = fetched.get(partition, [])
-                reached = await reader.position(partition)
-                if records or reached > start:
-                    start = reached
-                    yield records, reached
+            reader.assign(list(reached))
+            for partition, start in reached.items():
+                reader.seek(partition, start)
+            while reached:
+                fetched = await self._asked(reader.getmany(*reached, timeout_ms=200, max_records=5_000), "a changelog")
+                for partition in list(reached):
+                    position = await reader.position(partition)
+                    if position > reached[partition]:
+                        reached[partition] = position
+                        yield partition, fetched.get(partition, ()), position
+                    if ends is not None and position >= ends[partition]:
+                        del reached[partition]
+                        reader.pause(partition)
         finally:
             await reader.stop()
-
-    async def first(self, partition: TopicPartition) -> Record | None:
-        reader = _reader(self._settings, 1 << 10)
-        await self._asked(reader.start(), "a changelog's identity")
-        try:
-            reader.assign([partition])
-            begin = (await reader.beginning_offsets([partition]))[partition]
-            end = (await reader.end_offsets([partition]))[partition]
-            reader.seek(partition, begin)
-            while begin < end:
-                fetched = await self._asked(reader.getmany(partition, timeout_ms=200, max_records=1), "an identity")
-                if fetched.get(partition):
-                    record: Record = fetched[partition][0]
-                    return record
-                begin = await reader.position(partition)
-        finally:
-            await reader.stop()
-        return None
 
 
 class PlainProducer:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from streams.records import Outgoing, Record, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
+
+
+class Extent(NamedTuple):
+    """The first record that is still there (None when there is none) and the offset after the last committed one."""
+
+    first: Record | None
+    end: int
 
 
 class Transactions(Protocol):
@@ -41,8 +48,8 @@ class Log(Protocol):
         """The group's committed offsets, asked of the broker now; partitions without one are left out."""
         ...
 
-    async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset that is still there."""
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """The first offset that is still there, and the one after the last committed record."""
         ...
 
     async def fetch(
@@ -55,14 +62,15 @@ class Log(Protocol):
         """Read on from these offsets and let their partitions flow."""
         ...
 
-    async def end(self, partition: TopicPartition) -> int:
-        """The offset after the last committed record."""
+    async def survey(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Extent]:
+        """What lies at both ends of these partitions now, as a read-committed reader sees them."""
         ...
 
-    def read(self, partition: TopicPartition, start: int, end: int) -> AsyncIterator[tuple[Sequence[Record], int]]:
-        """Committed records of [start, end) in large pieces, each with the offset reached after it."""
-        ...
+    def read(
+        self, starts: Offsets, ends: Offsets | None
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        """Committed records from `starts` in large pieces, each with the offset that is reached after it.
 
-    async def first(self, partition: TopicPartition) -> Record | None:
-        """The record at the very beginning, without reading much more than it."""
+        Stops when every partition has reached its end; without `ends` it follows for ever.
+        """
         ...

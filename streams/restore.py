@@ -6,118 +6,130 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
 from streams.errors import LogMismatch
-from streams.log import Log, Transactions
+from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
-from streams.records import Outgoing
+from streams.records import Outgoing, Record, TopicPartition
 from streams.store import IDENTITY, Store
-from streams.topology import Group
+from streams.topology import Group, task_name
 
 log = logging.getLogger(__name__)
 
 #: How often a long restore says where it stands.
 REPORT_EVERY_S = 5.0
 
+MEND = (
+    "Nothing is rebuilt silently. docs/operating.md, 'a lost topic', says how to begin anew; if the topic can be"
+    " brought back (a mirror, a backup), bring it back instead and start the worker again"
+)
+
 
 class Restore:
-    """Copies raw bytes; nothing is decoded. Each changelog family is brought forward from its own position."""
+    """Copies raw bytes; nothing is decoded. Each family is brought forward from its own position."""
 
     def __init__(self, log_: Log, store: Store, group: Group, partition: int, metrics: Metrics) -> None:
-        self._log, self._store, self._group, self._partition = log_, store, group, partition
-        self._metrics = metrics
+        self._log, self._store, self._metrics = log_, store, metrics
+        self._name = task_name(group.name, partition)
+        self._families = {tp: name for name, tp in group.changelogs(partition).items()}
+        self._gauge = metrics.restore_remaining.labels(group.name, str(partition))
         self.remaining = 0
-        self.copied = 0
 
-    async def run(self, still_wanted: Callable[[], bool] = lambda: True) -> None:
-        """Bring every family to the end that the changelog has now. Raises LogMismatch when it is another changelog."""
-        begun = time.monotonic()
-        ends = {name: (tp, await self._log.end(tp)) for name, tp in self._group.changelogs(self._partition).items()}
-        self.copied, self.remaining = (
-            0,
-            sum(max(0, end - self._store.position(name)) for name, (_, end) in ends.items()),
-        )
-        gauge = self._metrics.restore_remaining.labels(self._group.name, str(self._partition))
-        reported = begun
-        for name, (tp, end) in ends.items():
-            start = self._store.position(name)
-            if start > end:
+    async def run(self, extents: Mapping[TopicPartition, Extent]) -> None:
+        """Bring every family to the end of its changelog. Raises LogMismatch when the store is ahead of it."""
+        begun = reported = time.monotonic()
+        starts = {tp: self._store.position(name) for tp, name in self._families.items()}
+        ends = {tp: extents[tp].end for tp in starts}
+        for tp, start in starts.items():
+            if start > ends[tp]:
                 raise LogMismatch(
-                    f"the store of {self._group.name}-{self._partition} is at {tp.topic}-{tp.partition}-{start}, but that"
-                    f" changelog ends at {end}: it was deleted or re-created. {MEND}"
+                    f"the store of {self._name} is at {tp.topic}-{tp.partition}-{start}, but that changelog ends at"
+                    f" {ends[tp]}: it was deleted or re-created. {MEND}"
                 )
-            async for records, reached in self._log.read(tp, start, end):
-                self._store.apply(
-                    {name: {r.key: r.value for r in records if r.key not in (None, IDENTITY)}}, {name: reached}
-                )  # type: ignore[misc]
-                self.copied += len(records)
-                self.remaining = max(0, self.remaining - (reached - start))
-                start = reached
-                gauge.set(self.remaining)
-                self._metrics.restore_records.inc(len(records))
-                if (now := time.monotonic()) - reported > REPORT_EVERY_S:
-                    reported = now
-                    self._report(now - begun)
-                if not still_wanted():
-                    return
-                await asyncio.sleep(0)
-            if self._store.position(name) < end:
-                self._store.apply({}, {name: end})
-        gauge.set(0)
+        self.remaining = total = sum(ends[tp] - start for tp, start in starts.items())
+        async for tp, records, reached in self._log.read(starts, ends):
+            self.remaining -= reached - starts[tp]
+            starts[tp] = reached
+            self.copy(tp, records, reached)
+            self._gauge.set(max(0, self.remaining))
+            if (now := time.monotonic()) - reported > REPORT_EVERY_S:
+                reported = now
+                self._report(total, now - begun)
+            await asyncio.sleep(0)
+        self.remaining = 0
+        self._gauge.set(0)
         self._metrics.restore_seconds.observe(time.monotonic() - begun)
+        if total:
+            log.info("restored %s: %d records in %.2f s", self._name, total, time.monotonic() - begun)
 
-    def _report(self, seconds: float) -> None:
-        rate = self.copied / seconds
+    async def follow(self) -> None:
+        """Copy what arrives, for ever: a standby."""
+        starts = {tp: self._store.position(name) for tp, name in self._families.items()}
+        async for tp, records, reached in self._log.read(starts, None):
+            self.copy(tp, records, reached)
+
+    def copy(self, tp: TopicPartition, records: Sequence[Record], reached: int) -> None:
+        family = self._families[tp]
+        rows = {record.key: record.value for record in records if record.key is not None and record.key != IDENTITY}
+        self._store.apply({family: rows}, {family: reached})
+        self._metrics.restore_records.inc(len(records))
+
+    def _report(self, total: int, seconds: float) -> None:
+        rate = (total - self.remaining) / seconds
         log.warning(
-            "restoring %s-%d: %d records copied, %d to go, %.0f/s, about %.0f s left",
-            self._group.name,
-            self._partition,
-            self.copied,
-            self.remaining,
+            "restoring %s: %d of %d records, %.0f/s, about %.0f s left",
+            self._name,
+            total - self.remaining,
+            total,
             rate,
             self.remaining / max(rate, 1),
         )
 
 
-MEND = (
-    "If the topic is gone for good, stop all workers, run `faust -A app topics create`, and start the workers on an empty"
-    " data directory after resetting the group's offsets (docs/operating.md, lost topics); nothing is rebuilt silently"
-)
-
-
 async def verify_identity(
-    log_: Log, producer: Transactions, store: Store, group: Group, partition: int, began: bool
+    extents: Mapping[TopicPartition, Extent],
+    producer: Transactions,
+    store: Store,
+    group: Group,
+    partition: int,
+    began: bool,
 ) -> None:
     """Make sure that the store and the changelogs belong together.
 
-    The first record of each changelog partition is its identity, written once, by the first owner ever. A store keeps
-    the identity that it was built from. `began`: the group has committed offsets for this task, so that a changelog
-    without any identity was lost. Raises LogMismatch.
+    The first record of each changelog partition is its identity, written once, by its first owner ever. A store keeps
+    the identity that it was built from. `began`: the group has committed offsets for this task, so a changelog without
+    any identity was lost. Raises LogMismatch.
     """
     for name, tp in group.changelogs(partition).items():
-        first = await log_.first(tp)
-        held = store.identity(name)
-        if first is None:
-            if held is not None or began:
-                raise LogMismatch(
-                    f"changelog {tp.topic}-{tp.partition} is empty, though this task has processed records before. {MEND}"
-                )
+        first = extents[tp].first
+        if first is not None:
+            hold_identity(store, name, tp, first)
+        elif began or store.identity(name) is not None:
+            raise LogMismatch(
+                f"changelog {tp.topic}-{tp.partition} is empty, though {task_name(group.name, partition)} has processed"
+                f" records before: the topic was lost or re-created. {MEND}"
+            )
+        else:
             identity = uuid.uuid4().hex.encode()
             await producer.begin()
             await producer.send({tp: [Outgoing(0, IDENTITY, identity)]})
             await producer.commit()
             store.identify(name, identity)
-            continue
-        if first.key != IDENTITY or first.value is None:
-            raise LogMismatch(
-                f"changelog {tp.topic}-{tp.partition} does not begin with its identity but with the record at offset"
-                f" {first.offset}: its beginning was deleted, or something else wrote to it. {MEND}"
-            )
-        if held is None and store.position(name) == 0:
-            store.identify(name, first.value)
-        elif held != first.value:
-            raise LogMismatch(
-                f"the store of {group.name}-{partition} was built from another changelog than {tp.topic}-{tp.partition}"
-                f" is now: the topic was re-created. {MEND}"
-            )
+
+
+def hold_identity(store: Store, family: str, tp: TopicPartition, first: Record) -> None:
+    """Keep the changelog's identity in an empty store; compare it with that of a store that has one."""
+    if first.key != IDENTITY or first.value is None:
+        raise LogMismatch(
+            f"changelog {tp.topic}-{tp.partition} does not begin with its identity but with the record at offset"
+            f" {first.offset}: its beginning was deleted, or something else wrote to it. {MEND}"
+        )
+    held = store.identity(family)
+    if held is None and store.position(family) == 0:
+        store.identify(family, first.value)
+    elif held != first.value:
+        raise LogMismatch(
+            f"the local store was built from another changelog than {tp.topic}-{tp.partition} is now: the topic was"
+            f" re-created. {MEND}"
+        )

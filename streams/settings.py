@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Times in milliseconds unless the name says otherwise. Figures: measured on two cores, broker on the same machine."""
+    """Times in milliseconds unless the name says otherwise. Figures: two cores, broker on the same machine."""
 
     app_id: str
     bootstrap: str

@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 
 #: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it, about 5 MB of orders.
 MAX_RECORDS = 5_000
-#: How long one write or read of positions may take; the destination has shorter limits of its own for each statement.
+#: The last resort: a destination has shorter limits of its own. To read positions it may have tables to change first.
 WRITE_TIMEOUT_S = 60.0
+POSITIONS_TIMEOUT_S = 600.0
 #: Positions that moved over commit markers alone are written this often at most: they matter to readers of lag only.
 IDLE_MOVE_S = 1.0
 #: How often the ends of the log are asked for, for the lag.
@@ -38,11 +39,26 @@ LAG_EVERY_S = 2.0
 PARTITION_FETCH_BYTES = 4 << 20
 
 
+class Mark(NamedTuple):
+    """The last record written of a partition. Found again in its place, it proves that the log is still the same."""
+
+    offset: int
+    timestamp: int
+
+
+class Standing(NamedTuple):
+    """Where a destination stands in a partition; `last` is None while no record of it has been written."""
+
+    next: int
+    last: Mark | None = None
+
+
 class Move(NamedTuple):
-    """A partition's position in the destination: what the writer believes it is (None: never written), and the next."""
+    """From the position that the writer believes is there (None: never written) to the next."""
 
     expected: int | None
     next: int
+    last: Mark | None = None
 
 
 class Written(NamedTuple):
@@ -59,13 +75,14 @@ class PositionConflict(Exception):
 class Destination(Protocol):
     """Where a sink writes. Both calls may raise anything: the sink backs off, asks for the positions and goes on."""
 
-    async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The next offset of each partition that has one; partitions never written are absent."""
+    async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Standing]:
+        """Where it stands; partitions never written are absent. It may bring its tables up to date first."""
 
     async def write(self, records: Sequence[Record], moves: Mapping[TopicPartition, Move]) -> Written:
         """Records (in order within their partition) and moves, all or nothing.
 
-        Raises PositionConflict, writing nothing, unless every partition stands at its `expected`.
+        Raises PositionConflict, writing nothing, unless every partition stands at its `expected`. A move without `last`
+        keeps the one before.
         """
 
     async def close(self) -> None:
@@ -172,7 +189,8 @@ class Pump:
     """The protocol of a sink, one step at a time, without a clock or a task of its own:
 
     1. a new assignment, or anything that went wrong: read the positions from the destination, check them, seek;
-    2. poll; 3. write the records and the moves from the positions believed to the next, all or nothing.
+    2. poll; after a seek the last record written comes first, and must be the one that was written;
+    3. write the records and the moves from the positions believed to the next, all or nothing.
 
     `step` never raises (cancellation excepted) and never sleeps: it returns the seconds to wait before the next one.
     """
@@ -189,7 +207,7 @@ class Pump:
     def __post_init__(self) -> None:
         self._generation: int | None = None  # the assignment that `_believed` is for; None: read the positions again
         self._believed: dict[TopicPartition, int | None] = {}  # as committed in the destination
-        self._next: dict[TopicPartition, int] = {}  # where reading stands as of the last write
+        self._proofs: dict[TopicPartition, Mark] = {}  # records that must come again before anything is written
         self._ends: dict[TopicPartition, int] = {}
         self._limit = self.max_records
         self._moved_at = self._measured_at = float("-inf")
@@ -207,7 +225,7 @@ class Pump:
             await self._measure()
             records = await self._poll()
             if self._generation == self.source.generation:
-                await self._write(records)
+                await self._write(self._proven(records) if self._proofs else records)
             self.backoff.reset()
         except asyncio.CancelledError:
             raise
@@ -224,10 +242,10 @@ class Pump:
     async def _rewind(self) -> None:
         """Positions as the destination has them; what was polled and not written is polled again."""
         generation, partitions = self.source.generation, self.source.assigned
-        self._forget_lag(set(self._next) - partitions)
-        stored: Mapping[TopicPartition, int] = {}
+        self._forget_lag(set(self._believed) - partitions)
+        stored: Mapping[TopicPartition, Standing] = {}
         if partitions:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
+            async with asyncio.timeout(POSITIONS_TIMEOUT_S):
                 stored = await self.destination.positions(partitions)
             self._answered()
         try:
@@ -235,25 +253,50 @@ class Pump:
         except Exception as error:
             raise _SourceFailed(error) from error
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
-        self._believed = {partition: stored.get(partition) for partition in partitions}
-        self._next = {p: self._start(p, believed, *bounds[p]) for p, believed in self._believed.items()}
+        self._believed = {p: stored[p].next if p in stored else None for p in partitions}
+        self._proofs = {}
+        starts = {p: self._start(p, stored.get(p), *bounds[p]) for p in partitions}
         if generation == self.source.generation:
-            self.source.seek(self._next)
+            self.source.seek(starts)
             self._generation = generation
 
-    def _start(self, partition: TopicPartition, stored: int | None, first: int, end: int) -> int:
-        where = f"{partition.topic}-{partition.partition}"
+    def _start(self, partition: TopicPartition, stored: Standing | None, first: int, end: int) -> int:
+        """Where to read from: at the last record written, if the log still has it, so that it can prove itself."""
         if stored is None:
             return first
-        if stored > end:
-            raise LogMismatch(
-                f"sink {self.name} has written {where} up to {stored}, but the log ends at {end}: the topic was made "
-                "anew, or the database belongs to another log. Rebuild the sink, or point it to the right database."
+        if stored.next > end:
+            raise self._other_log(partition, stored.next, f"the log ends at {end}")
+        if stored.next < first:
+            self.metrics.skipped.labels(self.name, partition.topic).inc(first - stored.next)
+            log.error(
+                "sink %s: offsets %d to %d of %s were deleted unread", self.name, stored.next, first - 1, partition
             )
-        if stored < first:
-            self.metrics.skipped.labels(self.name, partition.topic).inc(first - stored)
-            log.error("sink %s: offsets %d to %d of %s were deleted unread", self.name, stored, first - 1, where)
-        return max(stored, first)
+            return first
+        if stored.last is None or stored.last.offset < first:
+            return stored.next
+        self._proofs[partition] = stored.last
+        return stored.last.offset
+
+    def _proven(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records without those that were only read to see whether they are still there."""
+        fresh: list[Record] = []
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            mark = self._proofs.pop(partition, None)
+            if mark is None:
+                fresh.append(record)
+            elif mark != (record.offset, record.timestamp):
+                raise self._other_log(partition, mark.offset + 1, "the last record written is not there")
+        for partition, mark in self._proofs.items():
+            if self.source.position(partition) > mark.offset:
+                raise self._other_log(partition, mark.offset + 1, "the last record written is not there")
+        return fresh
+
+    def _other_log(self, partition: TopicPartition, position: int, why: str) -> LogMismatch:
+        return LogMismatch(
+            f"sink {self.name} has written {partition.topic}-{partition.partition} up to {position}, but {why}: the "
+            "topic was made anew, or this database belongs to another log. Rebuild the sink, or correct its address."
+        )
 
     async def _poll(self) -> Sequence[Record]:
         try:
@@ -263,10 +306,11 @@ class Pump:
 
     async def _write(self, records: Sequence[Record]) -> None:
         now = self.now_s()
+        lasts = {TopicPartition(r.topic, r.partition): Mark(r.offset, r.timestamp) for r in records}
         moves = {
-            partition: Move(believed, position)
+            partition: Move(believed, position, lasts.get(partition))
             for partition, believed in self._believed.items()
-            if (position := self.source.position(partition)) != believed
+            if (position := self.source.position(partition)) > (-1 if believed is None else believed)
         }
         if not moves or (not records and now - self._moved_at < IDLE_MOVE_S):
             return
@@ -281,7 +325,7 @@ class Pump:
         self._limit = min(self.max_records, self._limit * 2)
         self._moved_at = now
         for partition, move in moves.items():
-            self._believed[partition] = self._next[partition] = move.next
+            self._believed[partition] = move.next
         self._answered()
         self._count(records, written, time.perf_counter() - started)
         self._show_lag()
@@ -340,8 +384,8 @@ class Pump:
         self._show_lag()
 
     def _lags(self) -> dict[TopicPartition, int]:
-        known = self.source.assigned & self._ends.keys() & self._next.keys()
-        return {partition: max(0, self._ends[partition] - self._next[partition]) for partition in known}
+        known = self.source.assigned & self._ends.keys() & self._believed.keys()
+        return {partition: max(0, self._ends[partition] - (self._believed[partition] or 0)) for partition in known}
 
     def _show_lag(self) -> None:
         for partition, lag in self._lags().items():
@@ -468,46 +512,49 @@ class Sink(Service):
         topics: Collection[str],
         destination: Destination,
         *,
-        bootstrap: str | None = None,
-        client: Mapping[str, Any] | None = None,
         metrics: SinkMetrics | None = None,
+        client: Mapping[str, Any] | None = None,
         source: Source | None = None,
         **kwargs: Any,
     ) -> None:
-        self.name, self.topics, self.destination = name, tuple(topics), destination
-        if source is None:
-            servers = bootstrap or ",".join(f"{url.host}:{url.port}" for url in app.conf.broker)
-            source = KafkaSource(servers, f"{app.conf.id}-{name}", self.topics, client)
-        self.source = source
-        self.pump = Pump(name, source, destination, metrics or SinkMetrics(CollectorRegistry()))
+        self.app, self.name, self.topics, self.destination = app, name, tuple(topics), destination
+        self._metrics = metrics or SinkMetrics(app.metrics.registry)
+        self._client, self._source = client, source
+        self._pump: Pump | None = None
         self._pumping: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._ending = asyncio.Event()
         super().__init__(**kwargs)
 
     def health(self) -> SinkHealth:
-        return self.pump.health()
+        return self._pump.health() if self._pump else SinkHealth(self.name, False, 0, None, None, "not started", None)
 
     async def on_start(self) -> None:
-        self._pumping = asyncio.create_task(self._run(), name=f"sink {self.name}")
+        # Not earlier: where the brokers are is known once the worker has read its command line.
+        source = self._source or KafkaSource(
+            self.app.bootstrap, f"{self.app.conf.id}-{self.name}", self.topics, self._client
+        )
+        self._pump = Pump(self.name, source, self.destination, self._metrics)
+        self._pumping = asyncio.create_task(self._run(self._pump), name=f"sink {self.name}")
 
-    async def _run(self) -> None:
-        while not self._wake.is_set():
+    async def _run(self, pump: Pump) -> None:
+        while not self._ending.is_set():
             try:
-                wait_s = await self.pump.step()
+                wait_s = await pump.step()
             except Exception:  # a bug in the pump itself: say so and live on, for the sake of the order flow
                 log.exception("sink %s: a step failed; trying again in 15 s", self.name)
                 wait_s = 15.0
             if wait_s:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
+                    await asyncio.wait_for(self._ending.wait(), wait_s)
 
     async def on_stop(self) -> None:
         """End after the write in hand, if that takes less than five seconds; what is cut off is rolled back."""
-        self._wake.set()
+        self._ending.set()
         if self._pumping is not None:
             await asyncio.wait([self._pumping], timeout=5)
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
-        await self.source.close()
+        if self._pump is not None:
+            await self._pump.source.close()
         with contextlib.suppress(Exception):
             await self.destination.close()

@@ -1,21 +1,17 @@
-"""another worker's changelog -> a warm copy of its store here, so that taking its task over takes milliseconds."""
+"""another worker's changelogs -> a warm copy of its store here, so that taking its task over takes milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
-from streams.errors import LogMismatch
 from streams.log import Log
 from streams.metrics import Metrics
-from streams.restore import Restore
+from streams.restore import Restore, hold_identity
 from streams.store import Store
 from streams.topology import Group
 
-log = logging.getLogger(__name__)
-
-#: How far a standby may be behind, in time; it costs one look at the end of each changelog.
+#: A changelog that has no identity yet is looked at this often: its first owner is about to write it.
 LOOK_EVERY_S = 1.0
 
 
@@ -25,27 +21,25 @@ class Standby:
     def __init__(
         self, group: Group, partition: int, log_: Log, open_store: Callable[[], Store], metrics: Metrics
     ) -> None:
-        self.group, self.partition = group, partition
+        self._group, self._partition = group, partition
         self._log, self._open_store, self._metrics = log_, open_store, metrics
 
     async def run(self) -> None:
-        """Follow until cancelled, then let go of the store, so that the task can open it."""
+        """Follow until cancelled, then let go of the store, so that the task can open it.
+
+        Raises LogMismatch when the store was built from other changelogs.
+        """
+        changelogs = self._group.changelogs(self._partition)
         store = self._open_store()
         try:
-            await self._identify(store)
-            while True:
-                await Restore(self._log, store, self.group, self.partition, self._metrics).run()
+            extents = await self._log.survey(list(changelogs.values()))
+            while any(extent.first is None for extent in extents.values()):
                 await asyncio.sleep(LOOK_EVERY_S)
+                extents = await self._log.survey(list(changelogs.values()))
+            for name, tp in changelogs.items():
+                first = extents[tp].first
+                assert first is not None  # the loop above waited for it
+                hold_identity(store, name, tp, first)
+            await Restore(self._log, store, self._group, self._partition, self._metrics).follow()
         finally:
             store.close()
-
-    async def _identify(self, store: Store) -> None:
-        """Wait for the changelogs' identities and hold on to them. Raises LogMismatch for a store of another changelog."""
-        for name, tp in self.group.changelogs(self.partition).items():
-            while (first := await self._log.first(tp)) is None:
-                await asyncio.sleep(LOOK_EVERY_S)
-            held = store.identity(name)
-            if held is None and first.value is not None:
-                store.identify(name, first.value)
-            elif held != first.value:
-                raise LogMismatch(f"the standby of {self.group.name}-{self.partition} was built from another changelog")

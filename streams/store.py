@@ -71,7 +71,7 @@ class Memory:
 
 
 class RocksStore:
-    """A Store on disk. Raises StoreDamaged when its content cannot be trusted, StoreUnavailable when it cannot write."""
+    """A Store on disk. Raises StoreDamaged when it cannot be trusted, StoreUnavailable when it cannot write."""
 
     def __init__(self, path: Path, families: Iterable[str], memory: Memory) -> None:
         self.path = path
@@ -86,7 +86,8 @@ class RocksStore:
         self._families = {name: self._db.get_column_family(name) for name in names}
         self._handles = {name: self._db.get_column_family_handle(name) for name in names}
         self._without_log = WriteOptions()
-        self._without_log.disable_wal = True
+        # rocksdict's stub calls it a method; it is an attribute.
+        self._without_log.disable_wal = True  # type: ignore[method-assign,assignment]
 
     def get(self, family: str, key: bytes) -> bytes | None:
         try:

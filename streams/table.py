@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
 from streams.batch import Batch, view_in_use
@@ -62,21 +63,16 @@ class Table(Generic[V]):
     def range(
         self, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
     ) -> Iterator[tuple[str, V]]:
-        """Rows whose key starts with `prefix`, in key order; `after` (exclusive) goes on where an earlier read ended."""
+        """Rows whose key starts with `prefix`, in key order; `after` (exclusive) goes on from an earlier read."""
         start, end = prefix_bounds(prefix.encode())
         if after is not None:
             if reverse:
                 end = min(end, after.encode())
             else:
                 start = max(start, after.encode() + b"\0")
-        taken = 0
-        if limit is not None and limit <= 0:
-            return
-        for key, value in view_in_use(self.name).range(self, start, end, reverse):
+        rows = view_in_use(self.name).range(self, start, end, reverse)
+        for key, value in rows if limit is None else islice(rows, limit):
             yield key.decode(), value
-            taken += 1
-            if taken == limit:
-                return
 
     def _batch(self) -> Batch:
         view = view_in_use(self.name)

@@ -9,8 +9,8 @@ A task is (group, partition). It takes whatever has arrived, lets the agents run
 4. commit the transaction;
 5. apply the overlay to the store, together with the changelog position that it reaches.
 
-A crash before 4 leaves nothing that a read-committed reader sees; a crash between 4 and 5 leaves a store that is behind,
-and the changelog brings it forward. The store is never ahead of the log.
+A crash before 4 leaves nothing that a read-committed reader sees; a crash between 4 and 5 leaves a store that is
+behind, and the changelog brings it forward. The store is never ahead of the log.
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from streams import faults
 from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, current_view
 from streams.clock import Clock
-from streams.errors import NotReadable, OutcomeUnknown
+from streams.errors import LogMismatch, NotReadable, OutcomeUnknown
 from streams.log import Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Outgoing, Position, Record, TopicPartition
-from streams.restore import Restore, verify_identity
+from streams.restore import MEND, Restore, verify_identity
 from streams.settings import EngineSettings
 from streams.store import Store
+from streams.table import Table
 from streams.topology import Group, task_name
 
 log = logging.getLogger(__name__)
+
+Changes = Mapping[Table[Any], Mapping[bytes, bytes | None]]
 
 
 class TaskState(StrEnum):
@@ -72,6 +76,7 @@ class Task:
         self._producer: Transactions
         self._runs: dict[str, AgentRun] = {}
         self._waiting: list[tuple[TopicPartition, int, asyncio.Future[None]]] = []
+        self._began = False
         self._held = False
         self._flowing = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -91,15 +96,13 @@ class Task:
         self._producer = self._log.transactions(f"{self._settings.app_id}-{self.name}")
         await self._producer.start()
         faults.point("fenced")
-        committed = await self._log.committed(self.inputs)
-        began = bool(committed)
-        fresh = [partition for partition in self.inputs if partition not in committed]
-        self.committed = {**committed, **(await self._log.beginnings(fresh) if fresh else {})}
+        await self._find_offsets()
         self.store = self._open_store()
         self.state = TaskState.RESTORING
-        await verify_identity(self._log, self._producer, self.store, self.group, self.partition, began)
+        extents = await self._log.survey(list(self.group.changelogs(self.partition).values()))
+        await verify_identity(extents, self._producer, self.store, self.group, self.partition, self._began)
         self._restore = Restore(self._log, self.store, self.group, self.partition, self._metrics)
-        await self._restore.run()
+        await self._restore.run(extents)
         faults.point("restored")
         self.batch = Batch(self.store, self.partition)
         letters = TopicPartition(self._settings.dead_letters, self.partition % self._settings.dead_letter_partitions)
@@ -109,6 +112,19 @@ class Task:
         self.state = TaskState.RUNNING
         if not self._held:
             self.flow()
+
+    async def _find_offsets(self) -> None:
+        """The committed offsets, or the beginning of topics that this group has never read."""
+        committed = await self._log.committed(self.inputs)
+        self._began = bool(committed)
+        bounds = await self._log.bounds(self.inputs)
+        for partition, offset in committed.items():
+            if offset > bounds[partition][1]:
+                raise LogMismatch(
+                    f"{offset} is committed for {partition.topic}-{partition.partition}, which ends at"
+                    f" {bounds[partition][1]}: the topic was deleted or re-created. {MEND}"
+                )
+        self.committed = {partition: begin for partition, (begin, _) in bounds.items()} | committed
 
     async def run(self) -> None:
         """Open, then take batch after batch until cancelled. Raises what ended it."""
@@ -188,7 +204,7 @@ class Task:
         if self._next_due_ms is not None:
             timeout_s = max(0.0, min(timeout_s, (self._next_due_ms - self._clock.now_ms()) / 1000))
         fetch = self._log.fetch(self.inputs, self._settings.batch_max_records, timeout_s)
-        self._fetching = asyncio.get_running_loop().create_task(fetch)  # type: ignore[arg-type]
+        self._fetching = asyncio.get_running_loop().create_task(fetch)
         try:
             fetched = await self._fetching
         except asyncio.CancelledError:
@@ -211,8 +227,8 @@ class Task:
         began = time.perf_counter()
         offsets = {partition: records[-1].offset + 1 for partition, records in fetched.items()}
         changes = batch.changelog()
-        outgoing = self._changelog_records(changes, fetched)
-        outgoing.update(batch.outbox)
+        newest_ms = max((records[-1].timestamp for records in fetched.values()), default=self._clock.now_ms())
+        outgoing = self._changelog_records(changes, newest_ms) | batch.outbox
         await self._producer.begin()
         faults.point("begun")
         reached = await self._producer.send(outgoing) if outgoing else {}
@@ -232,15 +248,9 @@ class Task:
         self._count(fetched, time.perf_counter() - began)
         self._look_at_deadlines()
 
-    def _changelog_records(
-        self, changes: Mapping[object, Mapping[bytes, bytes | None]], fetched: Mapping[TopicPartition, Sequence[Record]]
-    ) -> dict[TopicPartition, list[Outgoing]]:
-        """The folded changes, at the time of the newest record of the batch (or of now, when a deadline made them)."""
-        newest = max((records[-1].timestamp for records in fetched.values()), default=self._clock.now_ms())
+    def _changelog_records(self, changes: Changes, newest_ms: int) -> dict[TopicPartition, list[Outgoing]]:
         return {
-            TopicPartition(table.changelog, self.partition): [
-                Outgoing(newest, key, value) for key, value in rows.items()
-            ]  # type: ignore[attr-defined]
+            TopicPartition(table.changelog, self.partition): [Outgoing(newest_ms, *row) for row in rows.items()]
             for table, rows in changes.items()
         }
 
@@ -291,7 +301,7 @@ class Task:
         return CommittedView(self.store, self.partition)
 
     async def reached(self, position: Position, timeout_s: float) -> None:
-        """Wait until the record at this position is part of committed state. Raises NotReadable when it takes too long."""
+        """Wait until the record at this position is in committed state. Raises NotReadable when it takes too long."""
         partition = TopicPartition(position.topic, position.partition)
         if partition not in self.committed:
             raise NotReadable(f"{position} is not an input of task {self.name}")

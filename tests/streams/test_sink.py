@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.records import Record, StoredRecord, TopicPartition
-from streams.sink import Backoff, Move, PositionConflict, Pump, Sink, SinkMetrics, Written, masked
+from streams.sink import Backoff, Mark, Move, PositionConflict, Pump, Sink, SinkMetrics, Standing, Written, masked
 
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -20,14 +20,15 @@ P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 class MemoryTopic:
     """Partitions of records. `None` stands for a commit marker: an offset that no reader ever sees."""
 
-    def __init__(self, *partitions: TopicPartition) -> None:
+    def __init__(self, *partitions: TopicPartition, now: int = 1_700_000_000_000) -> None:
+        self.now = now
         self.first = dict.fromkeys(partitions, 0)
         self.records: dict[TopicPartition, list[StoredRecord | None]] = {partition: [] for partition in partitions}
 
     def append(self, partition: TopicPartition, *values: bytes | None) -> None:
         log = self.records[partition]
         for value in values:
-            record = StoredRecord(partition.topic, partition.partition, len(log), 0, b"k", value)
+            record = StoredRecord(partition.topic, partition.partition, len(log), self.now, b"k", value)
             log.append(None if value is None else record)
 
 
@@ -79,21 +80,22 @@ class MemorySource:
 
 
 class MemoryDestination:
-    """Rows and positions that change together. `faults` are used up, one a call: before, or after, the change is made."""
+    """Rows and positions that change together. `before` and `after` it a write raises what it is told to, once each."""
 
     def __init__(self) -> None:
         self.rows: list[bytes | None] = []
         self.at: dict[TopicPartition, int] = {}
+        self.last: dict[TopicPartition, Mark | None] = {}
         self.before: list[Exception] = []
         self.after: list[Exception] = []
         self.down = False
         self.sizes: list[int] = []
 
-    async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Standing]:
         await asyncio.sleep(0)
         if self.down:
             raise ConnectionRefusedError("postgres://writer:hunter2@db:5432/orders refused the connection")
-        return {p: self.at[p] for p in partitions if p in self.at}
+        return {p: Standing(self.at[p], self.last.get(p)) for p in partitions if p in self.at}
 
     async def write(self, records: Sequence[Record], moves: Mapping[TopicPartition, Move]) -> Written:
         self.sizes.append(len(records))
@@ -107,6 +109,7 @@ class MemoryDestination:
                 raise PositionConflict(f"{partition} is at {self.at.get(partition)}, not at {move.expected}")
         self.rows += [record.value for record in records]
         self.at |= {partition: move.next for partition, move in moves.items()}
+        self.last |= {partition: move.last for partition, move in moves.items() if move.last}
         if self.after:
             raise self.after.pop()
         return Written({"rows": len(records)})
@@ -282,6 +285,31 @@ async def test_a_log_shorter_than_the_destination_is_named_and_nothing_is_writte
     assert await sink.step() > 0
     assert "events-0 up to 700, but the log ends at 1" in (sink.health().last_error or "")
     assert destination.rows == []
+
+
+async def test_a_topic_made_anew_and_grown_longer_is_noticed(topic, source, destination):
+    topic.append(P0, b"a", b"b", None)
+    await pump(source, destination).step()
+    source.topic = anew = MemoryTopic(P0, P1, now=topic.now + 1)
+    anew.append(P0, b"c", b"d", b"e", b"f", b"g")
+    sink = pump(source, destination)
+    assert await sink.step() > 0
+    assert "the last record written is not there" in (sink.health().last_error or "")
+    assert destination.rows == [b"a", b"b"]
+    source.topic = topic
+    topic.append(P0, b"c")
+    assert await sink.step() == 0
+    assert destination.rows == [b"a", b"b", b"c"]
+
+
+async def test_a_topic_made_anew_with_a_marker_in_that_place_is_noticed(topic, source, destination):
+    topic.append(P0, b"a", b"b")
+    await pump(source, destination).step()
+    source.topic = anew = MemoryTopic(P0, P1, now=topic.now + 1)
+    anew.append(P0, b"c", None, None)
+    sink = pump(source, destination)
+    assert await sink.step() > 0
+    assert "not there" in (sink.health().last_error or "") and destination.rows == [b"a", b"b"]
 
 
 async def test_offsets_deleted_before_they_were_read_are_counted(topic, source, destination):

@@ -1,4 +1,4 @@
-"""A toy topology of two groups: words counted by key, totals kept per letter. Enough to reach every part of the engine."""
+"""A toy topology: words counted by key, forgotten when a reminder is due. Enough to reach every part of the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GROUP = "words"
 
 
 def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options: object) -> App:
-    """in: `words` (key -> text) -> `counts` per key, `counted` events; "bad" is poison, "bug" raises after its writes."""
+    """`words` (key -> text) -> `counts` per key, `counted` events; "bad" is poison, "bug" raises after its writes."""
     app = App(app_id, data_dir=data_dir, broker=options.pop("broker", "kafka://127.0.0.1:9"), **options)
     words = app.topic("words", group=GROUP, partitions=partitions)
     reminders = app.topic("reminders", group=GROUP, partitions=partitions)

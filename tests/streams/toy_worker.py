@@ -1,0 +1,65 @@
+"""The toy topology as a worker of its own: `faust -A tests.streams.toy_worker worker`, for tests on a real broker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from streams import NotReadable, Position
+from tests.streams.toy import GROUP, make_app
+
+app = make_app(
+    Path(os.environ["TOY_DATA_DIR"]),
+    os.environ.get("TOY_ID", "toy"),
+    int(os.environ.get("TOY_PARTITIONS", "4")),
+    broker=f"kafka://{os.environ['TOY_KAFKA']}",
+    web_bind="127.0.0.1",
+    web_host="127.0.0.1",
+    web_port=int(os.environ.get("ORDERSTREAM_WEB_PORT", "6066")),
+    tuning={
+        "session_timeout_ms": 3_000,
+        "heartbeat_interval_ms": 300,
+        "standby_replicas": int(os.environ.get("TOY_STANDBYS", "0")),
+    },
+)
+
+
+async def count(request: web.Request) -> web.Response:
+    """The count of a key, from this worker or a pointer to its owner."""
+    key = request.match_info["key"]
+    wanted = request.query.get("min_offset")
+    try:
+        owner = app.owner(GROUP, key)
+        if not owner.local:
+            return web.json_response({"owner": owner.url}, status=307)
+        position = Position.parse(wanted) if wanted else None
+        async with app.reading(GROUP, owner.partition, min_position=position):
+            return web.json_response({"count": app.groups[GROUP].tables["counts"].get(key)})
+    except NotReadable as error:
+        return web.json_response({"error": str(error)}, status=503)
+
+
+async def health(request: web.Request) -> web.Response:
+    checks: dict[str, Any] = {name: check._asdict() for name, check in app.engine.health().items()}
+    return web.json_response(checks, status=200 if all(check["ok"] for check in checks.values()) else 503)
+
+
+async def state(request: web.Request) -> web.Response:
+    """The committed rows of this worker, and where its tasks stand."""
+    rows: dict[str, Any] = {}
+    for task in app.engine.tasks.values():
+        async with app.reading(GROUP, task.partition):
+            rows.update(app.groups[GROUP].tables["counts"].range())
+    return web.json_response({"tasks": {name: t.state for name, t in app.engine.tasks.items()}, "rows": rows})
+
+
+def routes(web_app: web.Application) -> None:
+    web_app.router.add_get("/count/{key}", count)
+    web_app.router.add_get("/health/ready", health)
+    web_app.router.add_get("/state", state)
+
+
+app.on_web(routes)
