@@ -91,53 +91,48 @@ class Kafka(Service):
         return f"{ports.HOST}:{self.port}"
 
     def launch(self) -> None:
-        jars, java = class_path(self.cache), find_java()
         ports.require_free(self.port, "Kafka", self.setting)
-        properties = self._write_properties()
-        class_path_option = ["-cp", os.pathsep.join(str(jar) for jar in jars)]
-        self._format([java, *QUICK_JVM, *class_path_option], properties)
-        self.spawn([java, *JVM, *class_path_option, "kafka.Kafka", str(properties)])
+        self._format()
+        # The path of the data stays out of the configuration (Kafka runs in it): it may hold commas or accents.
+        self._write_properties("server.properties", "data")
+        self.spawn(self._java(JVM, "kafka.Kafka", "server.properties"), cwd=self.directory)
 
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self.bootstrap, timeout_s)
 
-    def tool(self, main_class: str, arguments: Sequence[str]) -> list[str]:
+    def tool(self, main_class: str, *arguments: str) -> list[str]:
         """The command for one of Kafka's own tools, such as org.apache.kafka.tools.ConsoleProducer."""
-        jars = os.pathsep.join(str(jar) for jar in class_path(self.cache))
-        return [
-            find_java(),
-            *QUICK_JVM,
-            "-cp",
-            jars,
-            main_class,
-            *arguments,
-        ]
+        return self._java(QUICK_JVM, main_class, *arguments)
 
-    def _write_properties(self) -> Path:
+    def _java(self, options: Sequence[str], main_class: str, *arguments: str) -> list[str]:
+        jars = os.pathsep.join(str(jar) for jar in class_path(self.cache))
+        return [find_java(), *options, "-cp", jars, main_class, *arguments]
+
+    def _write_properties(self, name: str, log_dirs: str) -> None:
         """Anew at each start: the controller's port is whatever is free, since only the broker itself uses it."""
         controller = ports.find_free()[0]
         values = BROKER | {
             "listeners": f"PLAINTEXT://{ports.HOST}:{self.port},CONTROLLER://{ports.HOST}:{controller}",
             "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{self.port}",
             "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
-            "log.dirs": str(self.directory / "data"),
+            "log.dirs": log_dirs,
         }
-        path = self.directory / "server.properties"
-        path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
-        return path
+        (self.directory / name).write_text("".join(f"{key}={value}\n" for key, value in values.items()))
 
-    def _format(self, command: list[str], properties: Path) -> None:
-        """Once per directory. A format that was cut off has no mark and is done again, on an empty directory."""
-        mark = self.directory / "formatted"
-        if mark.exists():
+    def _format(self) -> None:
+        """Once. It works in a directory that gets its name when it is whole: a cut-off one is done again."""
+        data, making = self.directory / "data", self.directory / "data.new"
+        if data.exists():
             return
-        shutil.rmtree(self.directory / "data", ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
+        self._write_properties("format.properties", making.name)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties)]
-        result = subprocess.run([*command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        options = ("format", "--cluster-id", cluster_id, "--config", "format.properties")
+        command = self._java(QUICK_JVM, "kafka.tools.StorageTool", *options)
+        result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
-            raise LocalError(f"Kafka could not format {self.directory}:\n{(result.stdout + result.stderr).strip()}")
-        mark.write_text(cluster_id + "\n")
+            raise LocalError(f"Kafka could not format {making}:\n{(result.stdout + result.stderr).strip()}")
+        making.rename(data)
 
 
 def answers(bootstrap: str, timeout_s: float = 3.0) -> bool:
