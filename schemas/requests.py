@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Command, Model
+from schemas.base import MAX_TIME_MS, Command, Model
 
 #: As long as Stripe keeps a key: longer than any client retries, short enough that the table stays small.
 REMEMBERED_MS = 24 * 60 * 60 * 1000
@@ -28,7 +28,8 @@ RequestKey = Annotated[
 Fingerprint = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex, of method, path and body of the request.")
 ]
-UnixMs = Annotated[int, Field(ge=0, lt=10**13)]
+# A deadline REMEMBERED_MS later must still be a time that keys can hold.
+UnixMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS - REMEMBERED_MS)]
 
 
 class ClaimRequest(Command):

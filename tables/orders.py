@@ -1,0 +1,153 @@
+"""Orders: events -> rows -> an order, its timeline, the newest orders. Four tables of the group `orders`.
+
+All rows of an order are written by the task of its order_uid, so the indexes are local: each partition lists its own
+orders, and a complete answer asks every partition. The layout of the keys (NUL ends a part, so none may hold it):
+
+    orders               order_uid -> Order
+    order_timeline       order_uid NUL version                    the event that made this version
+                         order_uid NUL version NUL topic NUL offset   a refusal at this version
+    orders_by_customer   customer_id NUL place -> status
+    orders_by_time       place -> status
+    place                milliseconds until the end of time, so that the newest comes first, NUL order_uid
+
+A refusal's key is the position of its command: a re-run overwrites its own row, and no counter is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from schemas.base import MAX_TIME_MS, time_ms, unix_ms
+from schemas.orders import Order, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
+from streams import App, Codec, Position, Table
+
+GROUP = "orders"
+
+#: Index rows that one page may look at: a rare status must not turn one request into a scan of the whole partition.
+MOST_SCANNED = 1_000
+
+_TIME_DIGITS = len(str(MAX_TIME_MS))
+
+
+class Newest(NamedTuple):
+    """A partition's part of a list: (place, order), and the place up to which it is complete; None: to the end."""
+
+    rows: list[tuple[str, Order]]
+    frontier: str | None
+
+
+@dataclass(frozen=True)
+class OrderTables:
+    """The tables of orders. Reads work in the group's agents and within `app.reading("orders", partition)`."""
+
+    orders: Table[Order]
+    entries: Table[TimelineEntry]
+    by_customer: Table[OrderStatus]
+    by_time: Table[OrderStatus]
+
+    def order(self, order_uid: str) -> Order | None:
+        """The order as it stands."""
+        return self.orders.get(order_uid)
+
+    def timeline(
+        self, order_uid: str, *, after: str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[str, TimelineEntry]]:
+        """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
+        return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
+
+    def newest(
+        self,
+        customer_id: str | None = None,
+        *,
+        status: OrderStatus | None = None,
+        after: str | None = None,
+        limit: int = 50,
+        most_scanned: int = MOST_SCANNED,
+    ) -> Newest:
+        """The newest orders of this partition behind the place `after`: of one customer or all, in one status or any.
+
+        Looks at `most_scanned` index rows at most, so it may give fewer than `limit` and still have a frontier.
+        """
+        prefix = "" if customer_id is None else f"{customer_id}\0"
+        index = self.by_time if customer_id is None else self.by_customer
+        start = None if after is None else prefix + after
+        rows: list[tuple[str, Order]] = []
+        place, scanned = "", 0
+        for key, found in index.range(prefix, after=start, limit=most_scanned):
+            scanned += 1
+            place = key[len(prefix) :]
+            if status is not None and found != status:
+                continue
+            if len(rows) == limit:
+                return Newest(rows, rows[-1][0])
+            rows.append((place, self.orders[order_uid_at(place)]))
+        return Newest(rows, place if scanned == most_scanned else None)
+
+    def keep(self, before: Order | None, after: Order | None, event: OrderEvent, cause: Position) -> None:
+        """Write down what an event changed. A refusal changes nothing but the timeline."""
+        entry = TimelineEntry(
+            event.type,
+            event.order_uid,
+            event.version,
+            event.event_id,
+            event.caused_by,
+            event.occurred_at,
+            None if isinstance(event, OrderPlaced) else event.reason,
+            *cause,
+        )
+        if after is before or after is None:
+            self.entries[refusal_key(entry)] = entry
+            return
+        self.entries[version_key(entry)] = entry
+        self.orders[after.order_uid] = after
+        if before is None or before.status is not after.status:
+            place = place_of(unix_ms(after.placed_at), after.order_uid)
+            self.by_time[place] = after.status
+            self.by_customer[f"{after.customer_id}\0{place}"] = after.status
+
+
+def place_of(placed_at_ms: int, order_uid: str) -> str:
+    """Where an order stands among all: newest first, then by order_uid. Sorts as text, in every partition alike."""
+    return f"{MAX_TIME_MS - time_ms(placed_at_ms):0{_TIME_DIGITS}d}\0{order_uid}"
+
+
+def placed_at_ms_at(place: str) -> int:
+    """When the order at this place was placed: Unix time in milliseconds."""
+    return MAX_TIME_MS - int(place[:_TIME_DIGITS])
+
+
+def order_uid_at(place: str) -> str:
+    """Which order stands at this place."""
+    return place[_TIME_DIGITS + 1 :]
+
+
+def version_key(entry: TimelineEntry) -> str:
+    return f"{entry.order_uid}\0{entry.version:010d}"
+
+
+def refusal_key(entry: TimelineEntry) -> str:
+    return f"{version_key(entry)}\0{entry.topic}\0{entry.offset:020d}"
+
+
+def declare(app: App) -> OrderTables:
+    """Declare the tables on the app. Their changelogs are named after them."""
+    status = Codec(OrderStatus.encode, _read_status)
+    return OrderTables(
+        orders=app.Table("orders", group=GROUP, codec=Codec(Order.to_json, Order.from_json), help="Orders by uid."),
+        entries=app.Table(
+            "order_timeline",
+            group=GROUP,
+            codec=Codec(TimelineEntry.to_json, TimelineEntry.from_json),
+            help="What happened to each order.",
+        ),
+        by_customer=app.Table(
+            "orders_by_customer", group=GROUP, codec=status, help="Orders of a customer, newest first."
+        ),
+        by_time=app.Table("orders_by_time", group=GROUP, codec=status, help="All orders, newest first."),
+    )
+
+
+def _read_status(raw: bytes) -> OrderStatus:
+    return OrderStatus(raw.decode())
