@@ -36,6 +36,10 @@ class Lock:
                 )
             time.sleep(0.1)
 
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
     def fileno(self) -> int:
         if self._fd is None:
             raise RuntimeError(f"the lock {self.path} is not held")

@@ -72,7 +72,9 @@ class Embedded:
         return stack
 
     def stop(self) -> None:
-        (self.data_dir / STACK_FILE).unlink(missing_ok=True)
+        """Also after a start that failed, or never came to hold the directory: then another's stack.json stays."""
+        if self._lock.held:
+            (self.data_dir / STACK_FILE).unlink(missing_ok=True)
         self.kafka.stop()
         self.postgres.stop()
         self._lock.release()
