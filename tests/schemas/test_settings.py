@@ -1,0 +1,81 @@
+"""ORDERSTREAM_ variables -> the settings, or an error that names each bad one."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.settings import PREFIX, Settings, SettingsError, reference
+
+
+def test_nothing_set_gives_the_embedded_default() -> None:
+    settings = Settings.load({})
+    assert (settings.kafka, settings.postgres) == (None, None)
+    assert (settings.data_dir, settings.web_port, settings.kafka_port) == (Path(".data"), 6066, 9092)
+    assert settings.url == "http://127.0.0.1:6066"
+
+
+def test_variables_are_read_and_converted() -> None:
+    environment = {"KAFKA": "a:1,b:2", "WEB_PORT": "7000", "SINK": "false", "DATA_DIR": "/x", "GROUP_INSTANCE_ID": "w1"}
+    settings = Settings.load({PREFIX + name: value for name, value in environment.items()} | {"OTHER": "ignored"})
+    assert settings.kafka == "a:1,b:2" and settings.web_port == 7000 and settings.sink is False
+    assert settings.data_dir == Path("/x") and settings.group_instance_id == "w1"
+
+
+def test_load_reads_the_process_environment_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "PARTITIONS", "12")
+    assert Settings.load().partitions == 12
+    assert Settings.load({}).partitions == 4, "but nothing besides what it is given"
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    """As in docker-compose's `${NAME:-}`."""
+    assert Settings.load({PREFIX + "KAFKA": "", PREFIX + "WEB_PORT": ""}) == Settings.load({})
+
+
+def test_overrides_win_over_the_environment() -> None:
+    assert Settings.load({PREFIX + "WEB_PORT": "7000"}, web_port=7001).web_port == 7001
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WEB_PRT", "1", "ORDERSTREAM_WEB_PRT is not a setting of Orderstream. Did you mean ORDERSTREAM_WEB_PORT?"),
+        ("ZZZZ", "1", "ORDERSTREAM_ZZZZ is not a setting of Orderstream. `python -m schemas.settings` lists"),
+        ("WEB_PORT", "many", "ORDERSTREAM_WEB_PORT=many: Input should be a valid integer"),
+        ("WEB_PORT", "70000", "ORDERSTREAM_WEB_PORT=70000: Input should be less than or equal to 65535"),
+        ("PARTITIONS", "0", "ORDERSTREAM_PARTITIONS=0: Input should be greater than or equal to 1. Partitions of each"),
+        ("LOG_FORMAT", "xml", "ORDERSTREAM_LOG_FORMAT=xml: Input should be 'json' or 'console'"),
+        ("SINK", "maybe", "ORDERSTREAM_SINK=maybe: Input should be a valid boolean"),
+    ],
+)
+def test_a_bad_variable_is_named_with_what_is_allowed(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({PREFIX + name: value})
+    assert said in str(caught.value)
+
+
+def test_every_bad_variable_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({PREFIX + "WEB_PORT": "x", PREFIX + "PARTITIONS": "y"})
+    assert "WEB_PORT=x" in str(caught.value) and "PARTITIONS=y" in str(caught.value)
+
+
+def test_the_password_in_the_dsn_is_not_shown_by_repr() -> None:
+    assert "hunter2" not in repr(Settings.load({PREFIX + "POSTGRES": "postgresql://u:hunter2@h/db"}))
+
+
+def test_settings_do_not_change_after_the_start() -> None:
+    with pytest.raises(ValidationError):
+        Settings.load({}).web_port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_described_in_the_reference() -> None:
+    table = reference()
+    for name, field in Settings.model_fields.items():
+        assert field.description and field.description.endswith("."), f"{name} needs a sentence with unit and reason"
+        assert f"`{PREFIX}{name.upper()}`" in table
+    for name in Settings.model_fields:
+        if name.endswith(("_ms", "_bytes")):
+            unit = {"ms": " ms", "bytes": " bytes"}[name.rsplit("_", 1)[1]]
+            assert unit in (Settings.model_fields[name].description or ""), f"{name}: say the unit"
