@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import faust
 from aiohttp.web import Application
@@ -61,13 +62,15 @@ class App(faust.App):
 
     BootStrategy = Boot
 
-    def __init__(self, id: str, *, data_dir: Path, tuning: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, id: str, *, data_dir: Path, tuning: Mapping[str, Any] | None = None, broker_hint: str = "", **options: Any
+    ) -> None:
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("key_serializer", "raw")
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)
-        self._id = id
+        self._id, self._broker_hint = id, broker_hint
         self._tuning = dict(tuning or {})
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
@@ -173,9 +176,15 @@ class App(faust.App):
         return [self.engine, *self._services]
 
     async def on_start(self) -> None:
-        self.check_topology()
-        self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
-        await admin.check(self.bootstrap, self.required_topics())
+        """Look before anything runs. What is wrong here ends the worker with a plain message and exit code 1."""
+        try:
+            self.check_topology()
+            self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
+            await admin.check(self.bootstrap, self.required_topics())
+        except admin.BrokerUnreachable as error:
+            refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
+        except (Misdeclared, admin.TopicsDiffer, admin.NoLeader) as error:
+            refuse_to_start(str(error))
         await super().on_start()
 
     def _create_directories(self) -> None:
@@ -211,3 +220,9 @@ class App(faust.App):
     ) -> Reading:
         """Committed reads of a local partition: `async with app.reading("orders", 3): table.get(key)`."""
         return Reading(self.engine, group, partition, min_position, timeout_s)
+
+
+def refuse_to_start(message: str) -> NoReturn:
+    """A traceback would bury the one sentence that helps. Faust redirects sys.stderr to the log, hence the original."""
+    print(message, file=sys.__stderr__)
+    raise SystemExit(1)
