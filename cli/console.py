@@ -1,0 +1,164 @@
+"""what a command found -> data on standard output, progress and errors on standard error, an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+import orjson
+from faust.cli.base import State
+
+import local
+from schemas.settings import Settings
+from streams import App
+from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: How long a command waits for something that should be there; a person is waiting too.
+PATIENCE_S = 5.0
+
+
+class Found(click.ClickException):
+    """Exit code 1: it was looked at and is not as it should be (a difference, a red line, no such order)."""
+
+    exit_code = 1
+
+
+class Unreachable(click.ClickException):
+    """Exit code 3: what has to be asked does not answer. The message names the command or setting that mends it."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What every command works with; click hands it to each as its object."""
+
+    app: App
+    settings: Settings
+
+    @property
+    def app_id(self) -> str:
+        return str(self.app.conf.id)
+
+    @property
+    def bootstrap(self) -> str:
+        """The brokers that app.py has found: the setting's, or those of the embedded stack."""
+        return self.app.bootstrap
+
+    def postgres(self) -> str:
+        """The DSN: the setting's, or the embedded stack's. Raises Unreachable when there is neither."""
+        stack = local.running(self.settings.data_dir)
+        dsn = self.settings.postgres or (stack.postgres if stack else None)
+        if dsn is None:
+            raise Unreachable(f"No PostgreSQL is up.\n{self.postgres_mend()}")
+        return dsn
+
+    def postgres_place(self) -> str:
+        """Where the DSN points, without its credentials."""
+        parts = urlsplit(self.postgres())
+        return f"{parts.hostname or 'a local socket'}:{parts.port or 5432}{parts.path}"
+
+    def postgres_mend(self) -> str:
+        if self.settings.postgres:
+            return "Start it, or correct ORDERSTREAM_POSTGRES. Orders flow without it; the sink catches up afterwards."
+        return "Start the embedded one with `python -m local up` (or `make dev`), or set ORDERSTREAM_POSTGRES."
+
+    @property
+    def web_url(self) -> str:
+        """The worker of these settings; one that listens on every address is asked on loopback."""
+        return self.settings.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:")
+
+    def broker_mend(self) -> str:
+        if self.settings.kafka:
+            return f"ORDERSTREAM_KAFKA says {self.settings.kafka}: start those brokers, or correct the setting."
+        return (
+            "Start the embedded one with `python -m local up` (or `make dev`, a worker with it), "
+            "or set ORDERSTREAM_KAFKA to the brokers to use."
+        )
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a command's work; what the broker answers or does not answer becomes a plain error, never a traceback."""
+        if not _faust_state().debug:
+            # aiokafka logs each refused connection as an error of its own, before the one below says it better, and
+            # asyncio each future that a fenced producer leaves behind.
+            for name in ("aiokafka", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            return asyncio.run(work)
+        except BrokerUnreachable as error:
+            raise Unreachable(f"{_sentence(error)}\n{self.broker_mend()}") from error
+        except (TopicsDiffer, TopicsRefused, NoLeader) as error:
+            raise Found(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]
+
+
+def json_option(command: Command) -> Command:
+    """`--json` on the command itself; Faust's own, before the command's name, does the same."""
+    help_text = "Print data as JSON, and nothing but JSON, on standard output."
+    decorated: Command = click.option("--json", "as_json", is_flag=True, help=help_text, callback=_either_json)(command)
+    return decorated
+
+
+def wants_json() -> bool:
+    """Whether Faust's own `--json` was given."""
+    return bool(_faust_state().json)
+
+
+def _either_json(_context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    return value or wants_json()
+
+
+def _faust_state() -> State:
+    state = click.get_current_context().find_root().obj
+    return state if isinstance(state, State) else State()
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is lost. Without a terminal there is nobody to ask: `--yes` is then required."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to ask on: add --yes if that is meant.")
+    click.confirm(question, abort=True, err=True)
+
+
+def put_json(value: Any) -> None:
+    """The one place where data leaves as JSON."""
+    option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
+    click.echo(orjson.dumps(value, default=str, option=option).decode())
+
+
+def put_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; the last one runs free."""
+    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+        click.echo("  ".join([*padded, row[-1]]).rstrip())
+
+
+def note(text: str) -> None:
+    """A line for the person, on standard error; Faust's `--quiet` silences it."""
+    if not _faust_state().quiet:
+        click.echo(text, err=True)
+
+
+def progress(label: str, length: int) -> Any:
+    """A bar on standard error when that is a terminal, nothing elsewhere. A context manager with `update(count)`."""
+    hidden = _faust_state().quiet or not sys.stderr.isatty() or length == 0
+    return click.progressbar(
+        length=length, label=label, file=sys.stderr, hidden=hidden, show_pos=True, update_min_steps=50
+    )

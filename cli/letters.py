@@ -1,0 +1,296 @@
+"""the dead-letter topic, read committed -> letters, and which were redriven -> chosen ones back home, once each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from schemas.dead_letters import ATTEMPT, PREFIX, REDRIVEN, DeadLetter, Redriven, read_dead_letter
+from streams import admin
+from streams.errors import Fenced, OutcomeUnknown
+from streams.kafka import KafkaTransactions
+from streams.partitioner import partition_for
+from streams.records import Outgoing, Position, Record, TopicPartition
+from streams.settings import EngineSettings
+
+#: One transaction of a redrive. Small enough that a second redrive, which fences the first, costs little work.
+MAX_RECORDS = 500
+MAX_BYTES = 4 << 20
+#: A transaction that is open on the topic may hide a marker; none may stay open longer than the broker lets it.
+OPEN_TRANSACTION_S = 60.0
+#: How often a redrive that was overtaken by another one starts again.
+ATTEMPTS = 10
+
+
+class Gone(Exception):
+    """The topic, or the letter on it, is not on the broker; the message has its name."""
+
+
+class HiddenByTransaction(Exception):
+    """Records behind an open transaction could not be read in time, so what was redriven is not known."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter without its value (there may be very many), and where it lies on the dead-letter topic."""
+
+    says: DeadLetter
+    lies_at: Position
+    redriven: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.says.id
+
+    def row(self) -> dict[str, Any]:
+        """Its public shape in lists."""
+        return {**self.says.summary(), "redriven": self.redriven}
+
+
+@dataclass
+class Contents:
+    """What the topic held when it was read. `foreign` counts records that are no letter of ours."""
+
+    letters: list[Letter] = field(default_factory=list)
+    foreign: int = 0
+
+
+class Reader:
+    """Passes over one topic, outside any group, from the start to an end that is fixed at the beginning."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+        self._bootstrap, self._topic = bootstrap, topic
+        self.partitions = [TopicPartition(topic, number) for number in range(partitions)]
+
+    @asynccontextmanager
+    async def _consumer(self, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            isolation_level=isolation_level,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=50,
+        )
+        await consumer.start()
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    async def ends(self, isolation_level: str) -> dict[TopicPartition, int]:
+        """Read committed: the end of what can be read now. Read uncommitted: also of what is open."""
+        async with self._consumer(isolation_level) as consumer:
+            found: dict[TopicPartition, int] = await consumer.end_offsets(self.partitions)
+            return found
+
+    async def read(
+        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]
+    ) -> AsyncGenerator[Record]:
+        """Committed records up to `ends`; an end behind an open transaction is waited for (HiddenByTransaction)."""
+        async with self._consumer("read_committed") as consumer:
+            consumer.assign(self.partitions)
+            first = await consumer.beginning_offsets(self.partitions)
+            for partition in self.partitions:
+                consumer.seek(partition, max(first[partition], starts.get(partition, 0)))
+            moved_at, before = time.monotonic(), -1
+            while behind := [part for part in self.partitions if await consumer.position(part) < ends[part]]:
+                for partition, records in (await consumer.getmany(*behind, timeout_ms=200)).items():
+                    for record in records:
+                        if record.offset < ends[partition]:
+                            yield record
+                reached = sum([await consumer.position(part) for part in self.partitions])
+                if reached != before:
+                    moved_at, before = time.monotonic(), reached
+                elif time.monotonic() - moved_at > OPEN_TRANSACTION_S:
+                    raise HiddenByTransaction(
+                        f"{self._topic} has a transaction that stays open for more than {OPEN_TRANSACTION_S:g} s; what "
+                        "lies behind it cannot be read. It ends when its worker goes on or its time-out runs out"
+                    )
+
+
+async def reader_of(bootstrap: str, topic: str) -> tuple[Reader, dict[str, int]]:
+    """A reader of the topic, and the partition count of every topic. Raises Gone, admin.BrokerUnreachable."""
+    counts = await admin.partition_counts(bootstrap)
+    if topic not in counts:
+        raise Gone(f"there is no topic {topic} on {bootstrap}; `{admin.MEND}` creates it")
+    return Reader(bootstrap, topic, counts[topic]), counts
+
+
+async def read_contents(reader: Reader, ends: Mapping[TopicPartition, int]) -> Contents:
+    """Every letter up to `ends`, oldest first, each knowing whether a marker says that it was redriven."""
+    contents, redriven = Contents(), set[str]()
+    async for record in reader.read(ends, {}):
+        try:
+            match read_dead_letter(record.key, None, record.headers):
+                case Redriven(id=id_):
+                    redriven.add(id_)
+                case DeadLetter() as letter:
+                    lies_at = Position(record.topic, record.partition, record.offset)
+                    contents.letters.append(Letter(letter, lies_at))
+        except ValueError:
+            contents.foreign += 1
+    contents.letters = [replace(letter, redriven=letter.id in redriven) for letter in contents.letters]
+    contents.letters.sort(key=lambda letter: (letter.says.timestamp, letter.says.topic, letter.says.offset))
+    return contents
+
+
+async def letters_now(bootstrap: str, topic: str) -> Contents:
+    """What a read-committed reader finds from the start to the current end."""
+    reader, _ = await reader_of(bootstrap, topic)
+    return await read_contents(reader, await reader.ends("read_committed"))
+
+
+async def whole(bootstrap: str, letter: Letter) -> DeadLetter:
+    """The letter with its original bytes. Raises Gone when its retention ran out meanwhile."""
+    reader, _ = await reader_of(bootstrap, letter.lies_at.topic)
+    async with aclosing(_records_of(reader, [letter])) as records:
+        async for record in records:
+            found = read_dead_letter(record.key, record.value, record.headers)
+            if isinstance(found, DeadLetter):
+                return found
+    raise Gone(f"the dead letter {letter.id} is no longer on {letter.lies_at.topic}: its retention is over")
+
+
+async def _records_of(reader: Reader, letters: Sequence[Letter]) -> AsyncGenerator[Record]:
+    """The records of these letters, in the order of the log; reads no further than the last of them."""
+    wanted = {letter.lies_at for letter in letters}
+    starts: dict[TopicPartition, int] = {}
+    ends = dict.fromkeys(reader.partitions, 0)
+    for topic, partition, offset in wanted:
+        where = TopicPartition(topic, partition)
+        starts[where] = min(offset, starts.get(where, offset))
+        ends[where] = max(offset + 1, ends[where])
+    async for record in reader.read(ends, starts):
+        if Position(record.topic, record.partition, record.offset) in wanted:
+            yield record
+
+
+@dataclass
+class Outcome:
+    """Ids that this redrive sent back, and chosen ones that had been sent back before."""
+
+    redriven: list[str] = field(default_factory=list)
+    already: list[str] = field(default_factory=list)
+    #: Sent in a commit that was not answered: the next look at the markers tells.
+    in_doubt: set[str] = field(default_factory=set)
+
+
+async def redrive(
+    bootstrap: str,
+    app_id: str,
+    topic: str,
+    choose: Callable[[Letter], bool],
+    sent: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Send chosen letters back to where they came from, each once, however many redrives run and wherever they die.
+
+    1. Taking the transactional id `<app id>-redrive` fences every other redrive and resolves its open transaction.
+    2. All that was written until then is read: markers name what was redriven. A marker may stand behind an open
+       transaction of a worker, so the reader waits for the high watermark and not only for the last stable offset.
+    3. The records and their markers are committed in one transaction. An overtaken redrive starts again at 1.
+
+    Raises Gone, HiddenByTransaction, Fenced or OutcomeUnknown (when it was overtaken too often).
+    """
+    outcome = Outcome()
+    for attempt in range(1, ATTEMPTS + 1):
+        transactions = KafkaTransactions(_settings(bootstrap, app_id), f"{app_id}-redrive")
+        try:
+            await transactions.start()
+            reader, counts = await reader_of(bootstrap, topic)
+            contents = await read_contents(reader, await reader.ends("read_uncommitted"))
+            await _send_back(
+                transactions, reader, counts, [each for each in contents.letters if choose(each)], outcome, sent
+            )
+            return outcome
+        except (Fenced, OutcomeUnknown):
+            if attempt == ATTEMPTS:
+                raise
+            await _give_way(attempt)
+        finally:
+            await transactions.stop()
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _give_way(attempt: int) -> None:
+    """Longer each time and never as long as the other's, so that one of two gets through."""
+    await asyncio.sleep(random.uniform(0.3, 1.0) * attempt)
+
+
+async def _send_back(
+    transactions: KafkaTransactions,
+    reader: Reader,
+    counts: Mapping[str, int],
+    chosen: Sequence[Letter],
+    outcome: Outcome,
+    sent: Callable[[int, int], None],
+) -> None:
+    marked = {letter.id for letter in chosen if letter.redriven}
+    outcome.redriven += sorted(outcome.in_doubt & marked)
+    outcome.in_doubt.clear()
+    outcome.already = sorted(marked - set(outcome.redriven))
+    pending = {letter.lies_at: letter for letter in chosen if not letter.redriven}
+    total = len(outcome.redriven) + len(pending)
+    gone = sorted({letter.says.topic for letter in pending.values()} - set(counts))
+    if gone:
+        raise Gone(f"letters of {', '.join(gone)} cannot go back: no such topic. Create it, or choose others")
+    async with aclosing(_records_of(reader, list(pending.values()))) as records:
+        async for chunk in _chunks(records):
+            letters = [pending[Position(record.topic, record.partition, record.offset)] for record in chunk]
+            ids = [letter.id for letter in letters]
+            outcome.in_doubt.update(ids)
+            await transactions.begin()
+            await transactions.send(_outgoing(zip(letters, chunk, strict=True), counts))
+            await transactions.commit()
+            outcome.in_doubt.clear()
+            outcome.redriven += ids
+            sent(len(outcome.redriven), total)
+
+
+async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
+    chunk: list[Record] = []
+    size = 0
+    async for record in records:
+        chunk.append(record)
+        size += len(record.value or b"")
+        if len(chunk) >= MAX_RECORDS or size >= MAX_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _outgoing(
+    letters: Iterable[tuple[Letter, Record]], counts: Mapping[str, int]
+) -> dict[TopicPartition, list[Outgoing]]:
+    """For each letter its record, back to the partition it came from, and the marker that it was sent."""
+    now = int(time.time() * 1000)
+    outgoing: dict[TopicPartition, list[Outgoing]] = {}
+    for letter, record in letters:
+        headers = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
+        headers.append((ATTEMPT, b"%d" % (letter.says.attempt + 1)))
+        back = Outgoing(now, record.key, record.value, headers)
+        outgoing.setdefault(_home(letter, counts[letter.says.topic]), []).append(back)
+        name, key = letter.lies_at.topic, letter.id.encode()
+        marker = Outgoing(now, key, b"{}", [(REDRIVEN, key)])
+        outgoing.setdefault(TopicPartition(name, partition_for(key, counts[name])), []).append(marker)
+    return outgoing
+
+
+def _home(letter: Letter, partitions: int) -> TopicPartition:
+    """Where it was; a topic that was re-created with fewer partitions takes it by its key."""
+    partition = letter.says.partition
+    if partition >= partitions:
+        partition = partition_for(letter.says.key, partitions) if letter.says.key is not None else 0
+    return TopicPartition(letter.says.topic, partition)
+
+
+def _settings(bootstrap: str, app_id: str) -> EngineSettings:
+    """A redrive keeps no state; its transaction, should it die, must not hold readers up for long."""
+    return EngineSettings(app_id=app_id, bootstrap=bootstrap, state_dir=Path(), transaction_timeout_ms=10_000)

@@ -1,0 +1,143 @@
+"""PostgreSQL's rows and the log's tables -> rebuilt from the log, or compared -> equal, or the first difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import asyncpg
+import click
+
+from agents.effects import postgres
+from agents.effects.postgres import Difference, Stalled, Verified
+from cli.console import Found, Operator, Unreachable, confirm, json_option, progress, put_json
+from streams import admin
+
+T = TypeVar("T")
+
+#: What each step of a comparison is called on the bar.
+STEPS = {"read": "reading the changelog", "wait": "waiting for the sink", "compare": "comparing"}
+
+
+@click.group()
+def sink() -> None:
+    """Compare PostgreSQL with the tables, or fill it again from the log. Orders flow on meanwhile.
+
+    Exit codes: 0 equal rows, 1 a difference or a sink that does not move, 2 usage, 3 no broker or no PostgreSQL.
+    """
+
+
+@sink.command()
+@json_option
+@click.pass_obj
+def verify(operator: Operator, as_json: bool) -> None:
+    """Compare every order and item in PostgreSQL with the table that Kafka's changelog says, and name the first
+    difference."""
+    _report(_verified(operator), as_json)
+
+
+@sink.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
+    """Empty the sink's tables, fill them again from the log, and compare. Needs no worker; running ones help."""
+    confirm(f"Empty the tables of {operator.postgres_place()} and fill them again from the log?", yes)
+    dsn = operator.postgres()
+    with _bars() as advance:
+        work = postgres.rebuild(
+            dsn,
+            operator.bootstrap,
+            postgres.TOPICS,
+            postgres.make_sink(operator.app, lambda: dsn),
+            progress=lambda done, total: advance("writing rows", done, total),
+        )
+        offsets = _run(operator, _with_topics(operator, work))
+    _report(_verified(operator), as_json, {"offsets": offsets})
+
+
+def _verified(operator: Operator) -> Verified:
+    changelog = operator.app.groups["orders"].tables["orders"].changelog
+    with _bars() as advance:
+        work = postgres.verify_against_changelog(
+            operator.postgres(),
+            operator.bootstrap,
+            changelog,
+            postgres.TOPICS,
+            progress=lambda step, done, total: advance(STEPS[step], done, total),
+        )
+        return _run(operator, _with_topics(operator, work))
+
+
+async def _with_topics(operator: Operator, work: Coroutine[Any, Any, T]) -> T:
+    """No broker, or topics that are not there, are told at once and as everywhere; the sink itself would wait."""
+    try:
+        await admin.check(operator.bootstrap, operator.app.required_topics())
+    except BaseException:
+        work.close()
+        raise
+    return await work
+
+
+def _run(operator: Operator, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return operator.run(work)
+    except Stalled as error:
+        raise Found(f"{error}") from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        place = operator.postgres_place()
+        raise Unreachable(
+            f"PostgreSQL at {place}: {error or type(error).__name__}\n{operator.postgres_mend()}"
+        ) from error
+
+
+class _bars:  # used as a function
+    """One bar after the other, each for a step whose length is known when it begins."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._label: str | None = None
+        self._bar: Any = None
+        return self._advance
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def _advance(self, label: str, done: int, total: int) -> None:
+        if label != self._label:
+            self.__exit__()
+            self._label = label
+            self._bar = progress(label, total)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+
+def _report(result: Verified, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    if as_json:
+        found = result.difference
+        put_json(
+            {
+                **(more or {}),
+                "equal": found is None,
+                "orders": result.rows,
+                "items": result.items,
+                "ahead": result.ahead,
+                "digest": result.digest,
+                "difference": None if found is None else _shown(found),
+            }
+        )
+    elif result.difference is None:
+        ahead = f", {result.ahead} of them newer in PostgreSQL already" if result.ahead else ""
+        click.echo(f"Equal: {result.rows:,} orders{ahead} and {result.items:,} items, hash {result.digest}.")
+    if result.difference is not None:
+        raise Found(f"Row {result.rows:,} differs: {result.difference}. `faust -A app sink rebuild` mends it.")
+
+
+def _shown(found: Difference) -> dict[str, Any]:
+    return {
+        "table": found.table,
+        "key": found.key,
+        "column": found.column,
+        "expected": found.expected,
+        "found": found.found,
+    }

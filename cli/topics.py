@@ -1,0 +1,139 @@
+"""declared topics + the broker's -> plan, create, check -> the same topics on both, or what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table, wants_json
+from streams import admin
+from streams.admin import Difference, TopicConfig, What
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def topics(context: click.Context) -> None:
+    """Compare the declared topics with the broker's, and create them. Alone: plan.
+
+    Exit codes: 0 as declared, 1 something differs, 2 usage, 3 no broker answers.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(plan, as_json=wants_json())
+
+
+@topics.command()
+@json_option
+@click.pass_obj
+def plan(operator: Operator, as_json: bool) -> None:
+    """Show every declared topic and how it differs from the broker's. Changes nothing."""
+    wanted = operator.app.required_topics()
+    differences = operator.run(admin.plan(operator.bootstrap, wanted))
+    if as_json:
+        put_json({"topics": _rows(wanted, differences), "differences": len(differences)})
+    else:
+        _show(wanted, differences)
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+@topics.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask before a change that lets the broker delete records.")
+@json_option
+@click.pass_obj
+def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Create missing topics and set differing configurations. Partition counts are never changed: keys would move."""
+    wanted = operator.app.required_topics()
+    differences = operator.run(admin.plan(operator.bootstrap, wanted))
+    missing = {difference.topic for difference in differences if difference.what is What.MISSING}
+    changes = [difference for difference in differences if difference.what is What.CONFIG]
+    left = [difference for difference in differences if not difference.mendable]
+    if not dry_run:
+        for change in changes:
+            if change.may_delete_records:
+                confirm(f"{change}. Setting it lets the broker delete records it keeps now. Set it?", yes)
+        operator.run(_mend(operator.bootstrap, [topic for topic in wanted if topic.name in missing], changes))
+    if as_json:
+        put_json(
+            {
+                "created": sorted(missing),
+                "altered": [_difference(change) for change in changes],
+                "left": [_difference(difference) for difference in left],
+                "dry_run": dry_run,
+            }
+        )
+    else:
+        _say_done(missing, changes, left, dry_run)
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+@topics.command()
+@json_option
+@click.pass_obj
+def check(operator: Operator, as_json: bool) -> None:
+    """Make the check that a worker makes at its start: topics as declared, and each partition has a leader."""
+    wanted = operator.app.required_topics()
+    try:
+        operator.run(admin.check(operator.bootstrap, wanted))
+    except Found as error:
+        if as_json:
+            put_json({"ok": False, "topics": len(wanted), "detail": error.message})
+        raise
+    if as_json:
+        put_json({"ok": True, "topics": len(wanted), "detail": None})
+    else:
+        click.echo(f"{len(wanted)} topics are as declared, and every partition has a leader.")
+
+
+async def _mend(bootstrap: str, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:
+    await admin.create(bootstrap, missing)
+    await admin.alter(bootstrap, changes)
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {
+        "topic": difference.topic,
+        "what": difference.what,
+        "setting": difference.setting,
+        "wanted": difference.wanted,
+        "found": difference.found,
+        "mendable": difference.mendable,
+    }
+
+
+def _rows(wanted: Sequence[TopicConfig], differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": topic.name,
+            "partitions": topic.partitions,
+            "replication_factor": topic.replication_factor,
+            "config": dict(topic.config),
+            "differences": [_difference(each) for each in differences if each.topic == topic.name],
+        }
+        for topic in wanted
+    ]
+
+
+def _show(wanted: Sequence[TopicConfig], differences: Sequence[Difference]) -> None:
+    rows = []
+    for topic in wanted:
+        states = [str(each).removeprefix(f"{topic.name}: ") for each in differences if each.topic == topic.name]
+        rows.append([topic.name, topic.partitions, topic.config.get("cleanup.policy", "-"), "; ".join(states) or "ok"])
+    put_table(["topic", "partitions", "cleanup", "state"], rows)
+    if any(each.mendable for each in differences):
+        note(f"Mend with: {admin.MEND}")
+
+
+def _say_done(missing: set[str], changes: Sequence[Difference], left: Sequence[Difference], dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    for name in sorted(missing):
+        click.echo(f"{name}: {would}created")
+    for change in changes:
+        click.echo(f"{change.topic}: {change.setting} {would}set to {change.wanted} (was {change.found})")
+    for difference in left:
+        click.echo(str(difference))
+    if not missing and not changes and not left:
+        click.echo("Every topic is as declared; nothing to do.")
