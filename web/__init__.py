@@ -1,0 +1,79 @@
+"""the application, its tables and topics -> the addresses of a worker; docs/http.md describes them to callers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from schemas.requests import Request
+from schemas.settings import Settings
+from schemas.topics import topics as topic_specs
+from streams.records import Headers, Position
+from streams.table import Table
+from tables.orders import GROUP, OrderTables
+from web import asyncapi, openapi, pages
+from web.asking import Desk, Engine
+from web.documents import Documents
+from web.health import Check, Health, Sink
+from web.limits import Limits
+from web.metrics import HttpMetrics
+from web.middlewares import bound_time, explain, observe
+from web.orders.questions import Questions
+from web.orders.reads import OrderReads
+from web.orders.writes import OrderWrites
+from web.requests import Requests
+from web.routes import all_routes
+
+
+class Topic(Protocol):
+    """The part of streams.Topic that this room needs."""
+
+    async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
+
+
+def attach(
+    app: Engine,
+    web_app: web.Application,
+    *,
+    orders: OrderTables,
+    requests: Table[Request],
+    topics: Mapping[str, Topic],
+    settings: Settings,
+    checks: Callable[[], Mapping[str, Check]],
+    registry: CollectorRegistry,
+    sinks: Sequence[Sink] = (),
+) -> None:
+    """Wire everything that this worker answers to its aiohttp application. Once, before it serves.
+
+    `checks` are the engine's, `registry` is the worker's, `sinks` are shown in its health.
+    """
+    limits, metrics = Limits.of(settings), HttpMetrics(registry)
+    specs = topic_specs(settings.partitions, settings.replication_factor)
+    inputs = frozenset(spec.name for spec in specs if spec.group == GROUP)
+    desk = Desk(app, limits, metrics)
+    questions = Questions(desk, orders, limits)
+    once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
+    documents = Documents()
+    table = all_routes(
+        OrderReads(desk, questions, inputs, limits),
+        OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits),
+        Health(checks, sinks, [registry]),
+        documents,
+        desk,
+    )
+    public = [openapi.Address(route.method, route.path, route.operation) for route in table if route.operation]
+    documents.describe(openapi.document(public, limits, inputs), asyncapi.document(specs, settings.kafka))
+
+    web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
+    web_app.cleanup_ctx.append(desk.session)
+    for route in table:
+        web_app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            web_app.router.add_route("HEAD", route.path, route.handler)
+    web_app.router.add_static("/static", pages.STATIC)
+
+
+__all__ = ["attach"]

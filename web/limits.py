@@ -1,0 +1,54 @@
+"""settings -> what one request may cost: every bound with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.settings import Settings
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one request. Times in seconds, sizes in bytes."""
+
+    #: The largest body that is read (`max_request_bytes`).
+    body_bytes: int = 1 << 20
+    #: An order is nested three deep; a document far deeper is an attack on whoever walks it (`max_json_depth`).
+    json_depth: int = 32
+    #: How long a write waits for its outcome before it answers 202 (`outcome_wait_ms`).
+    outcome_wait_s: float = 5.0
+    #: The whole request, waits included: a bound on what any path can add up to (`request_timeout_ms`).
+    request_s: float = 15.0
+    #: A body that trickles in holds a connection and nothing else; after this it is refused.
+    body_wait_s: float = 10.0
+    #: How long a read waits for a partition that moves or recovers, or for `min_offset`, before it answers 503.
+    read_wait_s: float = 3.0
+    #: A worker that claims an Idempotency-Key and dies frees it after this; longer than its request can have taken.
+    claim_lease_s: float = 20.0
+    #: Orders on a page when the caller names no number, and at most.
+    page_default: int = 50
+    page_most: int = 200
+    #: Index rows that one partition reads in one go: a filter that matches little must not hold the worker up.
+    page_scan_rows: int = 2_000
+    #: How long a list goes on looking for rows before it answers with a short page and a cursor.
+    page_search_s: float = 1.0
+    #: A page ends early when its documents are this large together.
+    page_bytes: int = 4 << 20
+    #: Entries of a timeline in one answer. Refusals can be many: anybody can send the same order number again.
+    timeline_most: int = 1_000
+    #: Requests waiting for one other worker at the same time; more would only queue there.
+    connections_per_worker: int = 64
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The bounds that these settings give."""
+        request_s = settings.request_timeout_ms / 1000
+        return cls(
+            body_bytes=settings.max_request_bytes,
+            json_depth=settings.max_json_depth,
+            outcome_wait_s=min(settings.outcome_wait_ms / 1000, request_s * 0.8),
+            request_s=request_s,
+            body_wait_s=min(cls.body_wait_s, request_s * 0.8),
+            read_wait_s=min(cls.read_wait_s, request_s * 0.8),
+            claim_lease_s=request_s + 5.0,
+        )

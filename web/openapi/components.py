@@ -1,0 +1,92 @@
+"""parameters and headers that several operations share -> components of /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.orders import ORDER_UID_PATTERN, OrderStatus
+from web.limits import Limits
+
+JsonObject = dict[str, Any]
+
+
+def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
+    """By the name that operations use; `inputs` are the topics whose positions can be waited for."""
+    return {
+        "order_uid": {
+            "name": "order_uid",
+            "in": "path",
+            "required": True,
+            "description": "The order's number, as its document has it.",
+            "schema": {"type": "string", "pattern": ORDER_UID_PATTERN},
+            "example": "b563feb7b2b84b6test",
+        },
+        "customer_id": _query(
+            "customer_id", "Only orders of this customer.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"
+        ),
+        "status": _query(
+            "status", "Only orders that stand so.", {"type": "string", "enum": [str(s) for s in OrderStatus]}, "placed"
+        ),
+        "limit": _query("limit", "Orders on a page, at most.", _whole(limits.page_default, limits.page_most), 20),
+        "timeline_limit": _query(
+            "limit", "Entries on a page, at most.", _whole(limits.page_default, limits.timeline_most), 50
+        ),
+        "cursor": _query(
+            "cursor", "Opaque: `next_cursor` of the page before, with the same filters.", {"type": "string"}, None
+        ),
+        "min_offset": _query(
+            "min_offset",
+            "Wait, bounded, until the record at this position is in the state, then read; 503 when that takes too long."
+            f" A position as writes answer with it, in {' or '.join(sorted(inputs))}, on the order's own partition.",
+            {"type": "string", "pattern": r"^.+-[0-9]+-[0-9]+$"},
+            "orders.commands.v1-2-1234",
+        ),
+        "If-None-Match": {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "ETags that the caller has; 304 when one is current.",
+            "schema": {"type": "string"},
+            "example": '"1"',
+        },
+        "Idempotency-Key": {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "Makes repeating safe for 24 hours. The same key with the same request gets the same answer;"
+            " with another request 422; while the first is being worked on 409.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+            "example": "9b2f6d0e-3c1a-4e57-8f5d-2a7b6c9d0e1f",
+        },
+        "X-Request-Id": {
+            "name": "X-Request-Id",
+            "in": "header",
+            "description": "Taken over into the answer and the logs when it is 1 to 128 of A-Z a-z 0-9 . _ : -",
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+            "example": "checkout-7f3a",
+        },
+    }
+
+
+def headers() -> JsonObject:
+    """Headers of answers."""
+    return {
+        "ETag": _header("The order's version, quoted.", '"1"'),
+        "Location": _header("Where the order stands.", "/api/v1/orders/b563feb7b2b84b6test"),
+        "Orderstream-Position": _header("The record that did it; for `min_offset`.", "orders.commands.v1-2-1234"),
+        "Retry-After": _header("Seconds to wait before asking again.", "1"),
+        "Idempotency-Replayed": _header("`true`: this answer was kept from the first request with the key.", "true"),
+        "X-Request-Id": _header("The request's id, as in the logs.", "checkout-7f3a"),
+        "Allow": _header("Methods that this address answers.", "GET, HEAD"),
+    }
+
+
+def _query(name: str, description: str, schema: JsonObject, example: Any) -> JsonObject:
+    parameter = {"name": name, "in": "query", "description": description, "schema": schema}
+    return parameter if example is None else {**parameter, "example": example}
+
+
+def _whole(default: int, most: int) -> JsonObject:
+    return {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+
+
+def _header(description: str, example: str) -> JsonObject:
+    return {"description": description, "schema": {"type": "string"}, "example": example}

@@ -1,0 +1,190 @@
+"""POST of orders -> commands on their topic -> the outcome at their owner -> the public answers."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from schemas.base import InvalidDocument
+from schemas.orders import (
+    CancelOrder,
+    OrderCommand,
+    OrderDocument,
+    PlaceOrder,
+    encode_command,
+    read_document,
+    same_document,
+    samples,
+)
+from schemas.orders.words import Reason
+from streams.errors import NotReadable
+from streams.records import Headers, Position
+from web import body, problems, reading
+from web.asking import Answer, Desk
+from web.limits import Limits
+from web.orders import shapes
+from web.orders.questions import Questions
+from web.problems import Problem
+from web.requests import Requests
+
+HOME = "/api/v1/orders"
+
+
+class Commands(Protocol):
+    """The topic of order commands, as far as this room needs it."""
+
+    async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
+
+
+class Cancellation(BaseModel):
+    """The body of a cancellation."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    reason: Reason
+
+
+class OrderWrites:
+    """The handlers that put a command on its topic: parse, command, wait, present."""
+
+    def __init__(
+        self, desk: Desk, questions: Questions, commands: Commands, requests: Requests, limits: Limits
+    ) -> None:
+        self._desk, self._questions, self._commands = desk, questions, commands
+        self._requests, self._limits = requests, limits
+
+    async def place(self, request: web.Request) -> web.Response:
+        """POST /api/v1/orders"""
+        reading.only(request)
+        raw = await body.read_json(request, self._limits)
+        document = read(raw)
+        return await self._requests.once(request, raw, lambda command_id: self._place(document, raw, command_id))
+
+    async def place_generated(self, request: web.Request) -> web.Response:
+        """POST /api/orders/test: an order made up from the command's id, so that a repetition makes the same one."""
+        reading.only(request)
+        raw = await body.read(request, self._limits)
+
+        async def act(command_id: str) -> web.Response:
+            generated = _generated(command_id)
+            return await self._place(read(generated), generated, command_id)
+
+        return await self._requests.once(request, raw, act)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """POST /api/v1/orders/{order_uid}/cancel"""
+        reading.only(request)
+        order_uid = shapes.order_uid(request)
+        raw = await body.read_json(request, self._limits)
+        reason = body.parse(raw, Cancellation).reason
+
+        async def act(command_id: str) -> web.Response:
+            return await self._cancel(CancelOrder(command_id=command_id, order_uid=order_uid, reason=reason))
+
+        return await self._requests.once(request, raw, act)
+
+    async def _place(self, document: OrderDocument, raw: bytes, command_id: str) -> web.Response:
+        command = PlaceOrder.of(document, raw, command_id)
+        position, outcome = await self._command(command, "order_placed")
+        if outcome is None:
+            return _accepted(command, position)
+        order, caused, made = (outcome.meta[name] for name in ("order", "caused", "made"))
+        if order is not None and same_document(outcome.parts[0], raw):
+            # New, or the same document again: nothing new, and the same answer as the first time.
+            return _done(201, order, made["position"] if made else str(position))
+        if caused is not None:
+            raise _refused(
+                problems.ORDER_REFUSED, caused, order, f"An order {command.order_uid} with other content exists."
+            )
+        raise _dead_lettered(position)
+
+    async def _cancel(self, command: CancelOrder) -> web.Response:
+        position, outcome = await self._command(command, "order_cancelled")
+        if outcome is None:
+            return _accepted(command, position)
+        order, caused = outcome.meta["order"], outcome.meta["caused"]
+        match caused:
+            case {"type": "order_cancelled", "position": at}:
+                return _done(200, order, at)
+            case {"reason": "no_such_order"}:
+                raise _refused(
+                    problems.NO_SUCH_ORDER, caused, order, f"There is no order {command.order_uid} to cancel."
+                )
+            case {"reason": str(reason)}:
+                raise _refused(problems.ORDER_REFUSED, caused, order, f"The order was not cancelled: {reason}.")
+            case _:
+                raise _dead_lettered(position)
+
+    async def _command(self, command: OrderCommand, event: str) -> tuple[Position, Answer | None]:
+        """Put a command on its topic and wait for what becomes of it; None when the wait ran out."""
+        identity = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        try:
+            position = await self._commands.send(
+                key=command.order_uid, value=encode_command(command), headers=(("request-id", identity.encode()),)
+            )
+        except ValueError as error:  # The head that a command adds made the record larger than its topic takes.
+            raise Problem(problems.TOO_LARGE, f"The document is too large to be carried: {error}.") from None
+        assert position is not None, "handlers send outside of agents, where every record has a position"
+        args = {"order_uid": command.order_uid, "command_id": command.command_id, "event": event}
+        try:
+            outcome = await self._desk.ask_about(
+                self._questions.outcome, command.order_uid, args, after=position, wait_s=self._limits.outcome_wait_s
+            )
+        except NotReadable:
+            return position, None
+        return position, outcome
+
+
+def read(raw: bytes) -> OrderDocument:
+    """A document that can be placed. Raises Problem: 400 when it is not JSON, 422 with the path of every fault."""
+    try:
+        return read_document(raw)
+    except InvalidDocument as error:
+        faults = [fault.model_dump() for fault in error.faults]
+        if error.reason == "not_json":
+            raise Problem(problems.BAD_JSON, str(error), faults=faults) from None
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise Problem(problems.INVALID_DOCUMENT, f"The document has {count}.", faults=faults) from None
+
+
+def _refused(kind: problems.Kind, caused: dict[str, Any], order: dict[str, Any] | None, detail: str) -> Problem:
+    headers = {shapes.POSITION: caused["position"]} | ({"ETag": shapes.etag(order["version"])} if order else {})
+    return Problem(kind, detail, headers=headers, reason=caused["reason"], position=caused["position"])
+
+
+def _dead_lettered(position: Position) -> Problem:
+    return Problem(
+        problems.DEAD_LETTERED,
+        f"The command at {position} could not be applied; `faust -A app dead-letters show {position}` says why.",
+        dead_letter=str(position),
+    )
+
+
+def _done(status: int, order: dict[str, Any], position: str) -> web.Response:
+    """The order without its document: the caller has just sent it, and it stands at Location."""
+    headers = {"ETag": shapes.etag(order["version"]), shapes.POSITION: position}
+    if status == 201:
+        headers["Location"] = f"{HOME}/{order['order_uid']}"
+    return shapes.answer(status, {**order, "position": position}, headers)
+
+
+def _accepted(command: OrderCommand, position: Position) -> web.Response:
+    """Written down and not yet applied, or not yet known to be: it will be, and `min_offset` finds out when."""
+    where = f"{HOME}/{command.order_uid}"
+    told = {
+        "order_uid": command.order_uid,
+        "position": str(position),
+        "command_id": command.command_id,
+        "outcome": f"{where}?min_offset={position}",
+    }
+    return shapes.answer(202, told, {"Location": where, shapes.POSITION: str(position), "Retry-After": "1"})
+
+
+def _generated(command_id: str) -> bytes:
+    """A sample order that follows from the command's id: the same command places the same order."""
+    seed = int.from_bytes(sha256(command_id.encode()).digest()[:6], "big")
+    return samples.generate(seed % 1_000_000, seed)

@@ -1,0 +1,153 @@
+"""what went wrong -> one problem+json answer (RFC 9457), each kind named once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+from aiohttp import web
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """One kind of problem. `advice` tells the caller what to do; it stands in /problems and in the OpenAPI document."""
+
+    slug: str
+    status: int
+    title: str
+    advice: str
+
+    @property
+    def uri(self) -> str:
+        """The problem's `type`: a relative reference to the worker's own page that explains it."""
+        return f"/problems#{self.slug}"
+
+
+BAD_PARAMETER = Kind(
+    "bad-parameter", 400, "A parameter is not valid", "Mend the parameter or header that `detail` names."
+)
+BAD_JSON = Kind(
+    "bad-json", 400, "The body is not JSON that this service reads", "Send one JSON object, nested less deeply."
+)
+NO_SUCH_ROUTE = Kind("no-such-route", 404, "There is nothing at this address", "See /openapi.json for every address.")
+NO_SUCH_ORDER = Kind(
+    "no-such-order",
+    404,
+    "There is no such order",
+    "The state was readable and has no such order. After a write of your own, read with `min_offset`.",
+)
+METHOD_NOT_ALLOWED = Kind(
+    "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
+)
+NOT_ACCEPTABLE = Kind("not-acceptable", 406, "The answer has another form than asked for", "Accept application/json.")
+REQUEST_TIMEOUT = Kind("request-timeout", 408, "The request took too long to arrive", "Send it again, faster.")
+ORDER_REFUSED = Kind(
+    "order-refused",
+    409,
+    "The order's state does not allow this",
+    "`reason` says why. Sending the same request again changes nothing.",
+)
+REQUEST_IN_FLIGHT = Kind(
+    "request-in-flight",
+    409,
+    "A request with this Idempotency-Key is still being worked on",
+    "Wait for the seconds of Retry-After, then send the same request with the same key again.",
+)
+TOO_LARGE = Kind("too-large", 413, "The body is too large", "Send less; `detail` has the limit in bytes.")
+UNSUPPORTED_MEDIA_TYPE = Kind(
+    "unsupported-media-type", 415, "The body is not declared as JSON", "Send Content-Type: application/json."
+)
+MISDIRECTED = Kind(
+    "misdirected",
+    421,
+    "This worker does not own the partition",
+    "Between workers only: the asking worker looks the owner up again.",
+)
+INVALID_DOCUMENT = Kind(
+    "invalid-document",
+    422,
+    "The document is not a valid order",
+    "Mend every entry of `faults`; each has the JSON path and what is wrong there.",
+)
+KEY_REUSED = Kind(
+    "idempotency-key-reused",
+    422,
+    "This Idempotency-Key belongs to another request",
+    "Use a new key for a new request; keep a key only to repeat the very same one.",
+)
+INTERNAL = Kind(
+    "internal", 500, "The service failed", "Give the `request_id` to the operators. A retry with the same key is safe."
+)
+DEAD_LETTERED = Kind(
+    "dead-lettered",
+    500,
+    "The command was put to the dead letters",
+    "Nothing was changed. An operator finds the record under `dead_letter` and can redrive it.",
+)
+UNAVAILABLE = Kind(
+    "unavailable",
+    503,
+    "The state cannot be read right now",
+    "A worker recovers or the partitions move. Ask again after Retry-After seconds. Never means `no such order`.",
+)
+TIMED_OUT = Kind(
+    "timed-out",
+    503,
+    "The request was not finished in time",
+    "Ask again; a write with an Idempotency-Key is safe to repeat.",
+)
+
+KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+_BY_STATUS = {kind.status: kind for kind in (NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, TOO_LARGE, INTERNAL)}
+
+
+class Problem(Exception):
+    """Raised by a handler; the outermost middleware answers with it. `extra` holds the kind's own members."""
+
+    def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+        self.kind, self.detail, self.headers, self.extra = kind, detail, dict(headers or {}), extra
+        super().__init__(f"{kind.slug}: {detail}")
+
+    @classmethod
+    def unavailable(cls, detail: str, retry_after_s: float = 1.0, kind: Kind = UNAVAILABLE) -> Problem:
+        return cls(kind, detail, headers={"Retry-After": whole_seconds(retry_after_s)})
+
+
+def whole_seconds(seconds: float) -> str:
+    """Retry-After takes whole seconds (RFC 9110 §10.2.3); less than one would invite a busy loop."""
+    return str(max(1, -int(-seconds // 1)))
+
+
+def answer(problem: Problem, *, instance: str, request_id: str) -> web.Response:
+    """The problem as a response."""
+    members = {
+        "type": problem.kind.uri,
+        "title": problem.kind.title,
+        "status": problem.kind.status,
+        "detail": problem.detail,
+        "instance": instance,
+        "request_id": request_id,
+        **problem.extra,
+    }
+    return web.Response(
+        status=problem.kind.status,
+        body=orjson.dumps(members),
+        headers={**problem.headers, "Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
+    )
+
+
+def of_http(error: web.HTTPException, method: str, path: str) -> Problem:
+    """aiohttp's own refusals (no such route, wrong method, …) as problems."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return Problem(
+                METHOD_NOT_ALLOWED, f"{method} is not for {path}; try {allowed}.", headers={"Allow": allowed}
+            )
+        case web.HTTPNotFound():
+            return Problem(NO_SUCH_ROUTE, f"Nothing answers at {path}.")
+        case _:
+            kind = _BY_STATUS.get(error.status) or Kind("http", error.status, error.reason, "See RFC 9110.")
+            return Problem(kind, error.text or error.reason)

@@ -1,0 +1,48 @@
+"""handlers -> addresses: everything that this worker answers, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from web import pages
+from web.asking import INTERNAL_PATH, Desk
+from web.documents import Documents
+from web.health import Health
+from web.orders.reads import OrderReads
+from web.orders.writes import OrderWrites
+
+
+class Route(NamedTuple):
+    """`operation` is its name in /openapi.json; pages for people and addresses between workers have none."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    operation: str | None
+
+
+def all_routes(reads: OrderReads, writes: OrderWrites, health: Health, documents: Documents, desk: Desk) -> list[Route]:
+    """The first address of an operation is the canonical one; others are short for it."""
+    return [
+        Route("GET", "/api/v1/orders", reads.newest, "listOrders"),
+        Route("POST", "/api/v1/orders", writes.place, "placeOrder"),
+        Route("GET", "/api/v1/orders/{order_uid}", reads.show, "getOrder"),
+        Route("GET", "/api/v1/orders/{order_uid}/timeline", reads.timeline, "getTimeline"),
+        Route("POST", "/api/v1/orders/{order_uid}/cancel", writes.cancel, "cancelOrder"),
+        Route("POST", "/api/orders/test", writes.place_generated, "placeTestOrder"),
+        Route("GET", "/api/orders", reads.newest, "listOrders"),
+        Route("GET", "/api/orders/{order_uid}", reads.show, "getOrder"),
+        Route("GET", "/health", health.whole, "health"),
+        Route("GET", "/health/live", health.live, "live"),
+        Route("GET", "/health/ready", health.ready, "ready"),
+        Route("GET", "/metrics", health.metrics, "metrics"),
+        Route("GET", "/openapi.json", documents.openapi, "openapi"),
+        Route("GET", "/asyncapi.json", documents.asyncapi, "asyncapi"),
+        Route("GET", "/", pages.start, None),
+        Route("GET", "/docs", pages.docs, None),
+        Route("GET", "/problems", pages.problems, None),
+        Route("GET", INTERNAL_PATH, desk.answer_another, None),
+    ]
