@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streams.records import Outgoing, Record, TopicPartition
+from streams.records import Fields, Record, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,10 +68,10 @@ class Batch:
         self.partition = partition
         self.record: Record | None = None
         self.changes: dict[Table[Any], dict[bytes, Row]] = {}
-        self.outbox: dict[TopicPartition, list[Outgoing]] = {}
+        self.outbox: dict[TopicPartition, list[Fields]] = {}
         self._store = store
         self._undo: list[tuple[dict[bytes, Row], bytes, Row]] = []
-        self._sent: list[list[Outgoing]] = []
+        self._sent: list[list[Fields]] = []
 
     @property
     def timestamp(self) -> int:
@@ -143,7 +143,7 @@ class Batch:
                 yield following, rows[following][0]
             following = next(fresh, None)
 
-    def send(self, topic: str, partition: int, record: Outgoing) -> None:
+    def send(self, topic: str, partition: int, record: Fields) -> None:
         destination = TopicPartition(topic, partition)
         records = self.outbox.get(destination)
         if records is None:

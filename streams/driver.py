@@ -18,7 +18,7 @@ from streams.clock import ManualClock
 from streams.errors import Fenced
 from streams.log import Extent, Offsets
 from streams.metrics import Metrics
-from streams.records import Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
+from streams.records import Fields, Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
 from streams.settings import EngineSettings
 from streams.store import MemoryStore
 from streams.task import Task
@@ -38,7 +38,7 @@ class MemoryLog:
         self.epochs: dict[str, int] = defaultdict(int)
         self._cursor: dict[TopicPartition, int] = {}
 
-    def append(self, partition: TopicPartition, record: Outgoing) -> Position:
+    def append(self, partition: TopicPartition, record: Fields) -> Position:
         records = self.topics[partition]
         offset = len(records)
         records.append(StoredRecord(partition.topic, partition.partition, offset, *record))
@@ -86,7 +86,7 @@ class MemoryTransactions:
 
     def __init__(self, log: MemoryLog, transactional_id: str) -> None:
         self._log, self._id, self._epoch = log, transactional_id, 0
-        self._pending: dict[TopicPartition, Sequence[Outgoing]] = {}
+        self._pending: dict[TopicPartition, Sequence[Fields]] = {}
         self._offsets: Offsets = {}
 
     async def start(self) -> None:
@@ -101,7 +101,7 @@ class MemoryTransactions:
         self._check()
         self._pending, self._offsets = {}, {}
 
-    async def send(self, records: Mapping[TopicPartition, Sequence[Outgoing]]) -> dict[TopicPartition, int]:
+    async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
         """What Kafka would answer: the offsets that these records will have. One transaction is open at a time here."""
         self._check()
         self._pending = dict(records)

@@ -19,7 +19,7 @@ from aiokafka.producer import sender
 
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
-from streams.records import Headers, Outgoing, Position, Record, TopicPartition
+from streams.records import Fields, Headers, Position, Record, TopicPartition
 from streams.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class KafkaTransactions:
     async def begin(self) -> None:
         await self._guard(self._producer.begin_transaction(), "beginning")
 
-    async def send(self, records: Mapping[TopicPartition, Sequence[Outgoing]]) -> dict[TopicPartition, int]:
+    async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
         """Await every batch: aiokafka's commit_transaction() commits without the ones that failed."""
         futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
         try:
@@ -96,16 +96,20 @@ class KafkaTransactions:
     async def _send_partition(
         self,
         partition: TopicPartition,
-        outgoing: Sequence[Outgoing],
+        outgoing: Sequence[Fields],
         futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]],
     ) -> None:
         producer = self._producer
+        none: list[tuple[str, bytes]] = []
         builder = producer.create_batch()
+        append = builder.append
         for timestamp, key, value, headers in outgoing:
-            if builder.append(timestamp=timestamp, key=key, value=value, headers=list(headers)) is None:
+            listed = list(headers) if headers else none  # aiokafka takes nothing but a list
+            if append(timestamp=timestamp, key=key, value=value, headers=listed) is None:
                 await self._submit(builder, partition, futures)
                 builder = producer.create_batch()
-                builder.append(timestamp=timestamp, key=key, value=value, headers=list(headers))
+                append = builder.append
+                append(timestamp=timestamp, key=key, value=value, headers=listed)
         await self._submit(builder, partition, futures)
 
     async def _submit(

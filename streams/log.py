@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from streams.records import Outgoing, Record, TopicPartition
+from streams.records import Fields, Record, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -30,7 +30,7 @@ class Transactions(Protocol):
 
     async def begin(self) -> None: ...
 
-    async def send(self, records: Mapping[TopicPartition, Sequence[Outgoing]]) -> dict[TopicPartition, int]:
+    async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
         """Send and wait until every record was acknowledged; gives the offset after the last one of each partition."""
         ...
 

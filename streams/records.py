@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from aiokafka.structs import TopicPartition
 
-__all__ = ["Event", "Headers", "Outgoing", "Position", "Record", "StoredRecord", "TopicPartition"]
+__all__ = ["Event", "Fields", "Headers", "Outgoing", "Position", "Record", "StoredRecord", "TopicPartition"]
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -45,6 +45,10 @@ class StoredRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+
+#: What an Outgoing is made of. Hot paths build the bare tuple: the class costs a third of a microsecond a record.
+Fields = tuple[int, bytes | None, bytes | None, Headers]
 
 
 class Outgoing(NamedTuple):

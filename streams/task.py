@@ -29,7 +29,7 @@ from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown
 from streams.log import Log, Transactions
 from streams.metrics import Metrics
-from streams.records import Outgoing, Position, Record, TopicPartition
+from streams.records import Fields, Position, Record, TopicPartition
 from streams.restore import MEND, Restore, verify_identity
 from streams.settings import EngineSettings
 from streams.store import Store
@@ -248,9 +248,11 @@ class Task:
         self._count(fetched, time.perf_counter() - began)
         self._look_at_deadlines()
 
-    def _changelog_records(self, changes: Changes, newest_ms: int) -> dict[TopicPartition, list[Outgoing]]:
+    def _changelog_records(self, changes: Changes, newest_ms: int) -> dict[TopicPartition, list[Fields]]:
         return {
-            TopicPartition(table.changelog, self.partition): [Outgoing(newest_ms, *row) for row in rows.items()]
+            TopicPartition(table.changelog, self.partition): [
+                (newest_ms, key, value, ()) for key, value in rows.items()
+            ]
             for table, rows in changes.items()
         }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from streams import partitioner
 from streams.batch import Batch, current_view
 from streams.codec import codec_for, encode_json
-from streams.records import Headers, Outgoing, Position
+from streams.records import Headers, Position
 
 if TYPE_CHECKING:
     from streams.app import App
@@ -63,7 +63,7 @@ class Topic:
             raise ValueError(f"a record of {size} bytes is larger than {self.name} takes ({self.max_message_bytes})")
         view = current_view.get()
         if isinstance(view, Batch):
-            view.send(self.name, partition, Outgoing(view.timestamp, raw_key, raw, headers))
+            view.send(self.name, partition, (view.timestamp, raw_key, raw, headers))
             return None
         return await self._app.engine.produce(self.name, partition, raw_key, raw, headers)
 
