@@ -176,13 +176,21 @@ def open_for(user: tuple[int, int], binaries: Path, directory: Path) -> None:
     Only root comes here: its home is often closed, and the project may well lie in it. Directories on the way may then
     be passed through, not listed; the installed programs, which are public, may be read (a umask of 077 hides them).
     """
+    passed, read = [], []
     for way in dict.fromkeys((*binaries.parents, directory, *directory.parents)):
         mode = way.stat().st_mode
         if way.stat().st_uid != user[0] and not mode & stat.S_IXOTH:
             way.chmod(mode | stat.S_IXOTH)
-            say(f"PostgreSQL does not run as root: {way} may now be passed through by other users (chmod o+x).")
-    if not (binaries / "postgres").stat().st_mode & stat.S_IROTH:
-        for path in (binaries.parent, *binaries.parent.rglob("*")):
-            mode = path.stat().st_mode
-            path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
-        say(f"PostgreSQL does not run as root: {binaries.parent} may now be read by other users (chmod -R o+rX).")
+            passed.append(str(way))
+    package = binaries.parent.parent
+    for tree in (binaries.parent, package.with_name(package.name + ".libs")):  # programs, and the libraries they load
+        if tree.is_dir() and not all(path.stat().st_mode & stat.S_IROTH for path in tree.glob("*")):
+            for path in (tree, *tree.rglob("*")):
+                mode = path.stat().st_mode
+                path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+            read.append(str(tree))
+    if passed or read:
+        say(
+            "PostgreSQL does not run as root, so other users may now pass through (chmod o+x) "
+            f"{', '.join(passed) or 'nothing more'} and read (chmod -R o+rX) {', '.join(read) or 'nothing more'}."
+        )
