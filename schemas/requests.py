@@ -22,7 +22,7 @@ MAX_BODY = 1 << 20
 RequestKey = Annotated[
     str,
     Field(
-        pattern=r"^[!-~]([ -~]{0,254}[!-~])?$", description="The Idempotency-Key: 1 to 255 printable ASCII characters."
+        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$", description="The Idempotency-Key: 1 to 255 printable ASCII characters."
     ),
 ]
 Fingerprint = Annotated[

@@ -177,7 +177,7 @@ def _track_number_faults(items: list[Any], track_number: Any) -> Iterator[Fault]
 def _payment_faults(payment: dict[str, Any], items: Any) -> Iterator[Fault]:
     currency = payment.get("currency")
     if isinstance(currency, str) and currency not in MINOR_DIGITS:
-        message = f"{currency[:8]!r} is not an ISO 4217 code in use; three capital letters are expected, as in USD"
+        message = f"{currency[:8]!r} is no ISO 4217 code in use; write three capital letters, as in USD"
         yield Fault(path="$.payment.currency", message=message)
     goods_total = _whole(payment.get("goods_total"))
     prices = [_whole(item.get("total_price")) if isinstance(item, dict) else None for item in _list(items)]

@@ -1,0 +1,65 @@
+"""Every topic as data."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import TypeAdapter
+
+from schemas.orders import MAX_DOCUMENT_BYTES
+from schemas.topics import (
+    CARRIER_MAX_BYTES,
+    DAY_MS,
+    DEAD_LETTERS,
+    FOR_EVER,
+    INTAKE_MAX_BYTES,
+    ORDERS,
+    TOPICS,
+    topics,
+)
+
+
+def test_names_follow_the_rule() -> None:
+    named = {spec.name for spec in TOPICS}
+    assert len(named) == len(TOPICS)
+    for name in named - {ORDERS.name, DEAD_LETTERS.name}:
+        assert re.fullmatch(r"[a-z_]+\.(commands|events)\.v[1-9]", name), name
+
+
+def test_every_topic_is_explained() -> None:
+    for spec in TOPICS:
+        assert spec.key and spec.writer and spec.description.endswith("."), spec.name
+
+
+def test_what_a_replay_needs_is_kept_for_ever() -> None:
+    kept = {spec.name for spec in TOPICS if spec.retention_ms == FOR_EVER}
+    assert kept == {"orders", "orders.commands.v1", "orders.events.v1"}
+    assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"
+
+
+def test_idempotency_keys_outlive_their_day_on_the_log() -> None:
+    spec = next(spec for spec in TOPICS if spec.name == "requests.commands.v1")
+    assert spec.retention_ms > DAY_MS
+
+
+def test_whatever_carries_a_document_has_room_for_the_largest() -> None:
+    assert INTAKE_MAX_BYTES == MAX_DOCUMENT_BYTES
+    for spec in TOPICS:
+        if spec is not ORDERS:
+            assert spec.max_message_bytes == CARRIER_MAX_BYTES >= MAX_DOCUMENT_BYTES + 64 * 1024, spec.name
+
+
+def test_one_installation_has_one_partition_count() -> None:
+    specs = topics(12, 3)
+    assert {(spec.partitions, spec.replication_factor) for spec in specs} == {(12, 3)}
+    assert [spec.name for spec in specs] == [spec.name for spec in TOPICS]
+
+
+def test_the_brokers_words() -> None:
+    assert ORDERS.config() == {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1048576"}
+
+
+def test_every_value_has_a_json_schema() -> None:
+    for spec in TOPICS:
+        for value in spec.values:
+            assert TypeAdapter(value).json_schema()["type"] == "object"
