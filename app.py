@@ -6,9 +6,12 @@ A reader who wants to know what happens to an order reads this page downwards: w
 
 from __future__ import annotations
 
+import cli
 import local
+import web
 from agents import orders as order_rules
 from agents import requests as request_rules
+from agents.effects import postgres
 from schemas.requests import RequestCommand
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
@@ -18,19 +21,13 @@ from tables import orders as order_tables
 from tables import requests as request_tables
 
 settings = Settings.load()
-stack = local.running(settings.data_dir)
-bootstrap = settings.kafka or (stack.kafka if stack else f"127.0.0.1:{settings.kafka_port}")
-NO_BROKER = (
-    "Start the embedded Kafka and PostgreSQL with `make dev` (or `python -m local up`), or name your brokers in"
-    f" ORDERSTREAM_KAFKA. Looked for a running stack in {settings.data_dir.absolute()}."
-)
 
 # -- the application --------------------------------------------------------------------------------------------------
 
 app = App(
     "orderstream",
-    broker=[f"kafka://{host}" for host in bootstrap.split(",")],
-    broker_hint=NO_BROKER,
+    broker=[f"kafka://{host}" for host in local.bootstrap(settings).split(",")],
+    broker_hint=local.no_broker(settings),
     data_dir=settings.data_dir,
     web_bind=settings.web_host,
     web_host=settings.web_host,
@@ -80,3 +77,24 @@ order_rules.attach(
     tables=orders,
 )
 request_rules.attach(app, commands=topics["requests.commands.v1"], requests=requests)
+
+# -- effects: what leaves the log -------------------------------------------------------------------------------------
+
+sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings))] if settings.sink else []
+
+# -- the window and the operator's hands ------------------------------------------------------------------------------
+
+app.on_web(
+    lambda web_app: web.attach(
+        app,
+        web_app,
+        orders=orders,
+        requests=requests,
+        topics=topics,
+        settings=settings,
+        checks=app.engine.health,
+        registry=app.metrics.registry,
+        sinks=sinks,
+    )
+)
+cli.attach(app, settings)

@@ -1,6 +1,16 @@
 """Nothing but Python -> a real Apache Kafka and a real PostgreSQL on this machine -> `running(data_dir)` finds them."""
 
+from local.addresses import bootstrap, no_broker, no_postgres, postgres_dsn
 from local.errors import LocalError
 from local.stack import Embedded, Stack, running
 
-__all__ = ["Embedded", "LocalError", "Stack", "running"]
+__all__ = [
+    "Embedded",
+    "LocalError",
+    "Stack",
+    "bootstrap",
+    "no_broker",
+    "no_postgres",
+    "postgres_dsn",
+    "running",
+]

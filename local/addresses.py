@@ -1,0 +1,38 @@
+"""settings and the running stack -> where Kafka and PostgreSQL are, asked in one place by workers and commands."""
+
+from local.stack import running
+from schemas.settings import Settings
+
+
+def bootstrap(settings: Settings) -> str:
+    """The brokers: the setting's, those of the running stack, or else the place where the embedded one would be."""
+    if settings.kafka is not None:
+        return settings.kafka
+    stack = running(settings.data_dir)
+    return stack.kafka if stack else f"127.0.0.1:{settings.kafka_port}"
+
+
+def no_broker(settings: Settings) -> str:
+    """What to do when no broker answers there."""
+    if settings.kafka is not None:
+        return "Start it, or correct ORDERSTREAM_KAFKA."
+    return (
+        "Start the embedded Kafka and PostgreSQL with `make dev` (or `python -m local up`), or name your brokers in"
+        f" ORDERSTREAM_KAFKA. Looked for a running stack in {settings.data_dir.absolute()}."
+    )
+
+
+def postgres_dsn(settings: Settings) -> str:
+    """The DSN: the setting's, or the running stack's. Raises LookupError with the mend when there is neither."""
+    stack = running(settings.data_dir)
+    dsn = settings.postgres or (stack.postgres if stack else None)
+    if dsn is None:
+        raise LookupError(no_postgres(settings))
+    return dsn
+
+
+def no_postgres(settings: Settings) -> str:
+    """What to do when no PostgreSQL answers there."""
+    if settings.postgres is not None:
+        return "Start it, or correct ORDERSTREAM_POSTGRES. Orders flow without it; the sink catches up afterwards."
+    return "Start the embedded one with `make dev` (or `python -m local up`), or set ORDERSTREAM_POSTGRES."
