@@ -1,0 +1,1 @@
+"""Agents that reach the outside world. They read committed events; nothing waits for them."""

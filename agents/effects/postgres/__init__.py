@@ -1,0 +1,37 @@
+"""orders.events.v1 and dead_letters.v1 -> rows of PostgreSQL, each exactly once. How it is wired, rebuilt, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agents.effects.postgres.changelog import Stalled
+from agents.effects.postgres.destination import PostgresDestination
+from agents.effects.postgres.migrate import SCHEMA
+from agents.effects.postgres.rebuild import rebuild
+from agents.effects.postgres.rows import read_dead_letter, read_event
+from agents.effects.postgres.verify import Difference, Verified, verify, verify_against_changelog
+from schemas.topics import DEAD_LETTERS, ORDER_EVENTS
+from streams.app import App
+from streams.sink import Sink, SinkMetrics
+
+__all__ = [
+    "NAME", "SCHEMA", "TOPICS", "Difference", "Stalled", "Verified", "attach", "make_sink", "rebuild", "verify",
+    "verify_against_changelog",
+]  # fmt: skip
+
+NAME = "postgres"
+READERS = {ORDER_EVENTS.name: read_event, DEAD_LETTERS.name: read_dead_letter}
+#: What the sink reads.
+TOPICS = tuple(READERS)
+
+
+def make_sink(app: App, dsn: Callable[[], str], metrics: SinkMetrics | None = None) -> Sink:
+    """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again."""
+    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=metrics)
+
+
+def attach(app: App, dsn: Callable[[], str]) -> Sink:
+    """Run the sink in every worker of the app; they share the partitions. Its `health()` is for health checks."""
+    sink = make_sink(app, dsn)
+    app.add_service(sink)
+    return sink
