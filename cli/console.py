@@ -56,34 +56,20 @@ class Operator:
 
     def postgres(self) -> str:
         """The DSN: the setting's, or the embedded stack's. Raises Unreachable when there is neither."""
-        stack = local.running(self.settings.data_dir)
-        dsn = self.settings.postgres or (stack.postgres if stack else None)
-        if dsn is None:
-            raise Unreachable(f"No PostgreSQL is up.\n{self.postgres_mend()}")
-        return dsn
+        try:
+            return local.postgres_dsn(self.settings)
+        except LookupError as error:
+            raise Unreachable(f"No PostgreSQL is up.\n{error}") from error
 
     def postgres_place(self) -> str:
         """Where the DSN points, without its credentials."""
         parts = urlsplit(self.postgres())
         return f"{parts.hostname or 'a local socket'}:{parts.port or 5432}{parts.path}"
 
-    def postgres_mend(self) -> str:
-        if self.settings.postgres:
-            return "Start it, or correct ORDERSTREAM_POSTGRES. Orders flow without it; the sink catches up afterwards."
-        return "Start the embedded one with `python -m local up` (or `make dev`), or set ORDERSTREAM_POSTGRES."
-
     @property
     def web_url(self) -> str:
         """The worker of these settings; one that listens on every address is asked on loopback."""
         return self.settings.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:")
-
-    def broker_mend(self) -> str:
-        if self.settings.kafka:
-            return f"ORDERSTREAM_KAFKA says {self.settings.kafka}: start those brokers, or correct the setting."
-        return (
-            "Start the embedded one with `python -m local up` (or `make dev`, a worker with it), "
-            "or set ORDERSTREAM_KAFKA to the brokers to use."
-        )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a command's work; what the broker answers or does not answer becomes a plain error, never a traceback."""
@@ -95,7 +81,7 @@ class Operator:
         try:
             return asyncio.run(work)
         except BrokerUnreachable as error:
-            raise Unreachable(f"{_sentence(error)}\n{self.broker_mend()}") from error
+            raise Unreachable(f"{_sentence(error)}\n{local.no_broker(self.settings)}") from error
         except (TopicsDiffer, TopicsRefused, NoLeader) as error:
             raise Found(_sentence(error)) from error
 

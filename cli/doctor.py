@@ -24,8 +24,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+import local
 from cli.console import PATIENCE_S, Operator, Unreachable, json_option, put_json
-from local import LocalError, running
 from local.kafka import MINIMUM_JAVA, find_java, java_major
 from local.ports import holder, is_free
 from streams import admin
@@ -96,9 +96,9 @@ def _red(findings: Sequence[Finding]) -> bool:
 
 def _show(finding: Finding) -> None:
     colour = {State.OK: "green", State.WARNING: "yellow", State.RED: "red"}[finding.state]
-    click.echo(f"{click.style(f'{finding.state:<8}', fg=colour)} {finding.name:<12} {finding.detail}")
+    click.echo(f"{click.style(f'{finding.state:<8}', fg=colour)} {finding.name:<14} {finding.detail}")
     if finding.mend:
-        click.echo(f"{'':<21} -> {finding.mend}")
+        click.echo(f"{'':<23} -> {finding.mend}")
 
 
 async def _examine(operator: Operator) -> list[Finding]:
@@ -130,7 +130,7 @@ async def _java(operator: Operator) -> Finding:
         return Finding("java", State.OK, "not needed: ORDERSTREAM_KAFKA names brokers")
     try:
         java = find_java()
-    except LocalError as error:
+    except local.LocalError as error:
         return Finding("java", State.RED, f"none of version {MINIMUM_JAVA} or later", str(error))
     return Finding("java", State.OK, f"{java_major(java)} ({java})")
 
@@ -139,7 +139,7 @@ async def _ports(operator: Operator) -> list[Finding]:
     """The web port, and those of the embedded stack while it is not up (then it holds them itself)."""
     settings = operator.settings
     found = [await _web_port(operator)]
-    if running(settings.data_dir) is None:
+    if local.running(settings.data_dir) is None:
         wanted = [("kafka", settings.kafka_port)] if settings.kafka is None else []
         wanted += [("postgres", settings.postgres_port)] if settings.postgres is None else []
         found += [_port(name, port) for name, port in wanted]
@@ -226,7 +226,7 @@ async def _broker(operator: Operator) -> list[Finding]:
         async with asyncio.timeout(PATIENCE_S * 3), _topic_for_a_moment(bootstrap, topic):
             round_trip_ms, ahead_ms = await _round_trip(bootstrap, name)
     except BrokerUnreachable as error:
-        return [Finding("broker", State.RED, str(error), operator.broker_mend())]
+        return [Finding("broker", State.RED, str(error), local.no_broker(operator.settings))]
     except (TopicsRefused, NoLeader, KafkaError, TimeoutError) as error:
         mend = "The broker answers and refuses or stalls: look at its log, its disk, and this user's rights on it."
         return [Finding("broker", State.RED, f"{bootstrap}: {error or 'a record took too long'}", mend)]
@@ -284,7 +284,7 @@ async def _topics(operator: Operator) -> Finding:
     try:
         await admin.check(operator.bootstrap, wanted, timeout_s=PATIENCE_S)
     except BrokerUnreachable:
-        return Finding("topics", State.RED, "not known: no broker answers", operator.broker_mend())
+        return Finding("topics", State.RED, "not known: no broker answers", local.no_broker(operator.settings))
     except TopicsDiffer as error:
         mend = f"`{admin.MEND}`; `faust -A app topics plan` shows each."
         return Finding("topics", State.RED, f"{len(error.differences)} differences from what is declared", mend)
@@ -300,7 +300,7 @@ async def _postgres(operator: Operator) -> Finding:
     try:
         dsn, place = operator.postgres(), operator.postgres_place()
     except Unreachable:
-        return Finding("postgres", State.RED, "none is up", operator.postgres_mend())
+        return Finding("postgres", State.RED, "none is up", local.no_postgres(operator.settings))
     started = time.perf_counter()
     try:
         connection = await asyncpg.connect(dsn, timeout=PATIENCE_S)
@@ -309,6 +309,8 @@ async def _postgres(operator: Operator) -> Finding:
         finally:
             await connection.close(timeout=PATIENCE_S)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, socket.gaierror) as error:
-        return Finding("postgres", State.RED, f"{place}: {error or type(error).__name__}", operator.postgres_mend())
+        return Finding(
+            "postgres", State.RED, f"{place}: {error or type(error).__name__}", local.no_postgres(operator.settings)
+        )
     taken_ms = (time.perf_counter() - started) * 1000
     return Finding("postgres", State.OK, f"{version} at {place}, connected and asked in {taken_ms:.0f} ms")

@@ -28,25 +28,37 @@ def order(operator: Operator, order_uid: str, timeline: bool, url: str | None, a
     found = operator.run(_look_up(url or operator.web_url, order_uid, timeline))
     if as_json:
         put_json(found if timeline else found["order"])
-        return
-    _show(found["order"])
-    if timeline:
-        click.echo()
-        _show_timeline(found["timeline"])
+    else:
+        if found["order"] is not None:
+            _show(found["order"])
+        if timeline:
+            _show_timeline(found["timeline"])
+    if found["order"] is None:
+        raise Found(f"There is no order {order_uid}" + ("; it was only spoken of." if timeline else "."))
 
 
 async def _look_up(base: str, order_uid: str, timeline: bool) -> dict[str, Any]:
+    """The order, or None, and its timeline (a refusal has one without an order). Raises Found when there is neither."""
     path = f"/api/v1/orders/{quote(order_uid, safe='')}"
     async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
-        found = {"order": await _ask(session, base, path, order_uid)}
-        if timeline:
-            answer = await _ask(session, base, f"{path}/timeline", order_uid)
-            found["timeline"] = answer["timeline"] if isinstance(answer, dict) else answer
-        return found
+        order = await _ask(session, base, path)
+        if not timeline:
+            if order is None:
+                raise Found(f"There is no order {order_uid}.")
+            return {"order": order}
+        entries: list[Any] = []
+        page = await _ask(session, base, f"{path}/timeline")
+        if page is None:
+            raise Found(f"There is no order {order_uid}.")
+        while page is not None:
+            entries += page["entries"]
+            following = page["next_cursor"]
+            page = await _ask(session, base, f"{path}/timeline?cursor={quote(following)}") if following else None
+        return {"order": order, "timeline": entries}
 
 
-async def _ask(session: aiohttp.ClientSession, base: str, path: str, order_uid: str) -> Any:
-    """The answer's JSON. While the worker says 503 (it recovers or rebalances), ask again for a bounded time."""
+async def _ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
+    """The answer's JSON, or None for "no such order". While the worker recovers (503), ask again for a while."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -55,38 +67,35 @@ async def _ask(session: aiohttp.ClientSession, base: str, path: str, order_uid: 
                 retry_after_s = float(answer.headers.get("Retry-After", "1") or 1)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unreachable(_no_worker(base, error)) from error
+        told = _json(base, body)
         if status == 200:
-            return _json(base, body)
-        if status == 404:
-            raise Found(f"There is no order {order_uid}.")
+            return told
+        if status == 404 and str(told.get("type", "")).endswith("no-such-order"):
+            return None
+        detail = told.get("detail") or told.get("title") or "no detail"
         if status != 503:
-            raise Unreachable(f"The worker at {base} answered {status} for {path}: {_detail(body)}")
+            raise Unreachable(f"The worker at {base} answered {status} for {path}: {detail}")
         if time.monotonic() + retry_after_s > deadline:
-            raise Unreachable(f"The worker at {base} cannot answer yet ({_detail(body)}); try again in a moment.")
+            raise Unreachable(f"The worker at {base} cannot answer yet ({detail}); try again in a moment.")
         await asyncio.sleep(retry_after_s)
 
 
-def _no_worker(base: str, error: BaseException) -> str:
+def _no_worker(base: str, error: Exception) -> str:
+    cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else str(error)
     return (
-        f"No worker answers at {base}: {error or type(error).__name__}.\n"
+        f"No worker answers at {base}: {cause or type(error).__name__}.\n"
         "Start one with `faust -A app worker` (or `make dev`), or name another with --url or ORDERSTREAM_WEB_PORT."
     )
 
 
-def _json(base: str, body: bytes) -> Any:
+def _json(base: str, body: bytes) -> dict[str, Any]:
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Unreachable(f"What answers at {base} is no worker of Orderstream: its answer is not JSON.") from error
-
-
-def _detail(body: bytes) -> str:
-    """What a problem document (RFC 9457) says, or the start of whatever came instead."""
-    try:
-        problem = orjson.loads(body)
-        return str(problem.get("detail") or problem.get("title"))
-    except (orjson.JSONDecodeError, AttributeError):
-        return body[:200].decode("utf-8", "replace") or "an empty answer"
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict):
+        raise Unreachable(f"What answers at {base} is no worker of Orderstream: its answer is not a JSON object.")
+    return told
 
 
 def _show(order: dict[str, Any]) -> None:
@@ -98,6 +107,7 @@ def _show(order: dict[str, Any]) -> None:
     click.echo(f"{'amount:':<15}{payment.get('amount')} {payment.get('currency')} (minor units)")
     for item in document.get("items", ()):
         click.echo(f"{'item:':<15}{item.get('name')} ({item.get('brand')}), {item.get('total_price')}")
+    click.echo()
 
 
 def _show_timeline(entries: list[dict[str, Any]]) -> None:

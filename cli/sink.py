@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import asyncpg
 import click
 
+import local
 from agents.effects import postgres
 from agents.effects.postgres import Difference, Stalled, Verified
 from cli.console import Found, Operator, Unreachable, confirm, json_option, progress, put_json
@@ -84,10 +85,12 @@ def _run(operator: Operator, work: Coroutine[Any, Any, T]) -> T:
         return operator.run(work)
     except Stalled as error:
         raise Found(f"{error}") from error
+    except asyncpg.UndefinedTableError as error:
+        raise Found("The sink has never written there: a worker with ORDERSTREAM_SINK on makes the tables.") from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         place = operator.postgres_place()
         raise Unreachable(
-            f"PostgreSQL at {place}: {error or type(error).__name__}\n{operator.postgres_mend()}"
+            f"PostgreSQL at {place}: {error or type(error).__name__}\n{local.no_postgres(operator.settings)}"
         ) from error
 
 

@@ -47,7 +47,7 @@ def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Create missing topics and set differing configurations. Partition counts are never changed: keys would move."""
     wanted = operator.app.required_topics()
     differences = operator.run(admin.plan(operator.bootstrap, wanted))
-    missing = {difference.topic for difference in differences if difference.what is What.MISSING}
+    missing = [difference.topic for difference in differences if difference.what is What.MISSING]
     changes = [difference for difference in differences if difference.what is What.CONFIG]
     left = [difference for difference in differences if not difference.mendable]
     if not dry_run:
@@ -58,7 +58,7 @@ def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
     if as_json:
         put_json(
             {
-                "created": sorted(missing),
+                "created": missing,
                 "altered": [_difference(change) for change in changes],
                 "left": [_difference(difference) for difference in left],
                 "dry_run": dry_run,
@@ -127,9 +127,9 @@ def _show(wanted: Sequence[TopicConfig], differences: Sequence[Difference]) -> N
         note(f"Mend with: {admin.MEND}")
 
 
-def _say_done(missing: set[str], changes: Sequence[Difference], left: Sequence[Difference], dry_run: bool) -> None:
+def _say_done(missing: Sequence[str], changes: Sequence[Difference], left: Sequence[Difference], dry_run: bool) -> None:
     would = "would be " if dry_run else ""
-    for name in sorted(missing):
+    for name in missing:
         click.echo(f"{name}: {would}created")
     for change in changes:
         click.echo(f"{change.topic}: {change.setting} {would}set to {change.wanted} (was {change.found})")
