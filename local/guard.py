@@ -81,29 +81,34 @@ def _sweep() -> None:
         psutil.wait_procs(left, timeout=1)
 
 
-def _wait(child: subprocess.Popen[bytes]) -> bool:
-    """True: the child ended by itself. False: the parent is gone or somebody asked for a stop."""
-    asked = False
+class Requests:
+    """Signals to this process, turned into something that select can wait for. Made before the child is started: a
+    request that comes at once must not find a guard that does not listen yet."""
 
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
+    def __init__(self) -> None:
+        self.stop = False
+        self.fd, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._ask)
 
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, ask)
+    def _ask(self, number: int, frame: object) -> None:
+        self.stop = True
+
+
+def _wait(child: subprocess.Popen[bytes], requests: Requests) -> bool:
+    """True: the child ended by itself. False: the parent is gone, or asked for a stop by closing the pipe."""
+    parent = sys.stdin.fileno()
     with selectors.DefaultSelector() as selector:
-        selector.register(read_end, selectors.EVENT_READ)
-        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        selector.register(requests.fd, selectors.EVENT_READ)
+        selector.register(parent, selectors.EVENT_READ)
         while child.poll() is None:
-            # The time-out is for a SIGCHLD that came before its handler stood.
-            ready = {key.fd for key, _ in selector.select(timeout=1.0)}
-            if read_end in ready:
-                os.read(read_end, 512)
-            if asked or (sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 512)):
+            ready = {key.fd for key, _ in selector.select()}
+            if requests.fd in ready:
+                os.read(requests.fd, 512)
+            if requests.stop or (parent in ready and not os.read(parent, 512)):
                 return child.poll() is not None
     return True
 
@@ -117,10 +122,11 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    requests = Requests()
     child = _start(options)
     sys.stdout.write(f"{child.pid}\n")
     sys.stdout.close()
-    if not _wait(child):
+    if not _wait(child, requests):
         _stop(child, options.stop_signal, options.grace_s)
     _sweep()
     code = child.wait()

@@ -127,6 +127,14 @@ def test_a_signal_to_the_guard_stops_the_child(tmp_path: Path) -> None:
     assert child.wait(10) == 128 + signal.SIGTERM
 
 
+def test_a_ctrl_c_on_the_terminal_reaches_neither_guard_nor_child(tmp_path: Path) -> None:
+    """It goes to the foreground process group; the parent alone decides in which order things stop."""
+    child = Child.start("it", SLEEP, tmp_path / "log")
+    guard = psutil.Process(child.pid).ppid()
+    assert os.getpgrp() not in (os.getpgid(guard), os.getpgid(child.pid))
+    child.kill()
+
+
 def test_wait_says_who_still_runs(tmp_path: Path) -> None:
     child = Child.start("the sleeper", SLEEP, tmp_path / "log")
     with pytest.raises(TimeoutError, match="the sleeper"):

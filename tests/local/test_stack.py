@@ -94,7 +94,10 @@ class Up:
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Exit code and the rest of the output; nothing of the family may be left."""
-        self.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)  # as a terminal does
+        else:
+            self.process.send_signal(number)
         rest, _ = self.process.communicate(timeout=START_TIMEOUT_S)
         assert eventually(lambda: gone(self.family), 20), [p for p in self.family if p.is_running()]
         return self.process.returncode, rest
