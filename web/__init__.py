@@ -45,12 +45,14 @@ def attach(
     checks: Callable[[], Mapping[str, Check]],
     registry: CollectorRegistry,
     sinks: Sequence[Sink] = (),
+    limits: Limits | None = None,
 ) -> None:
     """Wire everything that this worker answers to its aiohttp application. Once, before it serves.
 
-    `checks` are the engine's, `registry` is the worker's, `sinks` are shown in its health.
+    `checks` are the engine's, `registry` is the worker's, `sinks` are shown in its health. `limits` follow from the
+    settings unless they are given.
     """
-    limits, metrics = Limits.of(settings), HttpMetrics(registry)
+    limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     specs = topic_specs(settings.partitions, settings.replication_factor)
     inputs = frozenset(spec.name for spec in specs if spec.group == GROUP)
     desk = Desk(app, limits, metrics)
