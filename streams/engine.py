@@ -220,8 +220,15 @@ class Engine(Service):
     def _confirm_soon(self) -> None:
         """Ask the group at once whether it still knows this member, so that reads go on without waiting a second."""
         consumer = self._consumer
-        if consumer is not None:
-            self.add_future(consumer._coordinator._do_heartbeat())
+
+        async def ask() -> None:
+            try:
+                if consumer is not None:
+                    await consumer._coordinator._do_heartbeat()
+            except Exception as error:
+                log.info("the first heartbeat of this generation failed: %r; the next one follows", error)
+
+        self.add_future(ask())
 
     async def _let_go(self, slots: list[str], standbys: list[str], wait: bool = True) -> None:
         """Cancel tasks and standbys. Their stores close in the background; whoever starts next on one waits for it."""
@@ -394,19 +401,20 @@ class Engine(Service):
     async def _observe(self) -> None:
         """Keep the gauges that nobody else sets."""
         while not self.should_stop:
-            states = Counter(str(task.state) for task in self.tasks.values())
-            for state in TaskState:
-                self.metrics.tasks.labels(str(state)).set(states[str(state)])
-            for task in list(self.tasks.values()):
-                for partition, offset in task.committed.items():
-                    end = self._consumer.highwater(partition) if self._consumer and self._is_mine(partition) else None
-                    if end is not None:
-                        lag = self.metrics.lag_records.labels(partition.topic, str(partition.partition))
-                        lag.set(max(0, end - offset))
+            self._measure()
             await self.sleep(1.0)
 
-    def _is_mine(self, partition: TopicPartition) -> bool:
-        return self._consumer is not None and partition in self._consumer.assignment()
+    def _measure(self) -> None:
+        states = Counter(str(task.state) for task in self.tasks.values())
+        for state in TaskState:
+            self.metrics.tasks.labels(str(state)).set(states[str(state)])
+        assigned = self._consumer.assignment() if self._consumer is not None else frozenset()
+        for task in self.tasks.values():
+            for partition, offset in task.committed.items():
+                end = self._consumer.highwater(partition) if self._consumer and partition in assigned else None
+                if end is not None:
+                    lag = self.metrics.lag_records.labels(partition.topic, str(partition.partition))
+                    lag.set(max(0, end - offset))
 
 
 def calm_collector() -> None:

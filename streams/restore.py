@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from streams.errors import LogMismatch
-from streams.log import Extent, Log, Transactions
+from streams.log import Extent, Log
 from streams.metrics import Metrics
-from streams.records import Outgoing, Record, TopicPartition
+from streams.records import Record, TopicPartition
 from streams.store import IDENTITY, Store
 from streams.topology import Group, task_name
 
@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 5.0
 
 MEND = (
-    "Nothing is rebuilt silently. docs/operating.md, 'a lost topic', says how to begin anew; if the topic can be"
-    " brought back (a mirror, a backup), bring it back instead and start the worker again"
+    "Nothing is rebuilt silently. If the topic can be brought back (a mirror, a backup), bring it back and start again;"
+    " otherwise stop all workers and run `faust -A app reset`: the tables are then built anew from the input topics."
 )
+
+ADOPT = "If it is new to this application, or its loss is accepted: `faust -A app topics adopt {topic}`."
 
 
 class Restore:
@@ -87,20 +89,16 @@ class Restore:
         )
 
 
-async def verify_identity(
-    extents: Mapping[TopicPartition, Extent],
-    producer: Transactions,
-    store: Store,
-    group: Group,
-    partition: int,
-    began: bool,
-) -> None:
-    """Make sure that the store and the changelogs belong together.
+def verify_identities(
+    extents: Mapping[TopicPartition, Extent], store: Store, group: Group, partition: int, began: bool
+) -> dict[str, bytes]:
+    """Make sure that the store and the changelogs belong together; gives the identities that are still to be written.
 
-    The first record of each changelog partition is its identity, written once, by its first owner ever. A store keeps
-    the identity that it was built from. `began`: the group has committed offsets for this task, so a changelog without
-    any identity was lost. Raises LogMismatch.
+    The first record of each changelog partition is its identity, written once, by its first owner ever, in the
+    transaction that commits the first offsets. A store keeps the identity that it was built from. `began`: the group
+    has committed offsets for this task, so a changelog without any identity was lost. Raises LogMismatch.
     """
+    fresh: dict[str, bytes] = {}
     for name, tp in group.changelogs(partition).items():
         first = extents[tp].first
         if first is not None:
@@ -108,14 +106,11 @@ async def verify_identity(
         elif began or store.identity(name) is not None:
             raise LogMismatch(
                 f"changelog {tp.topic}-{tp.partition} is empty, though {task_name(group.name, partition)} has processed"
-                f" records before: the topic was lost or re-created. {MEND}"
+                f" records before: the topic was lost or re-created. {MEND} {ADOPT.format(topic=tp.topic)}"
             )
         else:
-            identity = uuid.uuid4().hex.encode()
-            await producer.begin()
-            await producer.send({tp: [Outgoing(0, IDENTITY, identity)]})
-            await producer.commit()
-            store.identify(name, identity)
+            fresh[name] = uuid.uuid4().hex.encode()
+    return fresh
 
 
 def hold_identity(store: Store, family: str, tp: TopicPartition, first: Record) -> None:

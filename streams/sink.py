@@ -434,18 +434,18 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     async def open(self) -> None:
         if self._consumer is not None:
             return
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            group_id=self._group_id,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
-            session_timeout_ms=10_000,
-            heartbeat_interval_ms=1_000,
-            **self._client,
-        )
+        settings: dict[str, Any] = {
+            "bootstrap_servers": self._bootstrap,
+            "group_id": self._group_id,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
+            "fetch_max_wait_ms": 100,
+            "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+            "session_timeout_ms": 10_000,
+            "heartbeat_interval_ms": 1_000,
+        }
+        consumer = AIOKafkaConsumer(**(settings | self._client))
         consumer.subscribe(self._topics, listener=self)
         self._consumer = consumer
         try:

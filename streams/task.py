@@ -29,10 +29,10 @@ from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown
 from streams.log import Log, Transactions
 from streams.metrics import Metrics
-from streams.records import Fields, Position, Record, TopicPartition
-from streams.restore import MEND, Restore, verify_identity
+from streams.records import Fields, Outgoing, Position, Record, TopicPartition
+from streams.restore import ADOPT, MEND, Restore, verify_identities
 from streams.settings import EngineSettings
-from streams.store import Store
+from streams.store import IDENTITY, Store
 from streams.table import Table
 from streams.topology import Group, task_name
 
@@ -100,7 +100,9 @@ class Task:
         self.store = self._open_store()
         self.state = TaskState.RESTORING
         extents = await self._log.survey(list(self.group.changelogs(self.partition).values()))
-        await verify_identity(extents, self._producer, self.store, self.group, self.partition, self._began)
+        fresh = verify_identities(extents, self.store, self.group, self.partition, self._began)
+        if not self._began:
+            await self._begin_for_the_first_time(fresh)
         self._restore = Restore(self._log, self.store, self.group, self.partition, self._metrics)
         await self._restore.run(extents)
         faults.point("restored")
@@ -114,17 +116,39 @@ class Task:
             self.flow()
 
     async def _find_offsets(self) -> None:
-        """The committed offsets, or the beginning of topics that this group has never read."""
+        """The committed offsets; the beginning of the topics when this task has never run. Raises LogMismatch."""
         committed = await self._log.committed(self.inputs)
         self._began = bool(committed)
         bounds = await self._log.bounds(self.inputs)
-        for partition, offset in committed.items():
-            if offset > bounds[partition][1]:
+        for partition, (_, end) in bounds.items():
+            name = f"{partition.topic}-{partition.partition}"
+            offset = committed.get(partition)
+            if offset is None and self._began:
                 raise LogMismatch(
-                    f"{offset} is committed for {partition.topic}-{partition.partition}, which ends at"
-                    f" {bounds[partition][1]}: the topic was deleted or re-created. {MEND}"
+                    f"no offset is committed for {name}, though {self.name} has run before: the topic was deleted or"
+                    f" re-created. {MEND} {ADOPT.format(topic=partition.topic)}"
                 )
-        self.committed = {partition: begin for partition, (begin, _) in bounds.items()} | committed
+            if offset is not None and offset > end:
+                raise LogMismatch(
+                    f"{offset} is committed for {name}, which ends at {end}: the topic was deleted or re-created."
+                    f" {MEND}"
+                )
+        self.committed = committed or {partition: begin for partition, (begin, _) in bounds.items()}
+
+    async def _begin_for_the_first_time(self, identities: Mapping[str, bytes]) -> None:
+        """One transaction says that this task has begun: an identity for each changelog, an offset for each input.
+
+        From here on a missing one of either is a loss, and not a beginning.
+        """
+        changelogs = self.group.changelogs(self.partition)
+        await self._producer.begin()
+        if identities:
+            records = {changelogs[name]: [Outgoing(0, IDENTITY, identity)] for name, identity in identities.items()}
+            await self._producer.send(records)
+        await self._producer.send_offsets(self.committed)
+        await self._producer.commit()
+        for name, identity in identities.items():
+            self.store.identify(name, identity)
 
     async def run(self) -> None:
         """Open, then take batch after batch until cancelled. Raises what ended it."""

@@ -17,7 +17,7 @@ def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options
     words = app.topic("words", group=GROUP, partitions=partitions)
     reminders = app.topic("reminders", group=GROUP, partitions=partitions)
     counted = app.topic("counted", partitions=partitions)
-    app.topic("dead_letters.v1", partitions=4)
+    app.topic("dead_letters.v1", partitions=4, config={})
     counts = app.Table("counts", group=GROUP, value_type=int, help="How often each key came.")
     deadlines = app.deadlines(GROUP)
     deadlines.target(reminders)
