@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -73,17 +74,28 @@ class Operator:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a command's work; what the broker answers or does not answer becomes a plain error, never a traceback."""
-        if not _faust_state().debug:
-            # aiokafka logs each refused connection as an error of its own, before the one below says it better, and
-            # asyncio each future that a fenced producer leaves behind.
-            for name in ("aiokafka", "asyncio"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-        try:
-            return asyncio.run(work)
-        except BrokerUnreachable as error:
-            raise Unreachable(f"{_sentence(error)}\n{local.no_broker(self.settings)}") from error
-        except (TopicsDiffer, TopicsRefused, NoLeader) as error:
-            raise Found(_sentence(error)) from error
+        with _quiet_libraries():
+            try:
+                return asyncio.run(work)
+            except BrokerUnreachable as error:
+                raise Unreachable(f"{_sentence(error)}\n{local.no_broker(self.settings)}") from error
+            except (TopicsDiffer, TopicsRefused, NoLeader) as error:
+                raise Found(_sentence(error)) from error
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """aiokafka logs each refused connection as an error of its own, before the command says it better, and asyncio each
+    future that a fenced producer leaves behind. `faust --debug` lets them speak."""
+    loggers = [] if _faust_state().debug else [logging.getLogger(name) for name in ("aiokafka", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _sentence(error: Exception) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, NamedTuple
 
 import click
@@ -145,27 +146,29 @@ def generated(count: int, seed: int, invalid_percent: float) -> Iterator[Outgoin
 
 
 def read_documents(file: IO[bytes], lines: bool) -> Iterator[Outgoing]:
-    """JSON lines as they are, one at a time; or a whole file that is one document or an array of them."""
+    """JSON lines as they are, one at a time; or a whole file that is one document or an array of them.
+
+    Which of them it is shows in the first line, at once: a file with nothing to send is a usage error before anything
+    is connected.
+    """
     first = next((line for line in file if line.strip()), b"")
     if not first:
         raise click.UsageError("The file is empty: there is nothing to send.")
     if lines or _is_json(first):
-        for line in _chain(first, file):
-            if line.strip():
-                yield from _documents(line.strip())
-        return
+        return _from_lines(chain([first], file))
     whole = first + file.read()
     if not _is_json(whole):
         raise click.UsageError(
             f"The file is neither JSON nor JSON lines: {_fault(whole)}. "
             "With --lines every line is sent, whatever it holds."
         )
-    yield from _documents(whole.strip())
+    return _documents(whole.strip())
 
 
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+def _from_lines(lines: Iterable[bytes]) -> Iterator[Outgoing]:
+    for line in lines:
+        if line.strip():
+            yield from _documents(line.strip())
 
 
 def _is_json(raw: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from cli import letters
 from cli.letters import Letter, Outcome
@@ -21,6 +21,7 @@ from streams.admin import TopicConfig
 from streams.dead_letters import ATTEMPT, dead_letter
 from streams.errors import FaultAt, Poison
 from streams.records import Position, StoredRecord, TopicPartition
+from tests.reading import read_all
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,7 @@ class Place:
         return ids
 
     async def read(self, topic: str) -> list[Any]:
-        """Everything on a topic that a read-committed reader sees, by a reader that shares nothing with the code."""
-        consumer = AIOKafkaConsumer(
-            topic, bootstrap_servers=self.bootstrap, isolation_level="read_committed", auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        found: list[Any] = []
-        try:
-            while batch := await consumer.getmany(timeout_ms=1_000):
-                found += [record for records in batch.values() for record in records]
-        finally:
-            await consumer.stop()
-        return found
+        return await read_all(self.bootstrap, topic)
 
     async def redrive(self, choose: Any = lambda letter: True) -> Outcome:
         return await letters.redrive(self.bootstrap, self.app_id, self.topic, choose)
@@ -149,11 +139,11 @@ async def test_two_redrives_at_once_send_each_once(
         await asyncio.sleep(random.uniform(0.05, 0.3))
 
     monkeypatch.setattr(letters, "_give_way", soon)
-    ids = await place.put(400)
+    ids = await place.put(150)
     outcomes = await asyncio.gather(place.redrive(), place.redrive())
     assert overtaken, "neither was overtaken: this run has tested nothing"
     keys = Counter(record.key for record in await place.read(place.intake))
-    assert keys == Counter(b"key-%d" % number for number in range(400))
+    assert keys == Counter(b"key-%d" % number for number in range(150))
     markers = Counter(
         dict(record.headers)[REDRIVEN].decode() for record in await place.read(place.topic) if not_letter(record)
     )
