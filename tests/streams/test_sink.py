@@ -147,7 +147,9 @@ def metric(of: Pump, name: str, **labels: str) -> float | None:
     return next((sample.value for sample in samples if labels.items() <= sample.labels.items()), None)
 
 
-async def test_writes_records_and_positions_together(topic, source, destination):
+async def test_writes_records_and_positions_together(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b", None)
     topic.append(P1, b"c")
     sink = pump(source, destination)
@@ -159,7 +161,9 @@ async def test_writes_records_and_positions_together(topic, source, destination)
     assert metric(sink, "lag", partition="0") == 0
 
 
-async def test_goes_on_where_the_destination_stands(topic, source, destination):
+async def test_goes_on_where_the_destination_stands(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b", b"c")
     destination.at = {P0: 2}
     await pump(source, destination).step()
@@ -167,7 +171,9 @@ async def test_goes_on_where_the_destination_stands(topic, source, destination):
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_an_error_before_or_after_the_commit_loses_and_doubles_nothing(topic, source, destination, where):
+async def test_an_error_before_or_after_the_commit_loses_and_doubles_nothing(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination, where: str
+) -> None:
     topic.append(P0, b"a", b"b")
     getattr(destination, where).append(ConnectionResetError("reset"))
     sink = pump(source, destination)
@@ -179,7 +185,9 @@ async def test_an_error_before_or_after_the_commit_loses_and_doubles_nothing(top
     assert metric(sink, "errors", reason="ConnectionResetError") == 1
 
 
-async def test_a_zombie_writes_nothing_and_reads_the_positions_again(topic, source, destination):
+async def test_a_zombie_writes_nothing_and_reads_the_positions_again(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b")
     zombie = pump(source, destination)
     assert await zombie.step() == 0
@@ -195,7 +203,9 @@ async def test_a_zombie_writes_nothing_and_reads_the_positions_again(topic, sour
     assert destination.rows[-2:] == [b"d", b"e"]
 
 
-async def test_a_destination_emptied_under_way_is_filled_again_from_the_start(topic, source, destination):
+async def test_a_destination_emptied_under_way_is_filled_again_from_the_start(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b")
     sink = pump(source, destination)
     await sink.step()
@@ -206,7 +216,9 @@ async def test_a_destination_emptied_under_way_is_filled_again_from_the_start(to
     assert destination.rows == [b"a", b"b", b"c"]
 
 
-async def test_down_at_the_start_and_later_is_waited_for_ever_longer(topic, source, destination):
+async def test_down_at_the_start_and_later_is_waited_for_ever_longer(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     destination.down = True
     sink = pump(source, destination)
@@ -225,7 +237,9 @@ async def test_down_at_the_start_and_later_is_waited_for_ever_longer(topic, sour
     assert 0 < await sink.step() <= 0.1, "the wait begins small again"
 
 
-async def test_the_lag_grows_in_sight_while_the_destination_is_away(topic, source, destination):
+async def test_the_lag_grows_in_sight_while_the_destination_is_away(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     sink = pump(source, destination)
     await sink.step()
@@ -237,7 +251,9 @@ async def test_the_lag_grows_in_sight_while_the_destination_is_away(topic, sourc
     assert metric(sink, "lag", partition="0") == 50
 
 
-async def test_a_failed_write_is_tried_again_in_smaller_pieces_and_then_in_larger_ones(topic, source, destination):
+async def test_a_failed_write_is_tried_again_in_smaller_pieces_and_then_in_larger_ones(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, *[b"%d" % n for n in range(100)])
     destination.before = [TimeoutError(), TimeoutError()]
     sink = pump(source, destination, max_records=32)
@@ -247,7 +263,9 @@ async def test_a_failed_write_is_tried_again_in_smaller_pieces_and_then_in_large
     assert destination.rows == [b"%d" % n for n in range(100)]
 
 
-async def test_records_polled_for_an_assignment_that_ended_are_not_written(topic, source, destination):
+async def test_records_polled_for_an_assignment_that_ended_are_not_written(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     topic.append(P1, b"b")
 
@@ -268,7 +286,9 @@ async def test_records_polled_for_an_assignment_that_ended_are_not_written(topic
     assert metric(sink, "lag", partition="0") is None, "another worker shows that one now"
 
 
-async def test_a_failed_source_is_left_and_joined_again(topic, source, destination):
+async def test_a_failed_source_is_left_and_joined_again(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     source.fault = RuntimeError("UnknownError")
     sink = pump(source, destination)
@@ -278,7 +298,9 @@ async def test_a_failed_source_is_left_and_joined_again(topic, source, destinati
     assert source.opened and destination.rows == [b"a"]
 
 
-async def test_a_log_shorter_than_the_destination_is_named_and_nothing_is_written(topic, source, destination):
+async def test_a_log_shorter_than_the_destination_is_named_and_nothing_is_written(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     destination.at = {P0: 700}
     sink = pump(source, destination)
@@ -287,7 +309,9 @@ async def test_a_log_shorter_than_the_destination_is_named_and_nothing_is_writte
     assert destination.rows == []
 
 
-async def test_a_topic_made_anew_and_grown_longer_is_noticed(topic, source, destination):
+async def test_a_topic_made_anew_and_grown_longer_is_noticed(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b", None)
     await pump(source, destination).step()
     source.topic = anew = MemoryTopic(P0, P1, now=topic.now + 1)
@@ -302,7 +326,9 @@ async def test_a_topic_made_anew_and_grown_longer_is_noticed(topic, source, dest
     assert destination.rows == [b"a", b"b", b"c"]
 
 
-async def test_a_topic_made_anew_with_a_marker_in_that_place_is_noticed(topic, source, destination):
+async def test_a_topic_made_anew_with_a_marker_in_that_place_is_noticed(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b")
     await pump(source, destination).step()
     source.topic = anew = MemoryTopic(P0, P1, now=topic.now + 1)
@@ -312,7 +338,9 @@ async def test_a_topic_made_anew_with_a_marker_in_that_place_is_noticed(topic, s
     assert "not there" in (sink.health().last_error or "") and destination.rows == [b"a", b"b"]
 
 
-async def test_offsets_deleted_before_they_were_read_are_counted(topic, source, destination):
+async def test_offsets_deleted_before_they_were_read_are_counted(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a", b"b", b"c", b"d")
     topic.first[P0] = 3
     destination.at = {P0: 1}
@@ -323,7 +351,9 @@ async def test_offsets_deleted_before_they_were_read_are_counted(topic, source, 
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_two_members_and_faults_at_random_leave_every_record_once_and_in_order(topic, destination, seed):
+async def test_two_members_and_faults_at_random_leave_every_record_once_and_in_order(
+    topic: MemoryTopic, destination: MemoryDestination, seed: int
+) -> None:
     chance = random.Random(seed)
     members = [MemorySource(topic), MemorySource(topic)]
     sinks = [pump(member, destination, max_records=7) for member in members]
@@ -350,7 +380,9 @@ async def test_two_members_and_faults_at_random_leave_every_record_once_and_in_o
     assert len(by_value) > 50 and sinks[0].health().lag == 0
 
 
-async def test_the_service_outlives_a_broken_pump_and_stops_after_the_write_in_hand(topic, source, destination):
+async def test_the_service_outlives_a_broken_pump_and_stops_after_the_write_in_hand(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
     topic.append(P0, b"a")
     sink = Sink(None, "test", ["events"], destination, source=source, metrics=SinkMetrics(CollectorRegistry()))
     await sink.start()
@@ -372,5 +404,5 @@ async def test_the_service_outlives_a_broken_pump_and_stops_after_the_write_in_h
         ("connection refused at 127.0.0.1:5432", "connection refused at 127.0.0.1:5432"),
     ],
 )
-def test_secrets_are_masked(text, expected):
+def test_secrets_are_masked(text: str, expected: str) -> None:
     assert masked(text) == expected

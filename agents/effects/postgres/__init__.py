@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
+
 from agents.effects.postgres.changelog import Stalled
 from agents.effects.postgres.destination import PostgresDestination
 from agents.effects.postgres.migrate import SCHEMA
@@ -26,12 +28,16 @@ TOPICS = tuple(READERS)
 
 
 def make_sink(app: App, dsn: Callable[[], str], metrics: SinkMetrics | None = None) -> Sink:
-    """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again."""
-    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=metrics)
+    """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again.
+
+    Without `metrics`, as for a command, nobody sees its figures.
+    """
+    counted = metrics or SinkMetrics(CollectorRegistry())
+    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=counted)
 
 
 def attach(app: App, dsn: Callable[[], str]) -> Sink:
     """Run the sink in every worker of the app; they share the partitions. Its `health()` is for health checks."""
-    sink = make_sink(app, dsn)
+    sink = make_sink(app, dsn, SinkMetrics(app.metrics.registry))
     app.add_service(sink)
     return sink

@@ -108,6 +108,7 @@ async def _reader(bootstrap: str, committed: bool, client: Mapping[str, Any] | N
     async with asyncio.timeout(30):
         await consumer.start()
     try:
+        await asyncio.sleep(0)  # aiokafka's stop() fails on a task of its own that has not begun yet
         yield consumer
     finally:
         await consumer.stop()

@@ -37,6 +37,7 @@ class History:
     made: int = 0
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: list[OrderEvent] = field(default_factory=list)
+    after: list[dict[str, Any]] = field(default_factory=list)  # the order's state after each event
 
     def place(self, document: bytes | None = None) -> OrderPlaced:
         raw = document if document is not None else samples.generate(self.made, self.seed)
@@ -90,6 +91,7 @@ class History:
     def _say(self, event: OrderEvent) -> None:
         self.made += 1
         self.events.append(event)
+        self.after.append(dict(self.states[event.order_uid]))
 
 
 def records(events: Iterable[OrderEvent], partition: int = 0, first: int = 0) -> list[StoredRecord]:
