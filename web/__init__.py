@@ -14,7 +14,7 @@ from schemas.topics import topics as topic_specs
 from streams.records import Headers, Position
 from streams.table import Table
 from tables.orders import GROUP, OrderTables
-from web import asyncapi, openapi, pages
+from web import asyncapi, openapi
 from web.asking import Desk, Engine
 from web.documents import Documents
 from web.health import Check, Health, Sink
@@ -75,7 +75,6 @@ def attach(
         web_app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             web_app.router.add_route("HEAD", route.path, route.handler)
-    web_app.router.add_static("/static", pages.STATIC)
 
 
 __all__ = ["attach"]

@@ -79,8 +79,8 @@ def _too_large(what: str, limits: Limits) -> Problem:
 
 def too_deep(value: Any, most: int) -> bool:
     """Whether arrays and objects are nested more than `most` levels. Walks level by level: no recursion to exhaust."""
-    level = [value]
-    for _ in range(most + 1):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(most):
         level = [
             item
             for parent in level
@@ -88,5 +88,5 @@ def too_deep(value: Any, most: int) -> bool:
             if isinstance(item, dict | list)
         ]
         if not level:
-            return False
-    return True
+            break
+    return bool(level)

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from streams.errors import NotReadable
 from streams.logs import get_logger
 from web import problems
+from web.asking import INTERNAL_PATH
 from web.limits import Limits
 from web.metrics import HttpMetrics
 from web.problems import Problem
@@ -25,8 +26,8 @@ log = get_logger("web.access")
 #: An id that a caller sends is written to logs and answers, so it may hold nothing that means something there.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-#: Asked every few seconds by machines: their lines would hide the requests of people.
-_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+#: Asked every few seconds by machines, or by one worker of another: their lines would hide the requests of callers.
+_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics", INTERNAL_PATH})
 
 #: For answers that are data. Pages set their own Content-Security-Policy.
 _HEADERS = {

@@ -11,6 +11,9 @@ from web.problems import KINDS
 
 STATIC = Path(__file__).parent / "static"
 
+#: Looked up by name, so that no path can lead elsewhere.
+_FILES = {str(file.relative_to(STATIC)): file for file in STATIC.rglob("*") if file.suffix in {".js", ".css", ".txt"}}
+
 #: Everything from this worker, nothing from anywhere else. The viewer of /docs writes inline styles and data: images.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -27,6 +30,14 @@ async def start(request: web.Request) -> web.StreamResponse:
 async def docs(request: web.Request) -> web.StreamResponse:
     """The viewer of /openapi.json, vendored (static/swagger-ui)."""
     return web.FileResponse(STATIC / "docs.html", headers=_HEADERS)
+
+
+async def static(request: web.Request) -> web.StreamResponse:
+    """Scripts and styles of the pages. aiohttp answers conditional requests for them."""
+    file = _FILES.get(request.match_info["name"])
+    if file is None:
+        raise web.HTTPNotFound
+    return web.FileResponse(file, headers={"Cache-Control": "public, max-age=3600"})
 
 
 async def problems(request: web.Request) -> web.StreamResponse:

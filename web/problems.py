@@ -41,7 +41,6 @@ NO_SUCH_ORDER = Kind(
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
 )
-NOT_ACCEPTABLE = Kind("not-acceptable", 406, "The answer has another form than asked for", "Accept application/json.")
 REQUEST_TIMEOUT = Kind("request-timeout", 408, "The request took too long to arrive", "Send it again, faster.")
 ORDER_REFUSED = Kind(
     "order-refused",
@@ -100,7 +99,7 @@ TIMED_OUT = Kind(
 )
 
 KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
-_BY_STATUS = {kind.status: kind for kind in (NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, TOO_LARGE, INTERNAL)}
+_BY_STATUS = {kind.status: kind for kind in (NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, TOO_LARGE, INTERNAL)}
 
 
 class Problem(Exception):

@@ -44,5 +44,6 @@ def all_routes(reads: OrderReads, writes: OrderWrites, health: Health, documents
         Route("GET", "/", pages.start, None),
         Route("GET", "/docs", pages.docs, None),
         Route("GET", "/problems", pages.problems, None),
+        Route("GET", "/static/{name:.+}", pages.static, None),
         Route("GET", INTERNAL_PATH, desk.answer_another, None),
     ]

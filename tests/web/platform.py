@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,9 +88,8 @@ class Worker:
 class Platform:
     """The log, the tasks and the workers. `hold()` stops the tasks, so that a write waits for its outcome in vain."""
 
-    def __init__(self, workers: int, options: Settings, limits: Limits) -> None:
-        self.limits = limits
-        self.sinks: list[Sink] = []
+    def __init__(self, workers: int, options: Settings, limits: Limits, sinks: Sequence[Sink]) -> None:
+        self.limits, self.sinks = limits, sinks
         self.app = App("orderstream", data_dir=Path("/nonexistent"), broker="kafka://127.0.0.1:9")
         topics = {
             spec.name: self.app.topic(
@@ -179,12 +178,12 @@ class Platform:
 
 @asynccontextmanager
 async def platform(
-    workers: int = 1, *, limits: Mapping[str, Any] | None = None, **overrides: Any
+    workers: int = 1, *, limits: Mapping[str, Any] | None = None, sinks: Sequence[Sink] = (), **overrides: Any
 ) -> AsyncIterator[Platform]:
     """A platform with its workers started; `limits` are bounds that have no setting, short where a test waits."""
     options = settings(**overrides)
     bounds = replace(Limits.of(options), **{"read_wait_s": 0.5, **(limits or {})})
-    running = Platform(workers, options, bounds)
+    running = Platform(workers, options, bounds, sinks)
     async with running.driver:
         for worker in running.workers:
             await running.start(worker)

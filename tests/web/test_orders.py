@@ -235,6 +235,7 @@ async def test_every_fault_is_told_with_its_path(two: Platform) -> None:
         param(b"[" * 100_000, 400, "bad-json", id="very deep"),
         param(b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400, "bad-json", id="very deep objects"),
         param(b"[]", 422, "invalid-document", id="an array"),
+        param(b"5", 422, "invalid-document", id="a number"),
         param(b'"text"', 422, "invalid-document", id="a string"),
         param(b"{}", 422, "invalid-document", id="an empty object"),
         param(b'{"payment": {"amount": NaN}}', 422, "invalid-document", id="NaN"),
