@@ -23,6 +23,7 @@ READY_TIMEOUT_S = 90.0  # the first start of a worker restores its stores; a loa
 LOOKUP_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = 120.0
 
+JSON = "-H 'Content-Type: application/json'"  # not --json, which older curls do not know
 # Shown in this order, each only when it answers.
 PAGES = (
     ("Page", "/"),
@@ -194,7 +195,7 @@ def next_things(platform: Platform, order: dict[str, Any]) -> str:
         ("one order, and its history", f"curl -s {api}/{uid}\ncurl -s {api}/{uid}/timeline"),
         ("a customer's orders", f"curl -s '{api}?customer_id={order['customer_id']}'"),
         ("place a generated order", f"curl -s -X POST {platform.url}/api/orders/test"),
-        ("cancel one", f'curl -s -X POST {api}/{uid}/cancel --json \'{{"reason": "changed my mind"}}\''),
+        ("cancel one", f'curl -s -X POST {api}/{uid}/cancel {JSON} -d \'{{"reason": "changed my mind"}}\''),
         ("a thousand more, through Kafka", f"{faust} -A app produce --count 1000"),
         ("the same order without HTTP", f"{faust} -A app order {uid}"),
         ("a second worker", f"{PREFIX}WEB_PORT={platform.settings.web_port + 1} {faust} -A app worker"),

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ import pytest
 
 from local.errors import LocalError
 from local.process import LOG_LIMIT_BYTES, Child
+from tests.local.sites import eventually, gone
 
 # Starts a grandchild in a session of its own, prints both pids, ignores SIGTERM when told to, then sleeps.
 FAMILY = """
@@ -34,23 +33,10 @@ time.sleep(600)
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def family(log: Path) -> list[psutil.Process]:
     """The processes that FAMILY printed, once both are there."""
     assert eventually(lambda: log.exists() and len(log.read_text().split()) == 2)
     return [psutil.Process(int(pid)) for pid in log.read_text().split()]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def test_a_stop_sends_the_stop_signal_and_returns_the_exit_code(tmp_path: Path) -> None:

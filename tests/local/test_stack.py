@@ -3,16 +3,10 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import psutil
@@ -22,102 +16,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 import local
 from local.jars import cache_dir
-from local.ports import find_free
-from tests.local.test_guard import eventually, gone
+from tests.local.sites import START_TIMEOUT_S, Site, eventually, gone
 from tests.processes import ROOT
 
-START_TIMEOUT_S = 60.0
 NOBODY = 65534
-
-
-@dataclass
-class Site:
-    """A data directory with ports of its own, and the command line on it."""
-
-    data_dir: Path
-    kafka_port: int
-    postgres_port: int
-    as_user: Sequence[str] = ()  # a command that runs the rest as another user
-    extra: Mapping[str, str] = ()  # type: ignore[assignment]
-
-    @property
-    def env(self) -> dict[str, str]:
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("ORDERSTREAM_")}
-        return plain | {
-            "ORDERSTREAM_DATA_DIR": str(self.data_dir),
-            "ORDERSTREAM_KAFKA_PORT": str(self.kafka_port),
-            "ORDERSTREAM_POSTGRES_PORT": str(self.postgres_port),
-            **dict(self.extra),
-        }
-
-    def command(self, *arguments: str) -> list[str]:
-        return [*self.as_user, sys.executable, "-m", "local", *arguments]
-
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=ROOT,
-            env=self.env | dict(env or {}),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=START_TIMEOUT_S,
-        )
-
-    def up(self, *options: str) -> "Up":
-        process = subprocess.Popen(
-            self.command("up", *options),
-            cwd=ROOT,
-            env=self.env,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("Ctrl-C stops"):
-                family = psutil.Process(process.pid).children(recursive=True)
-                assert {"java", "postgres"} <= {member.name() for member in family}
-                return Up(process, "".join(lines), family)
-        raise AssertionError(f"it ended with {process.wait()}:\n{''.join(lines)}")
-
-
-@dataclass
-class Up:
-    process: subprocess.Popen[str]
-    output: str
-    family: list[psutil.Process]  # guards, java, postgres and its workers
-
-    def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Exit code and the rest of the output; nothing of the family may be left."""
-        if number == signal.SIGINT:
-            os.killpg(self.process.pid, number)  # as a terminal does
-        else:
-            self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=START_TIMEOUT_S)
-        assert eventually(lambda: gone(self.family), 20), [p for p in self.family if p.is_running()]
-        return self.process.returncode, rest
-
-    def named(self, name: str) -> psutil.Process:
-        return next(process for process in self.family if process.name() == name)
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    directory = Path(tempfile.mkdtemp(prefix="orderstream-local-"))
-    kafka_port, postgres_port = find_free(2)
-    found = Site(directory / "data", kafka_port, postgres_port)
-    try:
-        yield found
-    finally:
-        stack = local.running(found.data_dir)
-        if stack is not None:  # a test that failed half-way
-            psutil.Process(stack.pid).kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def leave_something(stack: local.Stack) -> None:
