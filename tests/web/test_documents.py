@@ -1,0 +1,230 @@
+"""/openapi.json, /asyncapi.json and the pages: valid, complete, and true of what is answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from pytest import mark
+
+from schemas.orders import CancelOrder, OrderCancelled, OrderDocument
+from schemas.topics import TOPICS
+from tests.web.platform import Platform, platform, raw
+from web import asyncapi, openapi
+from web.limits import Limits
+from web.openapi.models import MODELS, OrderPage, ProblemDocument
+from web.openapi.operations import OPERATIONS
+from web.problems import KINDS, MISDIRECTED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Platform]:
+    async with platform(2) as running:
+        yield running
+
+
+async def fetched(running: Platform, path: str) -> Any:
+    response = await running.workers[0].client.get(path)
+    assert response.status == 200 and response.content_type == "application/json"
+    return orjson.loads(await response.read())
+
+
+async def test_the_openapi_document_is_valid(two: Platform) -> None:
+    validator = pytest.importorskip("openapi_spec_validator", reason="a development dependency")
+    validator.validate(await fetched(two, "/openapi.json"))
+
+
+async def test_every_address_is_described_and_every_description_has_an_address(two: Platform) -> None:
+    paths = (await fetched(two, "/openapi.json"))["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    server = two.workers[0].client.server
+    served = {
+        (route.method, route.resource.canonical)
+        for route in server.app.router.routes()  # type: ignore[attr-defined]
+        if route.resource is not None and route.method != "HEAD"
+    }
+    for_people = {("GET", path) for path in ("/", "/docs", "/problems", "/static/{name}")}
+    between_workers = {("GET", "/internal/v1/{group}/{partition}/{question}")}
+    assert served - for_people - between_workers == described
+    assert {operation.id for operation in OPERATIONS} <= {
+        entry["operationId"] for methods in paths.values() for entry in methods.values()
+    }
+
+
+async def test_every_operation_names_every_parameter_of_its_path_and_every_kind_of_problem(two: Platform) -> None:
+    document = await fetched(two, "/openapi.json")
+    parameters = document["components"]["parameters"]
+    told: set[str] = set()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            names = [parameters[p["$ref"].rsplit("/", 1)[1]] for p in operation["parameters"]]
+            in_path = {parameter["name"] for parameter in names if parameter["in"] == "path"}
+            assert in_path == set(re.findall(r"{(\w+)}", path)), (method, path)
+            if "/orders" in path:
+                assert {"200", "201"} & set(operation["responses"]), (method, path)
+                assert {"500", "503"} <= set(operation["responses"])
+            for response in operation["responses"].values():
+                told |= set(response.get("content", {}).get("application/problem+json", {}).get("examples", {}))
+    # Wrong addresses and methods belong to no operation; MISDIRECTED is said between workers only.
+    assert {kind.slug for kind in KINDS} - told == {"no-such-route", "method-not-allowed", MISDIRECTED.slug}
+
+
+async def test_every_example_is_what_its_schema_says(two: Platform) -> None:
+    document = await fetched(two, "/openapi.json")
+    models = {model.__name__: TypeAdapter(model) for model in (OrderDocument, *MODELS)}
+    checked = 0
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+            for media in (media for body in bodies for media in body.get("content", {}).values()):
+                name = media["schema"].get("$ref", "").rsplit("/", 1)[-1]
+                for example in media.get("examples", {}).values():
+                    # Some words are strict; as JSON they are read as a caller's would be.
+                    models[name].validate_json(orjson.dumps(example["value"]))
+                    checked += 1
+    assert checked > 60
+
+
+async def test_answers_are_what_the_document_says(two: Platform) -> None:
+    """Each operation's real answers against the model that its status names."""
+    client = two.workers[0].client
+    document = await fetched(two, "/openapi.json")
+    models = {model.__name__: model for model in MODELS}
+    seen: set[tuple[str, int]] = set()
+
+    async def hold(method: str, path: str, template: str, **options: Any) -> None:
+        response = await client.request(method, path, **options)
+        described = document["paths"][template][method.lower()]["responses"]
+        assert str(response.status) in described, (method, path, response.status)
+        seen.add((template, response.status))
+        entry = described[str(response.status)]
+        # Only a repeated answer is marked so, and of the 409s only a request in flight is worth a retry.
+        sometimes = {"Idempotency-Replayed"} | ({"Retry-After"} if response.status == 409 else set())
+        missing = {name for name in entry["headers"] if name not in response.headers}
+        assert missing <= sometimes, (path, missing)
+        for media_type, media in entry.get("content", {}).items():
+            assert response.content_type == media_type.split(";")[0]
+            name = media["schema"].get("$ref", "").rsplit("/", 1)[-1]
+            if name:
+                models[name].model_validate_json(await response.read())
+
+    orders, one = "/api/v1/orders", "/api/v1/orders/{order_uid}"
+    await hold("POST", orders, orders, data=raw("a"), headers={"Idempotency-Key": "k"})
+    await hold("POST", orders, orders, data=raw("a", customer_id="b"))
+    await hold("POST", orders, orders, data=raw("a", customer_id=""))
+    await hold("POST", orders, orders, data=b"{")
+    await hold("POST", orders, orders, data=b"x" * (2 << 20))
+    await hold("POST", orders, orders, data=b"x", headers={"Content-Type": "text/plain"})
+    await hold("POST", "/api/orders/test", "/api/orders/test")
+    await hold("GET", orders, orders)
+    await hold("GET", f"{orders}?limit=x", orders)
+    await hold("GET", f"{orders}/a", one)
+    await hold("GET", f"{orders}/a", one, headers={"If-None-Match": '"1"'})
+    await hold("GET", f"{orders}/b", one)
+    await hold("GET", f"{orders}/a/timeline", f"{one}/timeline")
+    await hold("POST", f"{orders}/a/cancel", f"{one}/cancel", json={"reason": "x"})
+    await hold("POST", f"{orders}/a/cancel", f"{one}/cancel", json={"reason": "x"})
+    await hold("POST", f"{orders}/b/cancel", f"{one}/cancel", json={"reason": "x"})
+    two.unreadable |= {("orders", partition) for partition in range(4)}
+    await hold("GET", f"{orders}/a", one)
+    await hold("GET", orders, orders)
+    for path in ("/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/asyncapi.json"):
+        await hold("GET", path, path)
+    assert len(seen) >= 22
+
+
+def test_a_schema_refuses_what_the_document_does_not_have() -> None:
+    with pytest.raises(ValidationError):
+        OrderPage.model_validate_json(b'{"orders": [], "next_cursor": null, "more": 1}')
+    assert ProblemDocument.model_fields
+
+
+def test_limits_in_the_document_are_those_that_hold() -> None:
+    document = openapi.document([], Limits(page_most=77), frozenset({"orders"}))
+    assert document["components"]["parameters"]["limit"]["schema"]["maximum"] == 77
+
+
+# -- the topics --------------------------------------------------------------------------------------------------------
+
+
+async def test_every_topic_is_described_with_its_records(two: Platform) -> None:
+    document = await fetched(two, "/asyncapi.json")
+    assert document["asyncapi"] == "3.0.0"
+    channels = {channel["address"]: channel for channel in document["channels"].values()}
+    assert set(channels) == {spec.name for spec in TOPICS}
+    for spec in TOPICS:
+        kafka = channels[spec.name]["bindings"]["kafka"]
+        assert kafka["topicConfiguration"]["retention.ms"] == spec.retention_ms
+        assert kafka["partitions"] == two.settings.partitions
+        assert set(channels[spec.name]["messages"]) == ({m.__name__ for m in spec.values} or {"DeadLetter"})
+    sent = {document["channels"][ref(o["channel"])]["address"] for o in operations(document, "send")}
+    received = {document["channels"][ref(o["channel"])]["address"] for o in operations(document, "receive")}
+    assert received == {spec.name for spec in TOPICS if spec.group}
+    assert sent == {spec.name for spec in TOPICS} - {"orders"}
+
+
+def operations(document: dict[str, Any], action: str) -> list[dict[str, Any]]:
+    return [operation for operation in document["operations"].values() if operation["action"] == action]
+
+
+def ref(pointer: dict[str, str]) -> str:
+    return pointer["$ref"].rsplit("/", 1)[1]
+
+
+async def test_every_reference_of_both_documents_leads_somewhere(two: Platform) -> None:
+    for path in ("/openapi.json", "/asyncapi.json"):
+        document = await fetched(two, path)
+        found = re.findall(r'"\$ref":"#/([^"]+)"', orjson.dumps(document).decode())
+        assert found
+        for pointer in found:
+            target = document
+            for step in pointer.split("/"):
+                target = target[step.replace("~1", "/").replace("~0", "~")]
+
+
+def test_schemas_of_records_name_their_members() -> None:
+    schemas = asyncapi.schemas(TOPICS)
+    assert set(schemas["CancelOrder"]["properties"]) == set(CancelOrder.model_fields)
+    assert set(schemas["OrderCancelled"]["properties"]) == set(OrderCancelled.model_fields)
+    assert "customer_id" not in schemas["PlaceOrder"]["properties"]
+
+
+# -- pages for people --------------------------------------------------------------------------------------------------
+
+
+@mark.parametrize("path", ["/", "/docs", "/problems"])
+async def test_pages_ask_nobody_but_this_worker(two: Platform, path: str) -> None:
+    client = two.workers[0].client
+    response = await client.get(path)
+    page = await response.text()
+    assert (response.status, response.content_type) == (200, "text/html")
+    assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+    needed = re.findall(r'(?:src|href)="([^"#]+)"', page)
+    assert needed
+    for address in needed:
+        assert address.startswith(("/", "data:")), address
+        if address.startswith("/"):
+            assert (await client.get(address)).status == 200, address
+    assert "<script>" not in page and " style=" not in page and "onclick" not in page
+
+
+async def test_the_problems_page_has_every_type(two: Platform) -> None:
+    page = await (await two.workers[0].client.get("/problems")).text()
+    for kind in KINDS:
+        assert f'id="{kind.slug}"' in page and str(kind.status) in page
+
+
+async def test_the_viewer_is_vendored_with_its_licence(two: Platform) -> None:
+    client = two.workers[0].client
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-bundle.js.LICENSE.txt"):
+        response = await client.get(f"/static/swagger-ui/{name}")
+        assert response.status == 200 and len(await response.read()) > 1_000
+    assert "Apache License" in (ROOT / "web/static/swagger-ui/LICENSE").read_text()
+    assert "validatorUrl: null" in (ROOT / "web/static/docs.js").read_text()
