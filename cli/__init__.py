@@ -2,17 +2,20 @@
 
 from faust.cli.base import cli as faust_cli
 
+from cli import dead_letters, doctor, order, produce, reset, sink, topics
 from cli.console import Operator
-from cli.dead_letters import dead_letters
-from cli.doctor import doctor
-from cli.order import order
-from cli.produce import produce
-from cli.sink import sink
-from cli.topics import topics
 from schemas.settings import Settings
 from streams import App
 
-COMMANDS = (topics, produce, order, dead_letters, doctor, sink)
+COMMANDS = (
+    topics.topics,
+    produce.produce,
+    order.order,
+    dead_letters.dead_letters,
+    doctor.doctor,
+    sink.sink,
+    reset.reset,
+)
 
 
 def attach(app: App, settings: Settings) -> None:

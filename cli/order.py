@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 from urllib.parse import quote
@@ -81,7 +82,9 @@ async def _ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
 
 
 def _no_worker(base: str, error: Exception) -> str:
-    cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else str(error)
+    cause = str(error)
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        cause = os.strerror(error.os_error.errno)  # without the tuples and the "ssl:default" of the long form
     return (
         f"No worker answers at {base}: {cause or type(error).__name__}.\n"
         "Start one with `faust -A app worker` (or `make dev`), or name another with --url or ORDERSTREAM_WEB_PORT."

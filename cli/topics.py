@@ -10,6 +10,8 @@ import click
 from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table, wants_json
 from streams import admin
 from streams.admin import Difference, TopicConfig, What
+from streams.reset import WorkersRunning
+from streams.reset import adopt as take_in
 
 
 @click.group(invoke_without_command=True)
@@ -86,6 +88,30 @@ def check(operator: Operator, as_json: bool) -> None:
         put_json({"ok": True, "topics": len(wanted), "detail": None})
     else:
         click.echo(f"{len(wanted)} topics are as declared, and every partition has a leader.")
+
+
+@topics.command()
+@click.argument("topic")
+@json_option
+@click.pass_obj
+def adopt(operator: Operator, topic: str, as_json: bool) -> None:
+    """Take in an input or changelog that is new to a running application, or whose loss is accepted.
+
+    It begins where it stands now. Stop all workers first.
+    """
+    try:
+        taken = operator.run(take_in(operator.app.engine_settings(), operator.app.groups, topic))
+    except KeyError:
+        raise click.BadParameter(f"{topic} is neither an agent's input nor a changelog", param_hint="TOPIC") from None
+    except WorkersRunning as error:
+        raise Found(str(error)) from None
+    if as_json:
+        put_json({"topic": topic, "partitions": [partition.partition for partition in taken]})
+        return
+    for partition in taken:
+        click.echo(f"{topic}-{partition.partition}: taken in")
+    if not taken:
+        click.echo(f"{topic} is known in every partition; nothing to do.")
 
 
 async def _mend(bootstrap: str, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:

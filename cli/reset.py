@@ -1,0 +1,43 @@
+"""a stopped application -> its tables and positions forgotten -> the next start folds the input from the beginning."""
+
+from __future__ import annotations
+
+import click
+
+from cli.console import Found, Operator, confirm, json_option, note, put_json
+from streams.reset import WorkersRunning, local_stores
+from streams.reset import reset as forget
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def reset(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Forget tables and positions, so that the next start builds everything anew from the input topics.
+
+    Stop all workers first. Events are emitted again, with the same ids as before. Exit codes: 0 done, 1 workers run
+    or it was not confirmed, 3 no broker answers.
+    """
+    settings, changelogs = operator.app.engine_settings(), operator.app.changelog_topics()
+    names = [topic.name for topic in changelogs]
+    if dry_run:
+        stores = [str(path) for path in local_stores(settings)]
+    else:
+        confirm(
+            f"Delete the offsets of group {settings.app_id}, {len(names)} changelogs and the stores under"
+            f" {settings.state_dir.parent}, and begin anew from the input topics?",
+            yes,
+        )
+        try:
+            stores = [str(path) for path in operator.run(forget(settings, changelogs))]
+        except WorkersRunning as error:
+            raise Found(str(error)) from None
+    if as_json:
+        put_json({"group": settings.app_id, "changelogs": names, "stores": stores, "dry_run": dry_run})
+        return
+    would = "would be " if dry_run else ""
+    for name in [f"offsets of group {settings.app_id}", *names, *stores]:
+        click.echo(f"{name}: {would}forgotten")
+    note("The next worker folds the input topics from their beginning. Stores on other machines must be removed there.")

@@ -1,0 +1,188 @@
+"""a worker on real Kafka and PostgreSQL, and every command as an operator types it -> what each says and changes."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import asyncpg
+import pytest
+
+from agents.effects.postgres import SCHEMA
+from schemas.orders import InvalidDocument, read_document
+from tests.processes import ROOT, RunningStack, Worker, Workers
+
+SEED, COUNT = 41, 300
+
+
+def data(stack: RunningStack, *arguments: str, exit_code: int = 0) -> Any:
+    """A command's whole standard output as JSON."""
+    result = stack.faust(*arguments, "--json", check=False)
+    assert result.returncode == exit_code, f"{arguments}: {result.returncode}\n{result.stdout}{result.stderr}"
+    return json.loads(result.stdout)
+
+
+def letters(stack: RunningStack, count: int) -> list[dict[str, Any]]:
+    """The dead letters, when there are as many; the worker needs a moment."""
+    deadline = time.monotonic() + 30
+    while len(rows := data(stack, "dead-letters", "list")) < count and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(rows) == count
+    assert len({row["id"] for row in rows}) == count
+    return list(rows)
+
+
+def read_documents(stack: RunningStack) -> tuple[list[str], Counter[str]]:
+    """What `produce` is about to send: ids of the good ones, and how many the intake must refuse, by reason."""
+    shown = stack.faust("produce", "--count", str(COUNT), "--seed", str(SEED), "--invalid-percent", "10", "--dry-run")
+    good: list[str] = []
+    planted: Counter[str] = Counter()
+    for line in shown.stdout.splitlines():
+        try:
+            good.append(read_document(line.encode()).order_uid)
+        except InvalidDocument as error:
+            planted[error.reason] += 1
+    return good, planted
+
+
+async def execute(dsn: str, statement: str) -> Any:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def worker(clean_stack: RunningStack, workers: Workers) -> Worker:
+    # Rows that another test's sink has written would be taken for this one's.
+    asyncio.run(execute(clean_stack.postgres, f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"))
+    assert data(clean_stack, "topics", "create")["left"] == []
+    return workers.start()
+
+
+def test_the_operators_day(clean_stack: RunningStack, worker: Worker) -> None:
+    stack = clean_stack
+    good, planted = read_documents(stack)
+    assert len(good) > 200
+    assert len(planted) >= 2
+    sent = data(stack, "produce", "--count", str(COUNT), "--seed", str(SEED), "--invalid-percent", "10")
+    assert (sent["sent"], sent["failed"]) == (COUNT, {})
+
+    rows = letters(stack, planted.total())
+    assert Counter(row["reason"] for row in rows) == planted
+    for row in rows:
+        assert (row["topic"], row["kind"], row["attempt"], row["redriven"]) == ("orders", "poison", 1, False)
+        assert row["id"] == f"orders-{row['partition']}-{row['offset']}"
+        assert row["faults"]
+        assert all(fault["path"].startswith("$") for fault in row["faults"])
+
+    look_up(stack, worker, good[-1])
+    redrive(stack, rows, planted)
+    sink(stack, len(good))
+
+
+def look_up(stack: RunningStack, worker: Worker, uid: str) -> None:
+    found = data(stack, "order", uid, "--timeline", "--url", worker.url)
+    assert found["order"]["order_uid"] == uid
+    assert found["order"]["document"]["order_uid"] == uid
+    assert [(entry["type"], entry["version"], entry["topic"]) for entry in found["timeline"]] == [
+        ("order_placed", 1, "orders")
+    ]
+    shown = stack.faust("order", uid, "--url", worker.url)
+    assert uid in shown.stdout
+    missing = stack.faust("order", "no-such-order", "--url", worker.url, check=False)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "There is no order no-such-order" in missing.stderr
+
+
+def redrive(stack: RunningStack, rows: list[dict[str, Any]], planted: Counter[str]) -> None:
+    """Each letter once: by id, by reason, and all, and what fails again is a letter of its own."""
+    one, reason = rows[0]["id"], rows[0]["reason"]
+    shown = data(stack, "dead-letters", "show", one)
+    assert (shown["id"], shown["redriven"]) == (one, False)
+    assert shown["value"]
+    assert data(stack, "dead-letters", "redrive", one, "--dry-run")["redriven"] == [one]
+    assert data(stack, "dead-letters", "redrive", one)["redriven"] == [one]
+    assert data(stack, "dead-letters", "redrive", one) == {"redriven": [], "already_redriven": [one], "dry_run": False}
+    again = next(row for row in letters(stack, len(rows) + 1) if row["attempt"] == 2)
+    assert (again["reason"], again["redriven"], again["faults"]) == (reason, False, rows[0]["faults"])
+
+    ids = {row["id"] for row in rows if row["reason"] == reason} | {again["id"]}
+    by_reason = data(stack, "dead-letters", "redrive", "--reason", reason)
+    assert set(by_reason["redriven"]) == ids - {one}
+    assert by_reason["already_redriven"] == [one]
+    now = letters(stack, len(rows) + 1 + planted[reason])
+    assert Counter(row["redriven"] for row in now)[True] == planted[reason] + 1
+    unknown = stack.faust("dead-letters", "redrive", one, "orders-0-999999", check=False)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "orders-0-999999" in unknown.stderr
+
+
+def sink(stack: RunningStack, orders: int) -> None:
+    verified = data(stack, "sink", "verify")
+    assert (verified["equal"], verified["orders"]) == (True, orders)
+    refused = stack.faust("sink", "rebuild", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--yes" in refused.stderr
+    rebuilt = data(stack, "sink", "rebuild", "--yes")
+    assert {name: rebuilt[name] for name in ("equal", "orders", "items", "digest")} == {
+        name: verified[name] for name in ("equal", "orders", "items", "digest")
+    }
+    assert stack.faust("sink", "verify").stdout.startswith(f"Equal: {orders:,} orders and ")
+
+
+def test_a_changed_row_is_named(clean_stack: RunningStack, worker: Worker) -> None:
+    stack = clean_stack
+    data(stack, "produce", "--count", "5", "--seed", "42")
+    assert data(stack, "sink", "verify")["orders"] == 5
+    statement = (
+        f"UPDATE {SCHEMA}.orders SET customer_id = 'changed' WHERE order_uid = "
+        f"(SELECT max(order_uid) FROM {SCHEMA}.orders) RETURNING order_uid"
+    )
+    uid = asyncio.run(execute(stack.postgres, statement))
+    found = data(stack, "sink", "verify", exit_code=1)["difference"]
+    assert (found["table"], found["key"], found["column"], found["found"]) == ("orders", uid, "customer_id", "changed")
+    shown = stack.faust("sink", "verify", check=False)
+    assert shown.returncode == 1
+    assert uid in shown.stderr
+    assert data(stack, "sink", "rebuild", "--yes")["equal"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["topics"],
+        ["produce", "--count", "1"],
+        ["dead-letters", "list"],
+        ["dead-letters", "redrive", "--all"],
+        ["sink", "verify"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_broker_there_is_one_plain_error(stack: RunningStack, arguments: list[str]) -> None:
+    environment = stack.env | {"ORDERSTREAM_KAFKA": "127.0.0.1:1"}
+    started = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "faust", "-A", "app", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr.startswith("Error: No Kafka broker answers at 127.0.0.1:1")
+    assert "ORDERSTREAM_KAFKA" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+    assert time.monotonic() - started < 15, "a person waits for this; quiet, it takes one second"
+
+
+def test_commands_stand_beside_fausts_own(stack: RunningStack) -> None:
+    shown = stack.faust("--help").stdout
+    for command in ("topics", "produce", "order", "dead-letters", "doctor", "sink", "worker"):
+        assert f"\n  {command} " in shown
