@@ -313,6 +313,17 @@ async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: f
     return made
 
 
+async def delete(bootstrap: str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
+    """Delete topics and wait until they are gone; those that are not there are passed over."""
+    async with _admin(bootstrap, timeout_s) as client:
+        existing = [name for name in names if name in await _topics(client)]
+        if existing:
+            await client.delete_topics(existing)
+        async with asyncio.timeout(timeout_s):
+            while not (await _topics(client)).keys().isdisjoint(existing):  # noqa: ASYNC110  # nothing to wait on
+                await asyncio.sleep(_POLL_S)
+
+
 async def alter(
     bootstrap: str, differences: Sequence[Difference], *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[Difference]:

@@ -147,12 +147,16 @@ class App(faust.App):
         """Every topic that must exist before a worker starts: the declared ones and the changelogs."""
         replicas = self.engine_settings().replication_factor
         declared = [admin.TopicConfig(t.name, t.partitions, replicas, t.config) for t in self.declared.values()]
-        changelogs = [
+        return declared + self.changelog_topics()
+
+    def changelog_topics(self) -> list[admin.TopicConfig]:
+        """The topics that tables are rebuilt from; they belong to the engine alone."""
+        replicas = self.engine_settings().replication_factor
+        return [
             admin.TopicConfig(table.changelog, group.partitions, replicas, CHANGELOG_CONFIG)
             for group in self.groups.values()
             for table in group.tables.values()
         ]
-        return declared + changelogs
 
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""

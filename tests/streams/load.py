@@ -32,8 +32,11 @@ class Toy:
 
     async def start(self, wait: bool = True, **env: str) -> Worker:
         """In a thread, so that the load goes on meanwhile."""
-        settings = {"TOY_DATA_DIR": str(self.stack.data_dir), "TOY_KAFKA": self.stack.kafka, **env}
-        return await asyncio.to_thread(self.workers.start, app=TOY, env=settings, wait=wait)
+        return await asyncio.to_thread(self.workers.start, app=TOY, env=self.env | env, wait=wait)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"TOY_DATA_DIR": str(self.stack.data_dir), "TOY_KAFKA": self.stack.kafka}
 
     @asynccontextmanager
     async def load(self, per_second: int = 2_000, poison_every: int = 97) -> AsyncIterator[None]:

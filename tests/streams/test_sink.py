@@ -121,7 +121,7 @@ class MemoryDestination:
 def pump(source: MemorySource, destination: Any, **settings: Any) -> Pump:
     ticks = count()
     metrics, backoff = SinkMetrics(CollectorRegistry()), Backoff(chance=random.Random(1))
-    clock = {"poll_s": 0, "backoff": backoff, "now_s": lambda: float(next(ticks))}
+    clock: dict[str, Any] = {"poll_s": 0, "backoff": backoff, "now_s": lambda: float(next(ticks))}
     return Pump("test", source, destination, metrics, **clock, **settings)
 
 

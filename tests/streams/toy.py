@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from streams import App, Event, FaultAt, Poison, Stream
+from streams import App, Event, FaultAt, Poison, Stream, Table
 
 GROUP = "words"
 
 
-def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options: object) -> App:
+def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options: Any) -> App:
     """`words` (key -> text) -> `counts` per key, `counted` events; "bad" is poison, "bug" raises after its writes."""
     app = App(app_id, data_dir=data_dir, broker=options.pop("broker", "kafka://127.0.0.1:9"), **options)
     words = app.topic("words", group=GROUP, partitions=partitions)
     reminders = app.topic("reminders", group=GROUP, partitions=partitions)
     counted = app.topic("counted", partitions=partitions)
     app.topic("dead_letters.v1", partitions=4, config={})
-    counts = app.Table("counts", group=GROUP, value_type=int, help="How often each key came.")
+    counts: Table[int] = app.Table("counts", group=GROUP, value_type=int, help="How often each key came.")
     deadlines = app.deadlines(GROUP)
     deadlines.target(reminders)
 
