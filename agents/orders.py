@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from schemas.base import InvalidDocument, command_id_at, event_id_for, rfc3339
@@ -66,8 +65,7 @@ def evolve(order: Order | None, event: OrderEvent) -> Order | None:
             )
         case OrderCancelled():
             assert order is not None, "decide cancels only what exists"
-            return replace(
-                order,
+            return order._replace(
                 version=event.version,
                 status=OrderStatus.CANCELLED,
                 updated_at=event.occurred_at,
