@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
+import faust
 import orjson
 import structlog
 from pydantic import BaseModel
@@ -156,6 +157,18 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The structured logger of a module: `log.info("store.opened", keys=12)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+class LoggedWorker(faust.Worker):
+    """`faust.App(Worker=LoggedWorker)`: a worker that logs as `logging_config` says.
+
+    Faust's own turns a spinner at start: unless `-l info` is given, it sets our handler to warnings only and the root
+    logger to DEBUG for as long as the worker lives, which formats every debug line of every library for nobody.
+    """
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Leave the root logger alone."""
+        self.spinner = None
 
 
 def configure(log_format: LogFormat = "console", level: str = "INFO", stream: TextIO | None = None) -> None:

@@ -9,6 +9,7 @@ import logging.config
 from collections.abc import Iterator
 from typing import Any
 
+import faust
 import orjson
 import pytest
 import structlog
@@ -155,6 +156,17 @@ def test_faust_sets_its_worker_up_with_it(lines: io.StringIO, level: str | None)
     logging.getLogger("faust").info("unseen")
     logging.getLogger("faust").error("seen by test@gmail.com")
     assert [line["event"] for line in read(out)] == ["seen by ***"]
+
+
+async def test_a_worker_does_not_turn_the_levels_round(lines: io.StringIO) -> None:
+    out = io.StringIO()
+    app = faust.App("logged", broker="kafka://127.0.0.1:9", logging_config=logs.logging_config("json", "INFO", out))
+    worker = logs.LoggedWorker(app, loglevel="WARN", loop=asyncio.get_running_loop(), redirect_stdouts=False)
+    worker._setup_logging()
+    assert logging.getLogger().level == logging.INFO
+    logging.getLogger("aiokafka").debug("unseen")
+    logs.get_logger("web.access").info("request", status=200)
+    assert [line["event"] for line in read(out)] == ["request"]
 
 
 def test_the_console_shows_the_same_without_the_person(lines: io.StringIO) -> None:
