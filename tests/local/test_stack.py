@@ -88,15 +88,6 @@ def test_a_day_with_the_stack(site: Site) -> None:
     assert [path.name for path in site.data_dir.iterdir()] == ["mine.txt"], "only what the stack put there goes"
 
 
-def test_stop_from_another_terminal(site: Site) -> None:
-    up = site.up()
-    assert site.run("stop").returncode == 0
-    assert gone(up.family), "stop returns when nothing is left"
-    assert up.process.wait(10) == 0
-    again = site.run("stop")
-    assert again.returncode == 0 and "No stack runs" in again.stderr
-
-
 @pytest.mark.parametrize("name", ["java", "postgres"])
 def test_a_server_that_dies_takes_the_stack_down_and_is_named(site: Site, name: str) -> None:
     up = site.up()
@@ -136,7 +127,7 @@ def test_a_parent_that_is_gone_ends_the_stack_when_asked_for(site: Site) -> None
     assert eventually(lambda: gone(family), 30)
 
 
-def test_an_ordinary_user_can_run_it(site: Site) -> None:
+def test_an_ordinary_user_can_run_it_and_stop_it_from_another_terminal(site: Site) -> None:
     """PostgreSQL takes another path as root. A root session becomes nobody, who may read (the interpreter can lie
     in root's closed home) but owns nothing."""
     if os.geteuid() == 0:
@@ -149,7 +140,12 @@ def test_an_ordinary_user_can_run_it(site: Site) -> None:
     assert users == {NOBODY if os.geteuid() == 0 else os.geteuid()}
     stack = json.loads((site.data_dir / "stack.json").read_text())
     asyncio.run(leave_something(local.Stack(**stack)))
-    assert up.end(signal.SIGTERM)[0] == 0
+    stopped = site.run("stop")
+    assert stopped.returncode == 0 and "Stopped the stack" in stopped.stderr
+    assert gone(up.family), "stop returns when nothing is left"
+    assert up.process.wait(10) == 0
+    again = site.run("stop")
+    assert again.returncode == 0 and "No stack runs" in again.stderr
 
 
 def test_the_embedded_stack_is_not_started_beside_brokers_of_ones_own(site: Site) -> None:
