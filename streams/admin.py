@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, assert_never
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -52,10 +52,8 @@ class TopicsDiffer(Exception):
 
     def __init__(self, differences: Sequence[Difference], mend: str = MEND) -> None:
         self.differences = tuple(differences)
-        lines = [f"  {difference}" for difference in self.differences]
-        if any(difference.mendable for difference in self.differences):
-            lines.append(f"Run `{mend}` to mend what can be mended without moving keys.")
-        super().__init__("\n".join(["the topics on the broker are not as declared:", *lines]))
+        lines = ["the topics on the broker are not as declared:", *(f"  {each}" for each in self.differences)]
+        super().__init__("\n".join([*lines, *advice(self.differences, mend)]))
 
 
 class NoLeader(Exception):
@@ -124,19 +122,30 @@ class Difference:
         match self.what:
             case What.MISSING:
                 return f"{self.topic}: missing (declared partitions: {self.wanted})"
-            case What.PARTITIONS:
-                return (
-                    f"{self.topic}: partitions are {self.found} instead of {self.wanted}. Nothing here changes "
-                    "that: another count sends keys to other partitions, away from their state. Set the declared count "
-                    "to the broker's, or copy the topic into a new one that has the declared count"
-                )
-            case What.REPLICATION:
-                return (
-                    f"{self.topic}: replicas are {self.found} instead of {self.wanted}. Add replicas with Kafka's own "
-                    "kafka-reassign-partitions; workers run meanwhile"
-                )
+            case What.PARTITIONS | What.REPLICATION:
+                return f"{self.topic}: {_NOUNS[self.what]} are {self.found} instead of {self.wanted}"
             case What.CONFIG:
                 return f"{self.topic}: {self.setting} is {self.found} instead of {self.wanted}"
+        assert_never(self.what)
+
+
+_NOUNS = {What.PARTITIONS: "partitions", What.REPLICATION: "replicas"}
+
+
+def advice(differences: Iterable[Difference], mend: str = MEND) -> list[str]:
+    """What to do about these differences, each thing said once."""
+    kinds = {difference.what for difference in differences}
+    lines = []
+    if kinds & {What.MISSING, What.CONFIG}:
+        lines.append(f"Run `{mend}` to create what is missing and to set what differs.")
+    if What.PARTITIONS in kinds:
+        lines.append(
+            "Nothing here changes a partition count: another count sends keys to other partitions, away from their state. "
+            "Set the declared count to the broker's, or copy the topics into new ones that have the declared count."
+        )
+    if What.REPLICATION in kinds:
+        lines.append("Workers run with fewer replicas; Kafka's own kafka-reassign-partitions adds some.")
+    return lines
 
 
 class _AlteredConfigs(Response):  # type: ignore[misc]  # aiokafka has no types

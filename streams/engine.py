@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 HAND_OVER_S = 8.0
 #: A task that has run this long is taken for healthy again, and its back-off begins anew.
 HEALTHY_AFTER_S = 60.0
+#: A task that closes waits at most 5 s for its producer and then flushes its store; only after that is it asked again.
+CLOSING_S, CANCELLATIONS = 8.0, 3
 
 
 class Check(NamedTuple):
@@ -234,9 +236,7 @@ class Engine(Service):
         """Cancel tasks and standbys. Their stores close in the background; whoever starts next on one waits for it."""
         for names, running in ((slots, self._slots), (standbys, self._standbys)):
             for name in names:
-                slot = running.pop(name)
-                slot.cancel()
-                self._leaving[name] = slot
+                self._leaving[name] = asyncio.get_running_loop().create_task(end(running.pop(name)))
         if wait:
             await asyncio.gather(*self._leaving.values(), return_exceptions=True)
 
@@ -415,6 +415,16 @@ class Engine(Service):
                 if end is not None:
                     lag = self.metrics.lag_records.labels(partition.topic, str(partition.partition))
                     lag.set(max(0, end - offset))
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel until it has ended: aiokafka swallows a cancellation here and there, and a task would live on."""
+    for _ in range(CANCELLATIONS):
+        task.cancel()
+        await asyncio.wait([task], timeout=CLOSING_S)
+        if task.done():
+            return
+    log.error("%s does not end; it is left behind", task.get_name())
 
 
 def calm_collector() -> None:

@@ -46,8 +46,10 @@ def mask_text(text: str) -> str:
         text = f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
     if "input_value=" in text:
         text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
-    if ":" in text:
+    # Each search costs more than looking for the character without which it cannot find anything.
+    if '"' in text or "'" in text:
         text = _FIELD.sub(rf"\1\2\1\3\4{MASK}\4", text)
+    if "://" in text:
         text = _CREDENTIALS.sub(rf"://\1:{MASK}@", text)
     if "@" in text:
         text = _EMAIL.sub(MASK, text)

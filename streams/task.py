@@ -211,11 +211,13 @@ class Task:
         """Let go of everything. A transaction that is open is left to the fence, which aborts it."""
         self.state = TaskState.CLOSED
         self._give_up_waiters()
-        await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
-        if hasattr(self, "_producer"):
-            await self._producer.stop()
-        if hasattr(self, "store"):
-            self.store.close()
+        try:
+            await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
+            if hasattr(self, "_producer"):
+                await self._producer.stop()
+        finally:
+            if hasattr(self, "store"):
+                self.store.close()
 
     @property
     def restore_remaining(self) -> int | None:
@@ -232,8 +234,9 @@ class Task:
         try:
             fetched = await self._fetching
         except asyncio.CancelledError:
-            if self._flowing.is_set():  # it is the task that was cancelled, not only its fetch
-                raise
+            this = asyncio.current_task()
+            if self._flowing.is_set() or (this is not None and this.cancelling()):
+                raise  # it is the task that was cancelled, not only its fetch
             return {}
         finally:
             self._fetching = None
