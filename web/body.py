@@ -26,7 +26,8 @@ async def read_json(request: web.Request, limits: Limits) -> bytes:
     if request.body_exists and request.content_type not in {"application/json", "application/octet-stream"}:
         # No Content-Type at all is read as octet-stream by aiohttp, and as JSON by us: the body decides.
         raise Problem(
-            problems.UNSUPPORTED_MEDIA_TYPE, f"The body is declared as {request.content_type}, not as application/json."
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            f"The body is declared as {request.content_type}, not as application/json (curl: --json, not -d).",
         )
     raw = await read(request, limits)
     with contextlib.suppress(orjson.JSONDecodeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -22,6 +24,9 @@ class HttpMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        # Looking a child up by its labels costs as much as counting in it.
+        self._count = lru_cache(maxsize=1024)(self.requests.labels)
+        self._time = lru_cache(maxsize=1024)(self.seconds.labels)
         self.asked = Counter(
             "http_owner_questions_total",
             "Questions put to the owner of a partition, here or on another worker.",
@@ -34,3 +39,8 @@ class HttpMetrics:
             ["outcome"],
             registry=registry,
         )
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One answered request."""
+        self._count(method, route, str(status)).inc()
+        self._time(method, route).observe(seconds)

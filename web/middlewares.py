@@ -80,8 +80,7 @@ def observe(metrics: HttpMetrics) -> Middleware:
 def _note(request: web.Request, metrics: HttpMetrics, status: int, seconds: float) -> None:
     route = route_template(request)
     method = request.method if request.method in _METHODS else "other"
-    metrics.requests.labels(method, route, str(status)).inc()
-    metrics.seconds.labels(method, route).observe(seconds)
+    metrics.count(method, route, status, seconds)
     write = log.debug if route in _QUIET and status < 500 else log.info
     # The query is left out: `customer_id` belongs to a person.
     write("request", method=method, path=request.path, route=route, status=status, seconds=round(seconds, 6))
