@@ -57,7 +57,7 @@ class Fault(Model):
 
 
 class InvalidDocument(ValueError):
-    """A document that cannot be accepted. `faults` is every fault found; `reason` is `not_json` or `invalid`."""
+    """A document that cannot be accepted. `faults` are all, or the first MAX_FAULTS; `reason` not_json or invalid."""
 
     def __init__(self, faults: Iterable[Fault], reason: str = "invalid") -> None:
         self.faults = _bounded(tuple(faults))
@@ -68,8 +68,7 @@ class InvalidDocument(ValueError):
 def _bounded(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
     if len(faults) <= MAX_FAULTS:
         return faults
-    rest = len(faults) - MAX_FAULTS + 1
-    return (*faults[: MAX_FAULTS - 1], Fault(path="$", message=f"{rest} more faults are not listed; mend these first"))
+    return (*faults[: MAX_FAULTS - 1], Fault(path="$", message="has more faults than are listed; mend these first"))
 
 
 _namespace_digest = sha1(NAMESPACE.bytes, usedforsecurity=False)

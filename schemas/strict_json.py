@@ -11,12 +11,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public since Python 2, missing in typeshed
 from math import isinf
 from typing import Any
 
-from schemas.base import Fault
+from schemas.base import MAX_FAULTS, Fault
 
 #: Objects and arrays within each other. Readers recurse: some end at 128, and nobody's order is this deep.
 MAX_DEPTH = 64
@@ -71,7 +72,10 @@ _decoder = JSONDecoder(
 
 
 def read_tree(raw: bytes) -> tuple[Any, list[Fault]]:
-    """The tree and all faults of the JSON itself. The tree is None when there is none: the faults then say why."""
+    """The tree and the faults of the JSON itself, one more than are ever listed at most: a mebibyte holds 250,000 NaN.
+
+    The tree is None when there is none: the faults then say why.
+    """
     try:
         tree = _decoder.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -81,7 +85,7 @@ def read_tree(raw: bytes) -> tuple[Any, list[Fault]]:
         return None, [Fault(path="$", message=f"not JSON: {error.msg} at {where}")]
     except RecursionError:
         return None, [_too_deep("$")]
-    return tree, list(_faults(tree, "$", 1))
+    return tree, list(islice(_faults(tree, "$", 1), MAX_FAULTS + 1))
 
 
 def _faults(value: Any, path: str, depth: int) -> Iterator[Fault]:

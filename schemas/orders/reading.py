@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from itertools import chain
 from math import isfinite
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.base import Fault, InvalidDocument
+from schemas.base import MAX_FAULTS, Fault, InvalidDocument
 from schemas.currencies import MINOR_DIGITS
-from schemas.orders.document import MAX_DOCUMENT_BYTES, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
+from schemas.orders.document import MAX_DOCUMENT_BYTES, MAX_ITEMS, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
 from schemas.strict_json import MAX_DEPTH, MAX_INT, MIN_INT, location_path, read_tree
 
 _validate_json = OrderDocument.__pydantic_validator__.validate_json
 _validate_python = OrderDocument.__pydantic_validator__.validate_python
+
+_ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+_ITEMS_AT_ONCE = 100
 
 _NAMES_PER_ITEM = len(Item.model_fields)
 _NAMES_WITHOUT_ITEMS = len(OrderDocument.model_fields) + len(Delivery.model_fields) + len(Payment.model_fields)
@@ -120,22 +124,48 @@ def _is_a_day(text: str) -> bool:
 
 
 def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
-    """Every fault of a document, in one list: of the JSON, of each field, and between fields. One per path."""
+    """Every fault of a document, in one list: of the JSON, of each field, and between fields. One per path.
+
+    Ends soon after MAX_FAULTS: nobody reads more, and a small record can hold very many.
+    """
     if len(raw) > MAX_DOCUMENT_BYTES:
         message = f"is {len(raw)} bytes long; at most {MAX_DOCUMENT_BYTES} are taken"
         return (Fault(path="$", message=message),), "invalid"
     tree, faults = read_tree(raw)
     if tree is None and faults:
         return tuple(faults), "not_json"
+    by_path: dict[str, Fault] = {}
+    for fault in chain(faults, _field_faults(tree), _sum_faults(tree)):
+        by_path.setdefault(fault.path, fault)
+        if len(by_path) > MAX_FAULTS:
+            break
+    return tuple(by_path.values()), "invalid"
+
+
+def _field_faults(tree: Any) -> Iterator[Fault]:
+    """What is wrong with each field. Items are looked at a few at a time: a record can hold 100,000 faults."""
+    items = tree.get("items") if isinstance(tree, dict) else None
+    if not isinstance(items, list) or not items:
+        yield from _pydantic_faults(tree)
+        return
+    if len(items) > MAX_ITEMS:
+        yield Fault(path="$.items", message=f"has {len(items)} items; at most {MAX_ITEMS} are taken")
+    yield from _pydantic_faults({**tree, "items": items[:1]})
+    for start in range(1, min(len(items), MAX_ITEMS), _ITEMS_AT_ONCE):
+        try:
+            _ITEMS.validate_python(items[start : start + _ITEMS_AT_ONCE])
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_input=False):
+                index, *below = detail["loc"]
+                detail["loc"] = ("items", start + int(index), *below)
+                yield field_fault(detail)
+
+
+def _pydantic_faults(tree: Any) -> Iterator[Fault]:
     try:
         _validate_python(tree)
     except ValidationError as error:
-        faults += (field_fault(detail) for detail in error.errors(include_url=False))
-    faults += _sum_faults(tree)
-    by_path: dict[str, Fault] = {}
-    for fault in faults:
-        by_path.setdefault(fault.path, fault)
-    return tuple(by_path.values()), "invalid"
+        yield from (field_fault(detail) for detail in error.errors(include_url=False, include_input=False))
 
 
 def field_fault(detail: ErrorDetails) -> Fault:
