@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -68,7 +69,7 @@ class Summary:
 @click.command()
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option("--count", type=click.IntRange(min=1), help="Generate this many sample orders instead of reading a file.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Generated: the same seed gives the same orders.")
+@click.option("--seed", type=int, help="Generated: the same seed gives the same orders. Without: new ones each time.")
 @click.option(
     "--invalid-percent",
     type=click.FloatRange(0, 100),
@@ -93,7 +94,7 @@ def produce(
     operator: Operator,
     file: IO[bytes] | None,
     count: int | None,
-    seed: int,
+    seed: int | None,
     invalid_percent: float,
     rate: float | None,
     partition_by: str,
@@ -109,6 +110,8 @@ def produce(
     """
     if (file is None) == (count is None):
         raise click.UsageError("Name either a FILE or --count N.")
+    if seed is None:
+        seed = secrets.randbelow(10**6)
     records = read_documents(file, lines) if file is not None else generated(count or 0, seed, invalid_percent)
     if dry_run:
         _print_only(records, as_json)
@@ -121,10 +124,13 @@ def produce(
 
         summary = operator.run(_send(operator.bootstrap, ORDERS.name, records, choose, rate, advance))
     if as_json:
-        put_json(summary.row())
+        put_json({**summary.row(), "seed": seed if file is None else None})
     else:
-        shown = f"{summary.sent:,} records ({summary.bytes:,} bytes) to {summary.topic} in {summary.seconds:.2f} s"
-        click.echo(f"{shown}: {summary.row()['records_per_s']:,.0f}/s")
+        records_sent = f"{summary.sent:,} record{'' if summary.sent == 1 else 's'} ({summary.bytes:,} bytes)"
+        rate_shown = f"{summary.row()['records_per_s']:,.0f}/s"
+        click.echo(f"{records_sent} to {summary.topic} in {summary.seconds:.2f} s: {rate_shown}")
+        if file is None:
+            note(f"--seed {seed} gives the same orders again.")
         note("They are not checked here: the intake does, and `faust -A app dead-letters list` has what it refused.")
     if summary.failed:
         reasons = ", ".join(f"{number} x {reason}" for reason, number in summary.failed.items())

@@ -149,8 +149,8 @@ def _show(wanted: Sequence[TopicConfig], differences: Sequence[Difference]) -> N
         states = [str(each).removeprefix(f"{topic.name}: ") for each in differences if each.topic == topic.name]
         rows.append([topic.name, topic.partitions, topic.config.get("cleanup.policy", "-"), "; ".join(states) or "ok"])
     put_table(["topic", "partitions", "cleanup", "state"], rows)
-    if any(each.mendable for each in differences):
-        note(f"Mend with: {admin.MEND}")
+    for line in admin.advice(differences):
+        note(line)
 
 
 def _say_done(missing: Sequence[str], changes: Sequence[Difference], left: Sequence[Difference], dry_run: bool) -> None:
@@ -161,5 +161,7 @@ def _say_done(missing: Sequence[str], changes: Sequence[Difference], left: Seque
         click.echo(f"{change.topic}: {change.setting} {would}set to {change.wanted} (was {change.found})")
     for difference in left:
         click.echo(str(difference))
+    for line in admin.advice(left):
+        note(line)
     if not missing and not changes and not left:
         click.echo("Every topic is as declared; nothing to do.")

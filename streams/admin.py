@@ -140,8 +140,8 @@ def advice(differences: Iterable[Difference], mend: str = MEND) -> list[str]:
         lines.append(f"Run `{mend}` to create what is missing and to set what differs.")
     if What.PARTITIONS in kinds:
         lines.append(
-            "Nothing here changes a partition count: another count sends keys to other partitions, away from their state. "
-            "Set the declared count to the broker's, or copy the topics into new ones that have the declared count."
+            "Nothing here changes a partition count: another count sends keys to other partitions, away from "
+            "their state. Set the declared count to the broker's, or copy the topics into new ones that have it."
         )
     if What.REPLICATION in kinds:
         lines.append("Workers run with fewer replicas; Kafka's own kafka-reassign-partitions adds some.")

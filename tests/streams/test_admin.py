@@ -54,6 +54,8 @@ async def test_another_partition_count_stops_the_start_and_is_never_changed(stac
     assert f"{name}: partitions are 2 instead of 4" in str(raised.value)
     assert "keys to other partitions" in str(raised.value)
     assert admin.MEND not in str(raised.value), "the command would not mend this"
+    two = [raised.value.differences[0], Difference("another", What.PARTITIONS, "4", "2")]
+    assert str(TopicsDiffer(two)).count("keys to other partitions") == 1, "said once, however many topics"
     assert await admin.alter(stack.kafka, raised.value.differences) == []
     assert await admin.plan(stack.kafka, wanted) == list(raised.value.differences)
 
