@@ -215,6 +215,7 @@ class Pump:
         self._success_at: float | None = None
         self._error: tuple[str, float] | None = None
         self.metrics.connected.labels(self.name).set(0)
+        self.metrics.refused.labels(self.name)  # a counter that begins at 1 hides its first event from rate()
 
     async def step(self) -> float:
         """One round. Returns the seconds to wait: 0 when there may be more to do at once."""
@@ -255,6 +256,8 @@ class Pump:
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
         self._believed = {p: stored[p].next if p in stored else None for p in partitions}
         self._proofs = {}
+        for topic in {partition.topic for partition in partitions}:
+            self.metrics.skipped.labels(self.name, topic)
         starts = {p: self._start(p, stored.get(p), *bounds[p]) for p in partitions}
         if generation == self.source.generation:
             self.source.seek(starts)
