@@ -103,6 +103,7 @@ def command(document: bytes = SAMPLE, **members: Any) -> bytes:
             {"$.document"},
             id="two documents",
         ),
+        param(command().replace(b'{"type"', b'{"document":{},"type"', 1), {"$.document"}, id="another document first"),
         param(
             b'{"type":"place_order","command_id":"c-1","order_uid":"b563feb7b2b84b6test","document":%b,"x":NaN}'
             % SAMPLE,
