@@ -183,7 +183,9 @@ async def empty_database(dsn: str) -> None:
 
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        # The sink keeps its rows and positions in a schema of its own.
+        await connection.execute("DROP SCHEMA IF EXISTS orderstream CASCADE; DROP SCHEMA public CASCADE")
+        await connection.execute("CREATE SCHEMA public")
     finally:
         await connection.close()
 

@@ -1,0 +1,148 @@
+"""a real broker -> the log as a read-committed reader sees it; when all of it is worked on; whether anything hangs.
+
+Read with librdkafka, not with the platform's own client: a fault of that client must not hide from its judge.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from tests.oracle.log import COMMANDS, EVENTS, INTAKE, LETTERS, Log, Position, Record
+from tests.oracle.verdict import Kind, Verdict
+
+TABLES = ("orders", "order_timeline", "orders_by_customer", "orders_by_time")
+READ_TIMEOUT_S = 60.0
+#: Fewer records than this between the position of the group and the end are looked at one by one.
+NEAR_THE_END = 200
+
+
+def read_log(bootstrap: str, *, app_id: str = "orderstream", sent: Iterable[Position] | None = None) -> Log:
+    """All topics and changelogs of the orders, from the beginning to the end of now."""
+    topics = {topic: read_topic(bootstrap, topic) for topic in (INTAKE, COMMANDS, EVENTS, LETTERS)}
+    changelogs = {table: read_topic(bootstrap, f"{app_id}-{table}-changelog") for table in TABLES}
+    partitions = len(partitions_of(bootstrap, INTAKE))
+    return Log(partitions, topics, changelogs, None if sent is None else frozenset(sent))
+
+
+def read_topic(bootstrap: str, topic: str, timeout_s: float = READ_TIMEOUT_S) -> list[Record]:
+    """Every committed record, by partition and offset. A transaction left hanging shows as records that never come."""
+    starts = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions_of(bootstrap, topic)]
+    return read_from(bootstrap, starts, timeout_s)
+
+
+def read_from(bootstrap: str, starts: Sequence[TopicPartition], timeout_s: float = READ_TIMEOUT_S) -> list[Record]:
+    with closing(_consumer(bootstrap, "oracle")) as consumer:
+        consumer.assign(list(starts))
+        open_ends = {start.partition for start in starts}
+        found: dict[int, list[Record]] = {number: [] for number in open_ends}
+        deadline = time.monotonic() + timeout_s
+        while open_ends:
+            assert time.monotonic() < deadline, f"{starts[0].topic} is not read to its end after {timeout_s} s"
+            for message in consumer.consume(10_000, timeout=0.2):
+                error = message.error()
+                if error is None:
+                    found[message.partition() or 0].append(_record(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    open_ends.discard(message.partition() or 0)
+                else:
+                    raise AssertionError(f"reading {starts[0].topic}: {error}")
+        return [record for number in sorted(found) for record in found[number]]
+
+
+def partitions_of(bootstrap: str, topic: str) -> list[int]:
+    """The numbers of a topic's partitions. Asking creates nothing: the broker's auto-creation is off."""
+    metadata = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=10).topics[topic]
+    assert metadata.error is None, f"{topic}: {metadata.error}"
+    return sorted(metadata.partitions)
+
+
+def unread(bootstrap: str, group: str = "orderstream") -> list[str]:
+    """What of the inputs the platform has not committed yet; empty when all of it is done.
+
+    `orders` first: what a record away from home leads to is written in the transaction that commits its offset.
+    """
+    for topic in (INTAKE, COMMANDS):
+        partitions = partitions_of(bootstrap, topic)
+        with closing(_consumer(bootstrap, group)) as consumer:
+            standing = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=10)
+        ends = {high: ends_of(bootstrap, [(topic, n) for n in partitions], high) for high in IsolationLevel}
+        stable, written = ends[IsolationLevel.READ_COMMITTED], ends[IsolationLevel.READ_UNCOMMITTED]
+        for each in standing:
+            done = max(each.offset, 0)
+            end = stable[topic, each.partition]
+            if end != written[topic, each.partition]:
+                return [f"{topic}-{each.partition} has an open transaction at {end}"]
+            if end - done > NEAR_THE_END:
+                return [f"{end - done} of {topic}-{each.partition}"]
+            # Markers of transactions take offsets too, so an end that is not reached may hold no record.
+            if end > done and (left := read_from(bootstrap, [TopicPartition(topic, each.partition, done)])):
+                return [f"{len(left)} of {topic}-{each.partition}"]
+    return []
+
+
+def wait_until_read(bootstrap: str, timeout_s: float, group: str = "orderstream") -> float:
+    """Wait until every input is committed; gives the seconds that it took."""
+    began = time.monotonic()
+    while left := unread(bootstrap, group):
+        waited = time.monotonic() - began
+        assert waited < timeout_s, f"not worked on after {timeout_s} s: {left}"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def judge_ends(bootstrap: str, verdict: Verdict, timeout_s: float = 10.0) -> None:
+    """No transaction is left hanging: on every topic, readers of committed records can come to the very end."""
+    every = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+    partitions = [(name, number) for name, topic in every.items() for number in topic.partitions]
+    deadline = time.monotonic() + timeout_s
+    while True:
+        stable = ends_of(bootstrap, partitions, IsolationLevel.READ_COMMITTED)
+        written = ends_of(bootstrap, partitions, IsolationLevel.READ_UNCOMMITTED)
+        hanging = {at: (stable[at], end) for at, end in written.items() if stable[at] < end}
+        if not hanging or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    verdict.looked("ends of partitions", len(partitions))
+    for (topic, number), (last, end) in hanging.items():
+        detail = f"committed records can be read to {last} of {end}, {timeout_s:.0f} s after the last write"
+        verdict.add(Kind.HANGING, "ends of partitions", f"{topic}-{number}", detail)
+
+
+def ends_of(bootstrap: str, partitions: Sequence[tuple[str, int]], level: IsolationLevel) -> dict[tuple[str, int], int]:
+    """The last stable offset (READ_COMMITTED) or the high watermark (READ_UNCOMMITTED) of each."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    wanted: Mapping[TopicPartition, Any] = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}  # type: ignore[no-untyped-call]
+    asked = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
+    return {(partition.topic, partition.partition): future.result().offset for partition, future in asked.items()}
+
+
+def _consumer(bootstrap: str, group: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.message.max.bytes": 4 << 20,
+            "fetch.wait.max.ms": 20,
+            "queued.max.messages.kbytes": 256 << 10,
+        }
+    )
+
+
+def _record(message: Message) -> Record:
+    _, timestamp = message.timestamp()
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    key, value = message.key(), message.value()
+    headers: Any = message.headers()
+    return Record(topic, partition, offset, timestamp, key, value, tuple(headers or ()))
