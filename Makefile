@@ -1,5 +1,5 @@
 # Everything a person does with this project. Needs Python 3.11+ and make; the rest comes into .venv by itself.
-# `make` alone lists the targets. Options for pytest: make test ARGS="tests/local -x"
+# `make` alone lists the targets. Options of a target's program: make test ARGS="tests/local -x"
 
 PYTHON ?= python3
 VENV   := .venv
@@ -33,9 +33,9 @@ format: $(READY) ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-lock: $(READY) ## resolve requirements.lock (from pyproject.toml) and local/kafka.lock anew
+lock: $(READY) ## write requirements.lock (from pyproject.toml) and local/kafka.lock; ARGS=--upgrade takes newer versions
 	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-	  --upgrade --quiet --output-file requirements.lock
+	  --quiet $(ARGS) --output-file requirements.lock
 	@$(PY) -m local lock
 
 clean: ## delete .venv and every cache; the data stays (python -m local reset deletes it)
