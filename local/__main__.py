@@ -13,7 +13,7 @@ from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
 from local.stack import STACK_FILE, Embedded, released, running
-from schemas.settings import Settings, SettingsError
+from schemas.settings import Settings
 
 EXIT_NOT_RUNNING = 3  # of `status`, as systemctl's and pg_ctl's
 STOP_TIMEOUT_S = 60.0
@@ -140,8 +140,8 @@ def main() -> int:
     options = parse()
     hold.interruptible()
     try:
-        return run(options, Settings.load(), caller)
-    except (LocalError, SettingsError) as error:
+        return run(options, Settings.load_or_exit(), caller)
+    except LocalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a file or directory of somebody else, a full disk

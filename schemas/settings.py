@@ -5,6 +5,7 @@ name, its check, the error message and `python -m schemas.settings` (the referen
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -126,6 +127,15 @@ class Settings(BaseSettings):
             return cls(**(values | overrides))
         except ValidationError as error:
             raise SettingsError("\n".join(_bad(dict(fault)) for fault in error.errors())) from None
+
+    @classmethod
+    def load_or_exit(cls) -> "Settings":
+        """For a program's first line: a person who mistyped a variable needs the sentence, not a traceback."""
+        try:
+            return cls.load()
+        except SettingsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
     @property
     def url(self) -> str:

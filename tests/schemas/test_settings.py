@@ -61,6 +61,16 @@ def test_every_bad_variable_is_named_at_once() -> None:
     assert "WEB_PORT=x" in str(caught.value) and "PARTITIONS=y" in str(caught.value)
 
 
+def test_a_program_ends_with_the_sentence_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(PREFIX + "WEB_PRT", "1")
+    with pytest.raises(SystemExit) as ended:
+        Settings.load_or_exit()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ORDERSTREAM_WEB_PRT is not a setting")
+
+
 def test_the_password_in_the_dsn_is_not_shown_by_repr() -> None:
     assert "hunter2" not in repr(Settings.load({PREFIX + "POSTGRES": "postgresql://u:hunter2@h/db"}))
 
