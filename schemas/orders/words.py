@@ -285,7 +285,9 @@ def _read_as_others_write(raw: bytes) -> OrderCommand:
         # The document's own faults come from the reading that also sees its sums; those of the tree would repeat them.
         faults = [fault for fault in faults if not fault.path.startswith(("$.document.", "$.document["))]
         document = member_bytes(raw, "document") or b""
-        faults += _document_faults(document, tree)
+        if all(fault.path != "$.document" for fault in faults):
+            # Of two documents neither is judged: which one was meant?
+            faults += _document_faults(document, tree)
         members |= {"document": document, "customer_id": "checked above"}
         if isinstance(tree["document"], dict) and isinstance(tree["document"].get("customer_id"), str):
             members["customer_id"] = tree["document"]["customer_id"]
