@@ -1,0 +1,195 @@
+"""two real workers on a real Kafka and PostgreSQL, asked over HTTP: what the in-memory platform stands in for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.processes import RunningStack, Worker, Workers
+from tests.web.platform import document
+
+PARTITIONS = 4
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as a caller sees it."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+def ask(worker: Worker, method: str, path: str, body: Any = None, timeout_s: float = 20.0, **headers: str) -> Reply:
+    """One request; names of headers with `_` for `-`. Status 0: no answer."""
+    raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Type": "application/json"}
+    request = urllib.request.Request(worker.url + path, data=raw, method=method, headers=named)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            return _reply(response.status, dict(response.headers), response.read())
+    except urllib.error.HTTPError as error:
+        return _reply(error.code, dict(error.headers), error.read())
+    except OSError as error:
+        return Reply(0, {}, str(error))
+
+
+def _reply(status: int, headers: dict[str, str], raw: bytes) -> Reply:
+    try:
+        return Reply(status, headers, json.loads(raw) if raw else None)
+    except ValueError:
+        return Reply(status, headers, raw.decode())
+
+
+@pytest.fixture(scope="module")
+def factory(stack: RunningStack) -> Iterator[Workers]:
+    """Both tests use the same two workers: starting them takes longer than either."""
+    stack.wipe()
+    stack.faust("topics", "create")
+    made = Workers(stack)
+    try:
+        yield made
+    finally:
+        made.stop_all()
+
+
+@pytest.fixture(scope="module")
+def two(factory: Workers) -> tuple[Worker, Worker]:
+    first, second = factory.start(wait=False), factory.start(wait=False)
+    for worker in (first, second):
+        worker.wait_ready()
+    shared(first, second)
+    return first, second
+
+
+def shared(*workers: Worker) -> None:
+    """Until each of them owns partitions: one that came alone has them all at first."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        tasks = [ask(worker, "GET", "/health").body for worker in workers]
+        if all(isinstance(t, dict) and t["status"] != "not_ready" for t in tasks) and all(
+            not t["checks"]["assignment"]["detail"].startswith(("0 ", f"{2 * PARTITIONS} ")) for t in tasks
+        ):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"the workers do not share the partitions: {tasks}")
+
+
+def test_the_window_on_two_workers(two: tuple[Worker, Worker]) -> None:
+    uids = [f"e2e-{uuid.uuid4().hex[:12]}" for _ in range(12)]
+    written_on: dict[int, str] = {}
+    for number, uid in enumerate(uids):
+        reply = ask(two[number % 2], "POST", "/api/v1/orders", document(uid, customer_id=f"c{number % 2}"))
+        assert reply.status == 201, reply
+        topic, partition, _ = reply.body["position"].rsplit("-", 2)
+        assert topic == "orders.commands.v1"
+        written_on.setdefault(int(partition), uid)
+        # Read your writes, through the other worker.
+        read = ask(two[1 - number % 2], "GET", f"{reply.headers['Location']}?min_offset={reply.body['position']}")
+        assert (read.status, read.body["document"]["order_uid"]) == (200, uid)
+    assert len(written_on) > 1, "one partition would prove nothing"
+
+    for worker in two:
+        for uid in uids:
+            reply = ask(worker, "GET", f"/api/v1/orders/{uid}")
+            assert (reply.status, reply.headers["ETag"]) == (200, '"1"')
+            assert ask(worker, "GET", f"/api/v1/orders/{uid}", If_None_Match='"1"').status == 304
+        assert ask(worker, "GET", "/api/v1/orders/nobody").status == 404
+        assert [order["order_uid"] for order in listed(worker, "limit=5")] == uids[::-1]
+        assert [order["order_uid"] for order in listed(worker, "customer_id=c1&limit=2")] == uids[::-1][::2]
+
+    again = ask(two[1], "POST", "/api/v1/orders", document(uids[0], customer_id="thief"))
+    assert (again.status, again.body["reason"]) == (409, "exists_with_different_content")
+    assert ask(two[0], "POST", f"/api/v1/orders/{uids[0]}/cancel", {"reason": "x"}).status == 200
+    assert ask(two[1], "POST", f"/api/v1/orders/{uids[0]}/cancel", {"reason": "x"}).status == 409
+    timeline = ask(two[1], "GET", f"/api/v1/orders/{uids[0]}/timeline").body["entries"]
+    kinds = ["order_placed", "order_refused", "order_cancelled", "cancellation_refused"]
+    assert [entry["type"] for entry in timeline] == kinds
+    bad = ask(two[0], "POST", "/api/v1/orders", document(payment__amount=1))
+    assert (bad.status, [fault["path"] for fault in bad.body["faults"]]) == (422, ["$.payment.amount"])
+    placed = ask(two[0], "POST", "/api/orders/test")
+    assert placed.status == 201
+    assert ask(two[1], "GET", f"/api/orders/{placed.body['order_uid']}").status == 200
+
+
+def listed(worker: Worker, query: str) -> list[dict[str, Any]]:
+    orders: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        reply = ask(worker, "GET", f"/api/v1/orders?{query}&cursor={cursor}")
+        assert reply.status == 200, reply
+        orders += reply.body["orders"]
+        if reply.body["next_cursor"] is None:
+            return orders
+        cursor = reply.body["next_cursor"]
+
+
+def test_the_logs_of_workers_have_every_request_and_nobodys_data(two: tuple[Worker, Worker]) -> None:
+    for worker in two:
+        assert ask(worker, "POST", "/api/v1/orders", document()).status == 201
+        assert ask(worker, "GET", "/api/v1/orders/nobody").status == 404
+        text = worker.log()
+        assert not any(personal in text for personal in ("Testov", "test@gmail.com", "+9720000000", "Ploshad"))
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        requests = [line for line in lines if line["logger"] == "web.access" and line["event"] == "request"]
+        assert {"/api/v1/orders", "/api/v1/orders/{order_uid}"} <= {line["route"] for line in requests}
+        assert all(line["request_id"] for line in requests)
+
+
+def test_a_worker_that_dies_takes_no_answer_with_it(two: tuple[Worker, Worker], factory: Workers) -> None:
+    """kill -9 under reads and keyed writes: no false 404, no version that goes back, each key one order."""
+    before = {order["order_uid"] for order in listed(two[0], "limit=200")}
+    uids = [f"kill-{uuid.uuid4().hex[:12]}" for _ in range(8)]
+    for uid in uids:
+        assert ask(two[0], "POST", "/api/v1/orders", document(uid)).status == 201
+    survivor, victim = two
+    seen: list[int] = []
+    keys = [uuid.uuid4().hex for _ in range(6)]
+
+    written = threading.Event()
+
+    def read() -> None:
+        until = time.monotonic() + 60
+        while not (written.is_set() and seen[-8:] == [200] * 8) and time.monotonic() < until:
+            for uid in uids:
+                seen.append(ask(survivor, "GET", f"/api/v1/orders/{uid}").status)
+
+    def write(key: str) -> Reply:
+        deadline = time.monotonic() + 60
+        while True:
+            reply = ask(survivor, "POST", "/api/orders/test", b"", Idempotency_Key=key)
+            if reply.status == 201 or time.monotonic() > deadline:
+                return reply
+            assert reply.status in (202, 409, 503), reply
+            assert reply.headers["Retry-After"]
+            time.sleep(0.5)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        reading = threads.submit(read)
+        time.sleep(1)
+        victim.kill()
+        writes = list(threads.map(write, keys))
+        written.set()
+        reading.result()
+    assert all(reply.status == 201 for reply in writes), writes
+    assert set(seen) <= {200, 503}, f"{sorted(set(seen))}"
+    assert seen[-8:] == [200] * 8 and 503 in seen
+
+    restarted = factory.start(port=victim.port)
+    for key, first in zip(keys, writes, strict=True):
+        for worker in (survivor, restarted):
+            again = ask(worker, "POST", "/api/orders/test", b"", Idempotency_Key=key)
+            assert (again.status, again.body) == (201, first.body)
+            assert again.headers["Idempotency-Replayed"] == "true"
+    mine = {order["order_uid"] for order in listed(restarted, "limit=200")} - before
+    assert len(mine) == len(uids) + len(keys)
