@@ -13,11 +13,18 @@ from urllib.parse import urlsplit
 
 import click
 import orjson
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+)
 from faust.cli.base import State
 
 import local
 from schemas.settings import Settings
-from streams import App
+from streams import App, admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
 
 T = TypeVar("T")
@@ -72,6 +79,15 @@ class Operator:
         """The worker of these settings; one that listens on every address is asked on loopback."""
         return self.settings.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:")
 
+    async def after_check(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work once a broker has answered and the topics are as declared: errors are then told as everywhere."""
+        try:
+            await admin.check(self.bootstrap, self.app.required_topics())
+        except BaseException:
+            work.close()
+            raise
+        return await work
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a command's work; what the broker answers or does not answer becomes a plain error, never a traceback."""
         with _quiet_libraries():
@@ -79,6 +95,11 @@ class Operator:
                 return asyncio.run(work)
             except BrokerUnreachable as error:
                 raise Unreachable(f"{_sentence(error)}\n{local.no_broker(self.settings)}") from error
+            except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError, NodeNotReadyError) as error:
+                detail = f"No Kafka broker answers at {self.bootstrap} ({type(error).__name__})"
+                raise Unreachable(f"{detail}\n{local.no_broker(self.settings)}") from error
+            except KafkaError as error:
+                raise Found(f"The broker at {self.bootstrap} refused: {error or type(error).__name__}") from error
             except (TopicsDiffer, TopicsRefused, NoLeader) as error:
                 raise Found(_sentence(error)) from error
 

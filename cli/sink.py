@@ -12,7 +12,6 @@ import local
 from agents.effects import postgres
 from agents.effects.postgres import Difference, Stalled, Verified
 from cli.console import Found, Operator, Unreachable, confirm, json_option, progress, put_json
-from streams import admin
 
 T = TypeVar("T")
 
@@ -53,7 +52,7 @@ def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
             postgres.make_sink(operator.app, lambda: dsn),
             progress=lambda done, total: advance("writing rows", done, total),
         )
-        offsets = _run(operator, _with_topics(operator, work))
+        offsets = _run(operator, operator.after_check(work))
     _report(_verified(operator), as_json, {"offsets": offsets})
 
 
@@ -67,17 +66,7 @@ def _verified(operator: Operator) -> Verified:
             postgres.TOPICS,
             progress=lambda step, done, total: advance(STEPS[step], done, total),
         )
-        return _run(operator, _with_topics(operator, work))
-
-
-async def _with_topics(operator: Operator, work: Coroutine[Any, Any, T]) -> T:
-    """No broker, or topics that are not there, are told at once and as everywhere; the sink itself would wait."""
-    try:
-        await admin.check(operator.bootstrap, operator.app.required_topics())
-    except BaseException:
-        work.close()
-        raise
-    return await work
+        return _run(operator, operator.after_check(work))
 
 
 def _run(operator: Operator, work: Coroutine[Any, Any, T]) -> T:

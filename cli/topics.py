@@ -100,7 +100,8 @@ def adopt(operator: Operator, topic: str, as_json: bool) -> None:
     It begins where it stands now. Stop all workers first.
     """
     try:
-        taken = operator.run(take_in(operator.app.engine_settings(), operator.app.groups, topic))
+        work = take_in(operator.app.engine_settings(), operator.app.groups, topic)
+        taken = operator.run(operator.after_check(work))
     except KeyError:
         raise click.BadParameter(f"{topic} is neither an agent's input nor a changelog", param_hint="TOPIC") from None
     except WorkersRunning as error:

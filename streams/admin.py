@@ -325,7 +325,7 @@ async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: f
 async def delete(bootstrap: str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
     """Delete topics and wait until they are gone; those that are not there are passed over."""
     async with _admin(bootstrap, timeout_s) as client:
-        existing = [name for name in names if name in await _topics(client)]
+        existing = sorted(set(names) & (await _topics(client)).keys())
         if existing:
             await client.delete_topics(existing)
         async with asyncio.timeout(timeout_s):

@@ -152,17 +152,7 @@ def test_a_changed_row_is_named(clean_stack: RunningStack, worker: Worker) -> No
     assert data(stack, "sink", "rebuild", "--yes")["equal"] is True
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["topics"],
-        ["produce", "--count", "1"],
-        ["dead-letters", "list"],
-        ["dead-letters", "redrive", "--all"],
-        ["sink", "verify"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", [["topics"], ["topics", "adopt", "orders"], ["sink", "verify"]], ids=" ".join)
 def test_without_a_broker_there_is_one_plain_error(stack: RunningStack, arguments: list[str]) -> None:
     environment = stack.env | {"ORDERSTREAM_KAFKA": "127.0.0.1:1"}
     started = time.monotonic()
@@ -179,7 +169,7 @@ def test_without_a_broker_there_is_one_plain_error(stack: RunningStack, argument
     assert "ORDERSTREAM_KAFKA" in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 3
-    assert time.monotonic() - started < 15, "a person waits for this; quiet, it takes one second"
+    assert time.monotonic() - started < 30, "a person waits for this; on a quiet machine it takes one second"
 
 
 def test_commands_stand_beside_fausts_own(stack: RunningStack) -> None:
