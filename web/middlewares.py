@@ -101,8 +101,6 @@ def explain() -> Middleware:
             problem = problems.of_http(error, request.method, request.path)
         except NotReadable as error:
             problem = Problem.unavailable(error.reason, error.retry_after_s)
-        except asyncio.CancelledError:
-            raise
         except Exception:
             log.exception("request.failed", method=request.method, route=route_template(request))
             problem = Problem(problems.INTERNAL, "The service failed on this request; its log has the details.")

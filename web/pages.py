@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -48,7 +49,7 @@ async def problems(request: web.Request) -> web.StreamResponse:
 def _problems_page() -> str:
     rows = "\n".join(
         f'<tr id="{kind.slug}"><td><code>{kind.slug}</code></td><td>{kind.status}</td>'
-        f"<td><b>{escape(kind.title)}.</b> {escape(kind.advice)}</td></tr>"
+        f"<td><b>{escape(kind.title)}.</b> {_code(escape(kind.advice))}</td></tr>"
         for kind in KINDS
     )
     return (
@@ -58,3 +59,8 @@ def _problems_page() -> str:
         " here.</p><table><tr><th>type</th><th>status</th><th>meaning, and what to do</th></tr>"
         f"{rows}</table></body></html>"
     )
+
+
+def _code(text: str) -> str:
+    """Names in backticks, as the same text has them in /openapi.json, as HTML has them."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)

@@ -67,7 +67,7 @@ MISDIRECTED = Kind(
 INVALID_DOCUMENT = Kind(
     "invalid-document",
     422,
-    "The document is not a valid order",
+    "The body is not what is expected here",
     "Mend every entry of `faults`; each has the JSON path and what is wrong there.",
 )
 KEY_REUSED = Kind(

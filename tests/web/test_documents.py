@@ -14,7 +14,7 @@ from pytest import mark
 
 from schemas.orders import CancelOrder, OrderCancelled, OrderDocument
 from schemas.topics import TOPICS
-from tests.web.platform import Platform, platform, raw
+from tests.web.platform import Platform, platform, raw, settings
 from web import asyncapi, openapi
 from web.limits import Limits
 from web.openapi.models import MODELS, OrderPage, ProblemDocument
@@ -228,3 +228,29 @@ async def test_the_viewer_is_vendored_with_its_licence(two: Platform) -> None:
         assert response.status == 200 and len(await response.read()) > 1_000
     assert "Apache License" in (ROOT / "web/static/swagger-ui/LICENSE").read_text()
     assert "validatorUrl: null" in (ROOT / "web/static/docs.js").read_text()
+
+
+# -- docs/http.md ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_guide_has_every_address_problem_metric_and_setting_of_this_room(two: Platform) -> None:
+    guide = (ROOT / "docs/http.md").read_text()
+    for path in (await fetched(two, "/openapi.json"))["paths"]:
+        assert path in guide, path
+    for kind in KINDS:
+        assert f"| `{kind.slug}` | {kind.status} |" in guide, kind.slug
+    metrics = await (await two.workers[0].client.get("/metrics")).text()
+    for name in re.findall(r"# TYPE (http_\w+) ", metrics):
+        assert name.removesuffix("_created") in guide or name.endswith("_created"), name
+    for name in set(re.findall(r"ORDERSTREAM_(\w+)", guide)):
+        assert name.lower() in type(two.settings).model_fields, name
+
+
+def test_the_guide_has_the_bounds_that_hold() -> None:
+    guide, limits = (ROOT / "docs/http.md").read_text(), Limits.of(settings())
+    assert limits == Limits(), "the defaults of limits.py are those of the settings"
+    assert f"1 to {limits.page_most}, {limits.page_default} unless given" in guide
+    assert f"`limit` (1 to {limits.timeline_most}, {limits.page_default} unless given)" in guide
+    assert f"waits up to {limits.read_wait_s:g} s" in guide and f"the wait ({limits.outcome_wait_s:g} s)" in guide
+    assert f"nested more than {limits.json_depth} levels" in guide and limits.body_bytes == 1 << 20
+    assert f"within {limits.body_wait_s:g} s" in guide and f"longer than {limits.request_s:g} s" in guide
