@@ -1,34 +1,45 @@
-"""the environment -> a crash at a named point: how the fault runs kill a worker between any two effects.
+"""the environment, or a watcher -> something happens at a named point: how the tests crash a worker between any two steps.
 
 `STREAMS_FAULT=committed:3` kills the process (SIGKILL, nothing is cleaned up) the third time it passes `committed`.
-Unset, which is how users run, a point costs one comparison with None.
+The simulation sets a watcher instead. Unset, which is how users run, a point costs one comparison with None.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
-_armed: list[int] | None = None
-_name = ""
+_watcher: Callable[[str], None] | None = None
+
+
+def watch(watcher: Callable[[str], None] | None) -> None:
+    """Have `watcher` called with the name of each point that is passed; None for nobody."""
+    global _watcher
+    _watcher = watcher
 
 
 def arm(text: str | None) -> None:
-    """Read `point:count`; None disarms."""
-    global _armed, _name
+    """Kill the process as `point:count` says; None disarms."""
     if not text:
-        _armed = None
+        watch(None)
         return
-    _name, _, count = text.partition(":")
-    _armed = [int(count or 1)]
+    armed, _, count = text.partition(":")
+    left = int(count or 1)
+
+    def kill(name: str) -> None:
+        nonlocal left
+        left -= name == armed
+        if name == armed and left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    watch(kill)
 
 
 def point(name: str) -> None:
-    """Pass a named point; the armed one ends the process when its count is used up."""
-    if _armed is not None and name == _name:
-        _armed[0] -= 1
-        if _armed[0] <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    """Pass a named point."""
+    if _watcher is not None:
+        _watcher(name)
 
 
 arm(os.environ.get("STREAMS_FAULT"))
