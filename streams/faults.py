@@ -1,4 +1,4 @@
-"""the environment, or a watcher -> something happens at a named point: how the tests crash a worker between any two steps.
+"""the environment, or a watcher -> something happens at a named point: how tests crash a worker between any two steps.
 
 `STREAMS_FAULT=committed:3` kills the process (SIGKILL, nothing is cleaned up) the third time it passes `committed`.
 The simulation sets a watcher instead. Unset, which is how users run, a point costs one comparison with None.
