@@ -296,6 +296,9 @@ async def test_health_names_every_check() -> None:
         assert (await client.get("/health/live")).status == 200
         one.workers[0].checks["recovery"] = Check(True, "0 tasks opening")
         assert [(await client.get(path)).status for path in ("/health", "/health/ready")] == [200, 200]
+        one.workers[0].checks["standby"] = Check(False, "a copy on this worker is behind")
+        assert (await client.get("/health/ready")).status == 200
+        assert (await (await client.get("/health")).json())["status"] == "degraded"
         one.workers[0].checks.clear()
         assert (await client.get("/health/ready")).status == 503
 
