@@ -26,8 +26,9 @@ from streams.records import Record
 
 log = logging.getLogger(__name__)
 
-#: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it, about 5 MB of orders.
-MAX_RECORDS = 5_000
+#: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it. To parse more at once would
+#: hold up the worker's event loop, and with it the orders, for longer than 10 ms.
+MAX_RECORDS = 2_000
 #: The last resort: a destination has shorter limits of its own. To read positions it may have tables to change first.
 WRITE_TIMEOUT_S = 60.0
 POSITIONS_TIMEOUT_S = 600.0

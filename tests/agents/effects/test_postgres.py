@@ -188,6 +188,8 @@ async def test_an_event_that_comes_twice_is_one_row(database: str) -> None:
     await write(destination, records(history.events))
     written = await write(destination, records(history.events, first=2), 2)
     assert not written.rows and not written.refused
+    written = await write(destination, records(history.events[1:], first=4), 4)  # the cancellation, alone in its batch
+    assert not written.rows and not written.refused
     assert (await verify(database, states(history))).difference is None
 
 
