@@ -137,7 +137,9 @@ async def read_contents(reader: Reader, ends: Mapping[TopicPartition, int]) -> C
         except ValueError:
             contents.foreign += 1
     contents.letters = [replace(letter, redriven=letter.id in redriven) for letter in contents.letters]
-    contents.letters.sort(key=lambda letter: (letter.says.timestamp, letter.says.topic, letter.says.offset))
+    contents.letters.sort(
+        key=lambda each: (each.says.timestamp, each.says.topic, each.says.partition, each.says.offset)
+    )
     return contents
 
 

@@ -28,17 +28,20 @@ class Place:
     topic: str
     app_id: str
 
-    async def put(self, count: int, *, reason: str = "invalid", start: int = 0) -> list[str]:
-        """Dead letters as the engine writes them, of records of the intake topic; returns their ids."""
+    async def put(self, count: int, *, reason: str = "invalid", start: int = 0, same: bool = False) -> list[str]:
+        """Dead letters as the engine writes them, of records of the intake topic; returns their ids.
+
+        `same`: all of one time and one offset, in partitions that count down.
+        """
         producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap)
         await producer.start()
         futures, ids = [], []
         for number in range(start, start + count):
             record = StoredRecord(
                 self.intake,
-                number % 3,
-                number,
-                1_700_000_000_000 + number,
+                count - number if same else number % 3,
+                0 if same else number,
+                1_700_000_000_000 + (0 if same else number),
                 b"key-%d" % number,
                 b"raw \xff %d" % number,
                 [("trace", b"t-%d" % number)],

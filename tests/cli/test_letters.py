@@ -39,6 +39,14 @@ async def test_letters_are_read_whole(place: Place) -> None:
     assert (whole.key, whole.value, whole.headers) == (b"key-1", b"raw \xff 1", (("trace", b"t-1"),))
 
 
+async def test_the_order_of_letters_does_not_depend_on_how_they_were_read(place: Place) -> None:
+    """Same time and same offset, from several partitions: they are listed in one order, always."""
+    ids = await place.put(6, same=True)
+    for _ in range(3):
+        contents = await letters.letters_now(place.bootstrap, place.topic)
+        assert [letter.id for letter in contents.letters] == sorted(ids)
+
+
 async def test_an_empty_topic_and_a_missing_one(place: Place) -> None:
     assert (await letters.letters_now(place.bootstrap, place.topic)).letters == []
     assert await place.redrive() == Outcome()

@@ -1,4 +1,7 @@
-"""a worker on real Kafka and PostgreSQL, and every command as an operator types it -> what each says and changes."""
+"""a worker on real Kafka and PostgreSQL -> every command of an operator's day -> what each says and what it changes.
+
+Each is typed once as `faust -A app …`, a process of its own; what is asked again and again is run in this process.
+"""
 
 import asyncio
 import json
@@ -12,7 +15,11 @@ import asyncpg
 import pytest
 
 from agents.effects.postgres import SCHEMA
-from schemas.orders import InvalidDocument, read_document
+from cli.dead_letters import dead_letters
+from cli.order import order
+from cli.produce import produce
+from schemas.orders import InvalidDocument, read_document, samples
+from tests.cli.running import Desk, desk
 from tests.processes import ROOT, RunningStack, Worker, Workers
 
 SEED, COUNT = 41, 300
@@ -25,19 +32,28 @@ def data(stack: RunningStack, *arguments: str, exit_code: int = 0) -> Any:
     return json.loads(result.stdout)
 
 
-def letters(stack: RunningStack, count: int) -> list[dict[str, Any]]:
+def letters(mine: Desk, count: int) -> list[dict[str, Any]]:
     """The dead letters, when there are as many; the worker needs a moment."""
     deadline = time.monotonic() + 30
-    while len(rows := data(stack, "dead-letters", "list")) < count and time.monotonic() < deadline:
+    while len(rows := mine.json(dead_letters, "list")) < count and time.monotonic() < deadline:
         time.sleep(0.2)
     assert len(rows) == count
     assert len({row["id"] for row in rows}) == count
     return list(rows)
 
 
-def read_documents(stack: RunningStack) -> tuple[list[str], Counter[str]]:
+def await_orders(worker: Worker, uids: list[str]) -> None:
+    """Until each is there; partitions are not equally far."""
+    deadline = time.monotonic() + 30
+    for uid in uids:
+        while worker.get(f"/api/v1/orders/{uid}")[0] != 200:
+            assert time.monotonic() < deadline, f"{uid} is not there"
+            time.sleep(0.1)
+
+
+def read_documents(mine: Desk) -> tuple[list[str], Counter[str]]:
     """What `produce` is about to send: ids of the good ones, and how many the intake must refuse, by reason."""
-    shown = stack.faust("produce", "--count", str(COUNT), "--seed", str(SEED), "--invalid-percent", "10", "--dry-run")
+    shown = mine.run(produce, "--count", str(COUNT), "--seed", str(SEED), "--invalid-percent", "10", "--dry-run")
     good: list[str] = []
     planted: Counter[str] = Counter()
     for line in shown.stdout.splitlines():
@@ -61,18 +77,25 @@ def worker(clean_stack: RunningStack, workers: Workers) -> Worker:
     # Rows that another test's sink has written would be taken for this one's.
     asyncio.run(execute(clean_stack.postgres, f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"))
     assert data(clean_stack, "topics", "create")["left"] == []
-    return workers.start()
+    started = workers.start()
+    # A worker is ready without its sink, which makes its tables a moment later.
+    deadline = time.monotonic() + 30
+    while not asyncio.run(execute(clean_stack.postgres, f"SELECT to_regclass('{SCHEMA}.sink_positions') IS NOT NULL")):
+        assert time.monotonic() < deadline, "the sink has not made its tables"
+        time.sleep(0.1)
+    return started
 
 
 def test_the_operators_day(clean_stack: RunningStack, worker: Worker) -> None:
-    stack = clean_stack
-    good, planted = read_documents(stack)
+    stack, mine = clean_stack, desk(clean_stack.kafka, clean_stack.data_dir, "orderstream")
+    good, planted = read_documents(mine)
     assert len(good) > 200
     assert len(planted) >= 2
     sent = data(stack, "produce", "--count", str(COUNT), "--seed", str(SEED), "--invalid-percent", "10")
     assert (sent["sent"], sent["failed"]) == (COUNT, {})
 
-    rows = letters(stack, planted.total())
+    rows = letters(mine, planted.total())
+    assert data(stack, "dead-letters", "list") == rows
     assert Counter(row["reason"] for row in rows) == planted
     for row in rows:
         assert (row["topic"], row["kind"], row["attempt"], row["redriven"]) == ("orders", "poison", 1, False)
@@ -80,8 +103,9 @@ def test_the_operators_day(clean_stack: RunningStack, worker: Worker) -> None:
         assert row["faults"]
         assert all(fault["path"].startswith("$") for fault in row["faults"])
 
+    await_orders(worker, good)
     look_up(stack, worker, good[-1])
-    redrive(stack, rows, planted)
+    redrive(mine, rows, planted)
     sink(stack, len(good))
 
 
@@ -92,53 +116,41 @@ def look_up(stack: RunningStack, worker: Worker, uid: str) -> None:
     assert [(entry["type"], entry["version"], entry["topic"]) for entry in found["timeline"]] == [
         ("order_placed", 1, "orders")
     ]
-    shown = stack.faust("order", uid, "--url", worker.url)
-    assert uid in shown.stdout
-    missing = stack.faust("order", "no-such-order", "--url", worker.url, check=False)
-    assert (missing.returncode, missing.stdout) == (1, "")
+    mine = desk(stack.kafka, stack.data_dir, web_port=worker.port)
+    assert uid in mine.run(order, uid).stdout
+    missing = mine.run(order, "no-such-order")
+    assert (missing.exit_code, missing.stdout) == (1, "")
     assert "There is no order no-such-order" in missing.stderr
 
 
-def redrive(stack: RunningStack, rows: list[dict[str, Any]], planted: Counter[str]) -> None:
-    """Each letter once: by id, by reason, and all, and what fails again is a letter of its own."""
+def redrive(mine: Desk, rows: list[dict[str, Any]], planted: Counter[str]) -> None:
+    """Each letter once: by id and by reason, and what fails again is a letter of its own."""
     one, reason = rows[0]["id"], rows[0]["reason"]
-    shown = data(stack, "dead-letters", "show", one)
-    assert (shown["id"], shown["redriven"]) == (one, False)
-    assert shown["value"]
-    assert data(stack, "dead-letters", "redrive", one, "--dry-run")["redriven"] == [one]
-    assert data(stack, "dead-letters", "redrive", one)["redriven"] == [one]
-    assert data(stack, "dead-letters", "redrive", one) == {"redriven": [], "already_redriven": [one], "dry_run": False}
-    again = next(row for row in letters(stack, len(rows) + 1) if row["attempt"] == 2)
+    assert mine.json(dead_letters, "redrive", one)["redriven"] == [one]
+    again = next(row for row in letters(mine, len(rows) + 1) if row["attempt"] == 2)
     assert (again["reason"], again["redriven"], again["faults"]) == (reason, False, rows[0]["faults"])
-
     ids = {row["id"] for row in rows if row["reason"] == reason} | {again["id"]}
-    by_reason = data(stack, "dead-letters", "redrive", "--reason", reason)
+    by_reason = mine.json(dead_letters, "redrive", "--reason", reason)
     assert set(by_reason["redriven"]) == ids - {one}
     assert by_reason["already_redriven"] == [one]
-    now = letters(stack, len(rows) + 1 + planted[reason])
+    now = letters(mine, len(rows) + 1 + planted[reason])
     assert Counter(row["redriven"] for row in now)[True] == planted[reason] + 1
-    unknown = stack.faust("dead-letters", "redrive", one, "orders-0-999999", check=False)
-    assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "orders-0-999999" in unknown.stderr
 
 
 def sink(stack: RunningStack, orders: int) -> None:
     verified = data(stack, "sink", "verify")
     assert (verified["equal"], verified["orders"]) == (True, orders)
-    refused = stack.faust("sink", "rebuild", check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--yes" in refused.stderr
     rebuilt = data(stack, "sink", "rebuild", "--yes")
     assert {name: rebuilt[name] for name in ("equal", "orders", "items", "digest")} == {
         name: verified[name] for name in ("equal", "orders", "items", "digest")
     }
-    assert stack.faust("sink", "verify").stdout.startswith(f"Equal: {orders:,} orders and ")
 
 
 def test_a_changed_row_is_named(clean_stack: RunningStack, worker: Worker) -> None:
     stack = clean_stack
-    data(stack, "produce", "--count", "5", "--seed", "42")
-    assert data(stack, "sink", "verify")["orders"] == 5
+    desk(stack.kafka, stack.data_dir).json(produce, "--count", "5", "--seed", "42")
+    await_orders(worker, [document["order_uid"] for document in samples.orders(5, seed=42)])
+    assert stack.faust("sink", "verify").stdout.startswith("Equal: 5 orders and ")
     statement = (
         f"UPDATE {SCHEMA}.orders SET customer_id = 'changed' WHERE order_uid = "
         f"(SELECT max(order_uid) FROM {SCHEMA}.orders) RETURNING order_uid"
@@ -149,7 +161,6 @@ def test_a_changed_row_is_named(clean_stack: RunningStack, worker: Worker) -> No
     shown = stack.faust("sink", "verify", check=False)
     assert shown.returncode == 1
     assert uid in shown.stderr
-    assert data(stack, "sink", "rebuild", "--yes")["equal"] is True
 
 
 @pytest.mark.parametrize("arguments", [["topics"], ["topics", "adopt", "orders"], ["sink", "verify"]], ids=" ".join)
