@@ -28,8 +28,16 @@ from streams import App, FaultAt, Poison, Position, Record, Stream, Topic, parti
 from tables.orders import OrderTables
 
 
-def decide(order: Order | None, command: OrderCommand, occurred_at: str) -> tuple[OrderEvent, ...]:
-    """One case per row of the decision table. `()`: a redelivery, nothing new to say."""
+def decide(
+    order: Order | None, command: OrderCommand, occurred_at: str, *, answered: bool = False
+) -> tuple[OrderEvent, ...]:
+    """One case per row of the decision table. `()`: nothing new to say.
+
+    `answered`: an event or a refusal of this command_id is in the order's timeline. A producer that did not hear the
+    answer sends the command again; it must not get a second one under the same event_id.
+    """
+    if answered:
+        return ()
     match command:
         case PlaceOrder():
             if order is None:
@@ -41,8 +49,6 @@ def decide(order: Order | None, command: OrderCommand, occurred_at: str) -> tupl
             if order is None:
                 return (_not_cancelled(order, command, occurred_at, CancellationRefusal.NO_SUCH_ORDER),)
             if order.status is OrderStatus.CANCELLED:
-                if order.updated_by == command.command_id:
-                    return ()
                 return (_not_cancelled(order, command, occurred_at, CancellationRefusal.ALREADY_CANCELLED),)
             return (_cancelled(order, command, occurred_at),)
     assert_never(command)
@@ -140,7 +146,9 @@ def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: O
             return
         order = tables.order(command.order_uid)
         position = Position(cause.topic, cause.partition, cause.offset)
-        for event in decide(order, command, rfc3339(cause.timestamp)):
+        # A placement of what does not exist cannot have been answered: the common case pays for no look back.
+        answered = (order is not None or isinstance(command, CancelOrder)) and tables.answered(command)
+        for event in decide(order, command, rfc3339(cause.timestamp), answered=answered):
             before, order = order, evolve(order, event)
             tables.keep(before, order, event, position)
             await events.send(key=event.order_uid, value=encode_event(event), partition=home)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from schemas.base import MAX_TIME_MS, time_ms, unix_ms
-from schemas.orders import Order, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
+from schemas.orders import Order, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
 from streams import App, Codec, Position, Table
 
 GROUP = "orders"
@@ -56,6 +56,10 @@ class OrderTables:
     ) -> Iterator[tuple[str, TimelineEntry]]:
         """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
+
+    def answered(self, command: OrderCommand) -> bool:
+        """Whether the timeline has an event or a refusal of this command. Looks at all of it: a timeline is short."""
+        return any(entry.caused_by == command.command_id for _, entry in self.timeline(command.order_uid))
 
     def newest(
         self,
