@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tests.oracle.log import COMMANDS, INTAKE, Position
+from tests.oracle.log import COMMANDS, INTAKE, Position, home_of
 
 WINDOW = 10
+ANY_PARTITION = -1  # the producer's partitioner decides
 CUSTOMERS = 500
 PARTITIONERS = ("murmur2_random", "consistent_random")
 DELIVERY_COST, CUSTOM_FEE, CHEAPEST, STEPS = 1500, 25, 100, 900
@@ -232,8 +233,7 @@ POISON_COMMANDS: dict[str, tuple[tuple[str, ...], Any]] = {
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(NamedTuple):
     """What a load comes to, whatever the order in which its records are worked on."""
 
     orders: int  # placed in the end
@@ -242,10 +242,6 @@ class Totals:
     order_refusals: int
     cancellations: int  # each cancels, or is refused
     poison: int
-
-    @property
-    def events(self) -> int:
-        return self.orders + self.order_refusals + self.cancellations
 
 
 def _traits(number: int, seed: int) -> tuple[bool, bool, bool, bool, bool]:
@@ -309,6 +305,27 @@ def _records(number: int, seed: int) -> Iterator[Planned]:
         yield _poison(number // 100, sent, tree)
 
 
+def poison(count: int, seed: int) -> Iterator[Planned]:
+    """Nothing but poison: every kind in turn, without a key or with one, by both partitioners."""
+    for turn in range(count):
+        chance, number = Random(f"poison {seed} {turn}"), 10_000_000 + turn
+
+        def sent(what: str, topic: str, value: bytes | None, paths: tuple[str, ...]) -> Planned:
+            key = None if chance.random() < 0.5 else order_uid(number, seed).encode()  # noqa: B023  used at once
+            return Planned(what, topic, key, value, chance.randrange(2), paths=frozenset(paths))  # noqa: B023
+
+        yield _poison(turn, sent, document(number, seed))
+
+
+def markers(partitions: int, seed: int) -> Iterator[tuple[int, Planned]]:
+    """One order at home in each partition: when its event can be read, no transaction before it is open any more."""
+    for partition in range(partitions):
+        tree = document(20_000_000 + partition, seed)
+        uids = (f"marker{seed}-{partition}-{turn}" for turn in range(10_000))
+        uid = next(uid for uid in uids if home_of(uid, partitions) == partition)
+        yield partition, Planned("marker", INTAKE, uid.encode(), compact({**tree, "order_uid": uid}))
+
+
 def _poison(turn: int, sent: Any, tree: dict[str, Any]) -> Planned:
     """Each kind in turn; one in eight on the topic of commands, one in sixteen without any value."""
     if turn % 16 == 15:
@@ -331,6 +348,7 @@ class Load:
     seed: int
     positions: dict[Position, Planned] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    placed: list[str] = field(default_factory=list)  # order_uids that the broker has taken
     numbers: int = 0  # how many numbers of the plan were sent whole
     failures: list[str] = field(default_factory=list)
     _running: threading.Event = field(default_factory=threading.Event)
@@ -358,6 +376,18 @@ class Load:
         self.numbers += count
         self._flush()
         return totals(self.numbers, self.seed)
+
+    def poison(self, count: int) -> None:
+        """Nothing but poison, acknowledged."""
+        for record in poison(count, self.seed):
+            self._produce(record)
+        self._flush()
+
+    def mark(self, partitions: int) -> None:
+        """An order into each partition of the intake, acknowledged: what comes after everything else."""
+        for partition, record in markers(partitions, self.seed):
+            self._produce(record, partition)
+        self._flush()
 
     def start(self, per_second: int, step: int = 100) -> None:
         """Numbers at a steady rate from a thread, until `stop`."""
@@ -388,21 +418,28 @@ class Load:
             sent += step
             time.sleep(max(0.0, sent / per_second - (time.monotonic() - began)))
 
-    def _produce(self, record: Planned) -> None:
+    def _produce(self, record: Planned, partition: int = ANY_PARTITION) -> None:
         producer = self._producers[record.partitioner]
         self.counts[record.what] += 1
 
         def told(error: KafkaError | None, message: Message) -> None:
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if error is not None or topic is None or partition is None or offset is None:
+            topic, at, offset = message.topic(), message.partition(), message.offset()
+            if error is not None or topic is None or at is None or offset is None:
                 self.failures.append(f"{record.what}: {error}")
             else:
-                self.positions[Position(topic, partition, offset)] = record
+                self.positions[Position(topic, at, offset)] = record
+                if record.what == "order" and record.key is not None:
+                    self.placed.append(record.key.decode())
 
         while True:
             try:
                 producer.produce(
-                    record.topic, value=record.value, key=record.key, headers=list(record.headers), on_delivery=told
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=partition,
+                    headers=list(record.headers),
+                    on_delivery=told,
                 )
                 break
             except BufferError:

@@ -14,5 +14,6 @@ way; `test_tidy` of this folder (tests/test_oracle.py) holds it to that. Reading
     judge.py       all of the above over one log
     window.py      the same for what workers answer, and for what a poller saw over time
     ask.py         asks workers for orders, and polls them all the time
+    planting.py    plants faults into honest histories, so that the judges can be judged
     broker.py      reads all of it from a real broker, with another client library than the platform's
 """

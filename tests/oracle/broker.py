@@ -5,10 +5,12 @@ Read with librdkafka, not with the platform's own client: a fault of that client
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
@@ -120,6 +122,43 @@ def ends_of(bootstrap: str, partitions: Sequence[tuple[str, int]], level: Isolat
     wanted: Mapping[TopicPartition, Any] = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}  # type: ignore[no-untyped-call]
     asked = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
     return {(partition.topic, partition.partition): future.result().offset for partition, future in asked.items()}
+
+
+class Tail:
+    """Reads a topic while it is written, and notes when each partition had something committed to say."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap, self._topic = bootstrap, topic
+        self._heard: dict[int, list[float]] = {}
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.forget()
+        self._listening.set()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._listening.clear()
+        self._thread.join()
+
+    def forget(self) -> None:
+        """Silence counts from now on, for every partition."""
+        self._heard = {number: [time.monotonic()] for number in partitions_of(self._bootstrap, self._topic)}
+
+    def longest_silence(self) -> float:
+        """Seconds until now without a committed record in one partition, under a load that reaches all of them."""
+        times = [[*heard, time.monotonic()] for heard in self._heard.values()]
+        return max(later - earlier for heard in times for earlier, later in pairwise(heard))
+
+    def _listen(self) -> None:
+        with closing(_consumer(self._bootstrap, "oracle-tail")) as consumer:
+            consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._heard])
+            while self._listening.is_set():
+                for message in consumer.consume(1_000, timeout=0.05):
+                    if message.error() is None:
+                        self._heard[message.partition() or 0].append(time.monotonic())
 
 
 def _consumer(bootstrap: str, group: str) -> Consumer:

@@ -73,7 +73,7 @@ DELIVERY: Mapping[str, Check] = {
 PAYMENT: Mapping[str, Check] = {
     "transaction": NAME,
     "request_id": text(0, 64),
-    "currency": CURRENCIES.__contains__,
+    "currency": lambda value: type(value) is str and value in CURRENCIES,
     "provider": NAME,
     "amount": number(),
     "payment_dt": number(LAST_SECOND),
@@ -205,9 +205,7 @@ def member_faults(value: Any, path: Path, checks: Mapping[str, Check]) -> Iterat
         yield path
         return
     for name, fits in checks.items():
-        member = value.get(name, Odd)
-        # A list or an object can be no member of a set; only texts can be currencies.
-        if not (fits(member) if isinstance(member, (str, int)) else False):
+        if not fits(value.get(name)):
             yield f"{path}.{name}"
 
 

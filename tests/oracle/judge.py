@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.oracle.history import Fold, judge_history
 from tests.oracle.inlet import judge_forwarding, judge_letters
 from tests.oracle.inputs import read_inputs
@@ -19,3 +23,16 @@ def judge(log: Log, verdict: Verdict) -> Fold:
     fold = judge_history(log, inputs, verdict)
     judge_changelogs(log, fold, verdict)
     return fold
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Millions of rows that are all in use: looking for cycles among them would double the time of a judgement."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -108,10 +108,9 @@ def _read(table: str, value: bytes) -> Any:
         return value.decode()
     try:
         row = orjson.loads(value)
-        row.pop("document", None)
-        return row
     except ValueError:
         return value
+    return {name: member for name, member in row.items() if name != "document"} if isinstance(row, dict) else row
 
 
 def _judge_documents(fold: Fold, found: Mapping[str, tuple[int, bytes]], verdict: Verdict) -> None:
