@@ -20,7 +20,7 @@ from streams.logs import logging_config
 from tables import orders as order_tables
 from tables import requests as request_tables
 
-settings = Settings.load()
+settings = Settings.load_or_exit()
 
 # -- the application --------------------------------------------------------------------------------------------------
 

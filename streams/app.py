@@ -21,6 +21,7 @@ from streams.codec import Codec
 from streams.deadlines import Deadlines
 from streams.engine import Engine
 from streams.errors import Misdeclared
+from streams.logs import LoggedWorker
 from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Position
@@ -67,6 +68,7 @@ class App(faust.App):
     ) -> None:
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
+        options.setdefault("Worker", LoggedWorker)
         options.setdefault("key_serializer", "raw")
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)

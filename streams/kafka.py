@@ -13,9 +13,16 @@ from aiokafka.errors import (
     InvalidProducerIdMapping,
     KafkaError,
     MessageSizeTooLargeError,
+    NodeNotReadyError,
     ProducerFenced,
 )
 from aiokafka.producer import sender
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    TxnOffsetCommitRequest,
+)
 
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
@@ -25,6 +32,9 @@ from streams.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
+
+#: What changes a transaction; produce requests are numbered, so those the broker can tell from repetitions.
+CHANGES_OF_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, TxnOffsetCommitRequest, EndTxnRequest)
 
 #: A produce request holds one batch per partition; larger batches are split. Broker and topics take more than this.
 MAX_BATCH_BYTES = 900_000
@@ -55,6 +65,32 @@ def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
     )
 
 
+class _InDoubt(Exception):
+    """A request was sent and not answered. Not a KafkaError, which the sender would take for a reason to repeat it."""
+
+
+def never_repeat(producer: AIOKafkaProducer) -> None:
+    """End the producer when a change of its transaction was sent and not answered; aiokafka would send it again.
+
+    The lost one may still arrive, after its repetition: an old EndTxn then commits the next transaction of the same
+    epoch before its offsets are in it, and old offsets overwrite new ones (KIP-890; found by the simulation, as doubled
+    outputs). A new producer has a new epoch, which refuses whatever comes late.
+    """
+    client, send = producer.client, producer.client.send
+
+    async def once(node_id: Any, request: Any, **options: Any) -> Any:
+        try:
+            return await send(node_id, request, **options)
+        except NodeNotReadyError:
+            raise  # nothing was sent
+        except KafkaError as error:
+            if isinstance(request, CHANGES_OF_TRANSACTION):
+                raise _InDoubt(f"{type(request).__name__} was not answered: {error!r}") from error
+            raise
+
+    client.send = once
+
+
 class KafkaTransactions:
     """One task's transactional producer. Any error but fencing leaves the outcome unknown: no retry in place."""
 
@@ -70,6 +106,7 @@ class KafkaTransactions:
             max_request_size=MAX_REQUEST_BYTES,
             retry_backoff_ms=settings.retry_backoff_ms,
         )
+        never_repeat(self._producer)
 
     async def start(self) -> None:
         await self._guard(self._producer.start(), "starting")
@@ -127,6 +164,10 @@ class KafkaTransactions:
         await self._guard(self._producer.commit_transaction(), "committing")
 
     async def stop(self) -> None:
+        manager = self._producer._txn_manager
+        waiter = manager and manager._transaction_waiter
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()  # nobody else asks, and asyncio would log "never retrieved" whenever it is collected
         try:
             await asyncio.wait_for(self._producer.stop(), 5)
         except Exception as error:

@@ -58,8 +58,8 @@ def local_stores(settings: EngineSettings) -> list[Path]:
 async def forget_offsets(settings: EngineSettings) -> None:
     """Delete the group. The broker refuses while it has members, and that is the lock. Raises WorkersRunning."""
     client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await client.start()
     try:
+        await client.start()
         coordinator = await client.find_coordinator(settings.app_id)
         response = await client._send_request_to_node(coordinator, DeleteGroupsRequest([settings.app_id]))
         for _, code in response.results:
@@ -92,8 +92,8 @@ async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicParti
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap, group_id=settings.app_id, enable_auto_commit=False
     )
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -115,9 +115,9 @@ async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicParti
 async def _adopt_changelog(settings: EngineSettings, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap)
-    await consumer.start()
-    await producer.start()
     try:
+        await consumer.start()
+        await producer.start()
         ends = await consumer.end_offsets(partitions)
         empty = [partition for partition in partitions if ends[partition] == 0]
         for partition in empty:
