@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint format lock clean
+.PHONY: help setup demo dev test bench lint format lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ dev: $(READY) ## the same without samples, with the worker's log on the terminal
 
 test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL
 	@$(PY) -m pytest $(ARGS)
+
+bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1
+	@LINES="$(LINES)" ROUNDS="$(ROUNDS)" SCALE="$(SCALE)" $(PY) -m bench
 
 lint: $(READY) ## ruff and mypy --strict
 	@$(PY) -m ruff check .
