@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from streams.errors import NotReadable, StoreDamaged, StoreUnavailable
 from streams.records import Fields, Record, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streams.store import Store
     from streams.table import Table
 
@@ -42,19 +43,35 @@ def view_in_use(what: str) -> View:
 
 
 class CommittedView:
-    """Reads of committed state only: what every HTTP answer is made of."""
+    """Reads of committed state only: what every HTTP answer is made of.
 
-    def __init__(self, store: Store, partition: int) -> None:
-        self._store, self.partition = store, partition
+    A store that turns out to be damaged or closed under a read is NotReadable to the reader; `on_damage` is told, so
+    that the task can have it rebuilt.
+    """
+
+    def __init__(self, store: Store, partition: int, on_damage: Callable[[StoreDamaged], None]) -> None:
+        self._store, self.partition, self._on_damage = store, partition, on_damage
 
     def get(self, table: Table[Any], key: bytes) -> Any:
-        raw = self._store.get(table.name, key)
+        with self._guarded():
+            raw = self._store.get(table.name, key)
         return None if raw is None else table.codec.decode(raw)
 
     def range(self, table: Table[Any], start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, Any]]:
         decode = table.codec.decode
-        for key, raw in self._store.range(table.name, start, end, reverse):
-            yield key, decode(raw)
+        with self._guarded():
+            for key, raw in self._store.range(table.name, start, end, reverse):
+                yield key, decode(raw)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreDamaged as error:
+            self._on_damage(error)
+            raise NotReadable("the local store is damaged and is being rebuilt") from error
+        except StoreUnavailable as error:
+            raise NotReadable("the local store was closed: its task moved or is being started again") from error
 
 
 class Batch:
@@ -114,7 +131,7 @@ class Batch:
 
     def set(self, table: Table[Any], key: bytes, value: Any) -> None:
         """Encodes at once, so that a value that cannot be written fails the record that wrote it and no other."""
-        self._put(table, key, (value, table.codec.encode(value)))
+        self._put(table, key, (value, table.encode(value)))
 
     def delete(self, table: Table[Any], key: bytes) -> None:
         self._put(table, key, DELETED)

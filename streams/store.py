@@ -92,6 +92,8 @@ class RocksStore:
     def get(self, family: str, key: bytes) -> bytes | None:
         try:
             value: bytes | None = self._families[family].get(key)
+        except KeyError:
+            raise self._closed() from None
         except Exception as error:
             raise _translated(error, f"reading {family} in {self.path}") from error
         return value
@@ -115,8 +117,14 @@ class RocksStore:
                 yield key, rows.value()
                 step()
             rows.status()
+        except KeyError:
+            raise self._closed() from None
         except Exception as error:
             raise _translated(error, f"reading {family} in {self.path}") from error
+
+    def _closed(self) -> StoreUnavailable:
+        """close() forgets the families, so whoever still holds the store misses them."""
+        return StoreUnavailable(f"the store {self.path} is closed")
 
     def position(self, family: str) -> int:
         raw = self.get(family, POSITION)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
-from streams.batch import Batch, view_in_use
+from streams.batch import Batch, current_view, view_in_use
 from streams.codec import Codec, codec_for
 
 V = TypeVar("V")
@@ -35,6 +35,7 @@ class Table(Generic[V]):
     ) -> None:
         self.name, self.group, self.help = name, group, help
         self.codec: Codec[V] = codec or codec_for(value_type)
+        self.encode = self.codec.encode
         self.changelog = f"{app_id}-{name}-changelog"
 
     @overload
@@ -55,7 +56,9 @@ class Table(Generic[V]):
         return self.get(key) is not None
 
     def __setitem__(self, key: str, value: V) -> None:
-        self._batch().set(self, self._key(key), value)
+        view = current_view.get()
+        batch = view if view.__class__ is Batch else self._batch()  # four of these for each order: no detour
+        batch.set(self, self._key(key), value)
 
     def __delitem__(self, key: str) -> None:
         self._batch().delete(self, self._key(key))

@@ -26,7 +26,7 @@ from streams import faults
 from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, current_view
 from streams.clock import Clock
-from streams.errors import LogMismatch, NotReadable, OutcomeUnknown
+from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.log import Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
@@ -84,6 +84,7 @@ class Task:
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Record]]] | None = None
         self._restore: Restore | None = None
         self._next_due_ms: int | None = None
+        self._damage: StoreDamaged | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -174,6 +175,8 @@ class Task:
         One step is one transaction at most.
         """
         fetched = await self._fetch(timeout_s)
+        if self._damage is not None:
+            raise self._damage
         due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
         if not fetched and not due:
             return 0
@@ -299,7 +302,7 @@ class Task:
     def _look_at_deadlines(self) -> None:
         if self.group.deadlines is None:
             return
-        token = current_view.set(CommittedView(self.store, self.partition))
+        token = current_view.set(CommittedView(self.store, self.partition, self._found_damage))
         try:
             self._next_due_ms = self.group.deadlines.next_due_ms()
         finally:
@@ -323,11 +326,17 @@ class Task:
 
     def view(self) -> CommittedView:
         """Committed state. Raises NotReadable while there is none to be had."""
+        if self._damage is not None:
+            raise NotReadable(f"the store of {self.name} is damaged and is being rebuilt")
         if self.state is not TaskState.RUNNING:
             left = self.restore_remaining
             detail = f", {left} changelog records to go" if left else ""
             raise NotReadable(f"task {self.name} is {self.state}{detail}")
-        return CommittedView(self.store, self.partition)
+        return CommittedView(self.store, self.partition, self._found_damage)
+
+    def _found_damage(self, error: StoreDamaged) -> None:
+        """A read met it; the loop ends the task over it at its next look, and the store is rebuilt."""
+        self._damage = error
 
     async def reached(self, position: Position, timeout_s: float) -> None:
         """Wait until the record at this position is in committed state. Raises NotReadable when it takes too long."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
 from streams.driver import Driver
-from streams.errors import Fenced
+from streams.errors import Fenced, NotReadable, StoreDamaged, StoreUnavailable
+from streams.store import Memory, RocksStore
 from tests.streams.toy import make_app
 
 
@@ -93,3 +95,34 @@ async def test_a_deadline_becomes_a_record_when_it_is_due_and_survives_its_task(
         assert driver.rows("counts") == {}
         await driver.advance(60_000)
         assert len(driver.read("reminders")) == 1
+
+
+async def test_damage_that_a_read_meets_ends_the_task_and_never_gives_a_partial_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        driver.produce("words", key="a", value=b"x")
+        await driver.run()
+        task = driver.tasks["words-0"]
+
+        def torn(*_: object) -> Iterator[tuple[bytes, bytes]]:
+            yield b"a", b"1"
+            raise StoreDamaged("a block does not match its checksum")
+
+        monkeypatch.setattr(task.store, "range", torn)
+        with pytest.raises(NotReadable, match="being rebuilt"):
+            driver.rows("counts")
+        with pytest.raises(NotReadable, match="being rebuilt"):
+            task.view()
+        with pytest.raises(StoreDamaged):
+            await task.step(0)
+
+
+def test_a_closed_store_is_unavailable_not_damaged(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "s", ["counts"], Memory(1 << 20, 1 << 20))
+    store.apply({"counts": {b"a": b"1"}}, {"counts": 1})
+    store.close()
+    with pytest.raises(StoreUnavailable, match="is closed"):
+        store.get("counts", b"a")
+    with pytest.raises(StoreUnavailable, match="is closed"):
+        list(store.range("counts", b"a", b"b", False))
