@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from mode import Service
 
+from streams import faults
 from streams.assignment import Member, TaskAssignor
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
@@ -188,10 +189,12 @@ class Engine(Service):
         for task in self.tasks.values():
             task.pause()
         await asyncio.gather(*(task.quiet(HAND_OVER_S) for task in self.tasks.values()))
+        faults.point("revoked")
 
     async def assigned(self, partitions: set[TopicPartition]) -> None:
         """No heartbeat runs until this returns: it only starts things."""
         assert self._consumer is not None
+        faults.point("assigned")
         self._consumer.pause(*partitions)
         self.metrics.rebalances.inc()
         wanted = {

@@ -1,7 +1,8 @@
 """the environment, or a watcher -> something happens at a named point: how tests crash a worker between any two steps.
 
-`STREAMS_FAULT=committed:3` kills the process (SIGKILL, nothing is cleaned up) the third time it passes `committed`.
-The simulation sets a watcher instead. Unset, which is how users run, a point costs one comparison with None.
+`STREAMS_FAULT=committed:3` kills the process (SIGKILL, nothing is cleaned up) the third time it passes `committed`;
+`STREAMS_FAULT=committed:3:stop` freezes it there (SIGSTOP), so that it can wake as a zombie. The simulation sets a
+watcher instead. Unset, which is how users run, a point costs one comparison with None.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ def watch(watcher: Callable[[str], None] | None) -> None:
 
 
 def arm(text: str | None) -> None:
-    """Kill the process as `point:count` says; None disarms."""
+    """Kill the process as `point:count` says, or freeze it as `point:count:stop` does, once; None disarms."""
     if not text:
         watch(None)
         return
-    armed, _, count = text.partition(":")
+    armed, count, how = [*text.split(":"), "", ""][:3]
     left = int(count or 1)
+    blow = signal.SIGSTOP if how == "stop" else signal.SIGKILL
 
-    def kill(name: str) -> None:
+    def strike(name: str) -> None:
         nonlocal left
         left -= name == armed
-        if name == armed and left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if name == armed and left == 0:
+            os.kill(os.getpid(), blow)
 
-    watch(kill)
+    watch(strike)
 
 
 def point(name: str) -> None:

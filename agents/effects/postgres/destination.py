@@ -18,6 +18,7 @@ import asyncpg
 from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.migrate import SCHEMA, migrate
 from agents.effects.postgres.rows import Row, Rows
+from streams import faults
 from streams.records import Record, TopicPartition
 from streams.sink import Mark, Move, PositionConflict, Standing, Written
 
@@ -168,8 +169,11 @@ class PostgresDestination:
             connection = await self._ready()
             await connection.execute("BEGIN")
             await _move(connection, moves)
+            faults.point("sink_moved")
             await self._apply(connection, records, counts)
+            faults.point("sink_applied")
             await connection.execute("COMMIT")
+            faults.point("sink_committed")
         except BaseException:
             self._drop()
             raise
