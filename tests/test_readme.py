@@ -1,0 +1,67 @@
+"""README.md -> its commands run against a real stack, its files and links exist: what it says is what happens."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, RunningStack, Workers
+
+README = (ROOT / "README.md").read_text()
+
+
+def readme_commands() -> list[str]:
+    """The block behind the comment that promises this test, one command a line, without its remark."""
+    (block,) = re.findall(r"<!-- tested:.*?-->\n```bash\n(.*?)```", README, flags=re.S)
+    return [re.sub(r"\s{2,}#.*", "", line) for line in block.splitlines() if line]
+
+
+def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: Workers) -> None:
+    clean_stack.faust("topics", "create")
+    worker = workers.start()
+    env = clean_stack.env | {"ORDERSTREAM_WEB_PORT": str(worker.port)}
+    commands = readme_commands()
+    assert len(commands) >= 8
+    said = {}
+    for command in commands:
+        line = command.replace("127.0.0.1:6066", f"127.0.0.1:{worker.port}")
+        line = line.replace(".venv/bin/faust", f"{sys.executable} -m faust")
+        for _ in range(40):  # an order that was just produced is on its way; so are the sink's rows
+            ran = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+            if ran.returncode == 0:
+                break
+        assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
+        said[command] = ran.stdout
+    placed, listed = (json.loads(text) for command, text in said.items() if command.startswith("curl"))
+    assert placed["status"] == "placed"
+    assert placed["position"].startswith("orders.commands.v1-")
+    assert placed["order_uid"] in {order["order_uid"] for order in listed["orders"]}
+    assert any("order_placed" in text for command, text in said.items() if "--timeline" in command)
+    assert any(text.startswith("Equal:") for command, text in said.items() if "sink verify" in command)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+?)\)", README))))
+def test_every_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:tests|docs|bench)/[\w/.]+)`", README))))
+def test_every_file_that_is_named_exists(name: str) -> None:
+    assert Path(ROOT / name).exists()
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    from schemas.settings import Settings
+
+    named = {name.lower() for name in re.findall(r"ORDERSTREAM_([A-Z_]+)", README)}
+    assert named <= set(Settings.model_fields)
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
