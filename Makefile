@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench lint format lock clean
+.PHONY: help setup demo dev test bench faults lint format lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL
 
 bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1
 	@LINES="$(LINES)" ROUNDS="$(ROUNDS)" SCALE="$(SCALE)" $(PY) -m bench
+
+faults: $(READY) ## the fault runs of docs/faults.md: FAULTS=1,2,5 SEED=7 ROUNDS=3 ARGS="--json faults.json"
+	@$(PY) -m tests.faults --faults "$(FAULTS)" --seed "$(SEED)" --rounds "$(ROUNDS)" $(ARGS)
 
 lint: $(READY) ## ruff and mypy --strict
 	@$(PY) -m ruff check .

@@ -1,0 +1,198 @@
+"""Rows 13, 14, 15, 17, 18, 20: what comes in, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import urllib.error
+import urllib.request
+from functools import partial
+from typing import Any
+
+import orjson
+from confluent_kafka import Producer
+
+from tests.faults.row import row
+from tests.faults.trial import BUGGY, Trial, memory_mb, metric
+from tests.oracle.broker import TABLES, read_topic, wait_until_read
+from tests.oracle.log import EVENTS, Record
+from tests.oracle.verdict import Kind
+from tests.orders_load import compact, document, poison
+
+
+@row(13, "clock jumps")
+async def clocks_jump(trial: Trial) -> None:
+    """Every worker's wall clock jumps by hours, every two seconds, each at its own time."""
+    workers = await trial.up(2, BUGGY, FAULT_CLOCK="1")
+    async with trial.under_load():
+        for _ in range(4):
+            trial.struck()
+            await asyncio.sleep(2)
+            await asyncio.to_thread(_post_twice, workers[0].url, trial.chance)
+    restarts = sum(metric(worker, "streams_task_failures_total") for worker in workers)
+    await trial.converge(minimum=1_000, exact=False)
+    assert not restarts, f"{restarts:.0f} tasks were started again"
+
+
+def _post_twice(url: str, chance: random.Random) -> None:
+    """The same request with the same idempotency key: the same answer, whatever the clock says meanwhile."""
+    uid, key = f"posted-{chance.randrange(10**9)}", f"key-{chance.randrange(10**9)}"
+    body = compact({**document(1, 0), "order_uid": uid})
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+    answers = []
+    for _ in range(2):
+        request = urllib.request.Request(f"{url}/api/v1/orders", body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=20) as response:
+            answers.append((response.status, response.read()))
+    assert answers[0] == answers[1], f"one key, two answers: {answers}"
+
+
+@row(14, "poison of every kind")
+async def poisoned(trial: Trial) -> None:
+    workers = await trial.up(2)
+    pids = [worker.pid for worker in workers]
+    batches, each = 4, 150
+    async with trial.under_load():
+        for turn in range(batches):
+            trial.struck()
+            await asyncio.to_thread(_poison, trial, turn, each)
+            await asyncio.sleep(0.5)
+    assert trial.totals is not None
+    trial.totals = trial.totals._replace(poison=trial.totals.poison + batches * each)
+    restarts = sum(metric(worker, "streams_task_failures_total") for worker in workers)
+    await trial.converge(minimum=1_000)
+    trial.verdict.require(planted=batches * each)
+    trial.figures["dead letters"] = trial.verdict.looked_at["planted"]
+    assert not restarts, f"{restarts:.0f} tasks were started again"
+    assert pids == [worker.pid for worker in workers if worker.child.running()]
+
+
+def _poison(trial: Trial, turn: int, count: int) -> None:
+    for record in poison(count, trial.seed * 100 + turn):
+        trial.load._produce(record)
+    trial.load._flush()
+
+
+@row(15, "duplicates, out of order, late")
+async def repeated(trial: Trial) -> None:
+    """Beside the generator's own repetitions: all that was sent comes again, late and in another order."""
+    await trial.up(2)
+    async with trial.under_load():
+        for _ in range(2):
+            await asyncio.sleep(1.5)
+            trial.struck()
+            earlier = [record for record in list(trial.load.positions.values()) if not record.paths]
+            trial.chance.shuffle(earlier)
+            await asyncio.to_thread(_again, trial, earlier[:600])
+    await trial.converge(minimum=1_500, exact=False)
+    trial.figures["repetitions"] = trial.verdict.looked_at["repetitions"]
+    trial.verdict.require(repetitions=300)
+
+
+def _again(trial: Trial, records: list[Any]) -> None:
+    for record in records:
+        trial.load._produce(record)
+    trial.load._flush()
+
+
+@row(17, "a slow handler")
+async def slow(trial: Trial) -> None:
+    """A decision takes 20 ms, so that one partition does at most 50 a second, and 250 come in."""
+    workers = await trial.up(2, BUGGY, FAULT_SLOW_MS="20")
+    before = [metric(worker, "streams_rebalances_total") for worker in workers]
+    memory = max(map(memory_mb, workers))
+    async with trial.under_load(per_second=250):
+        trial.struck()
+        lag = 0.0
+        for _ in range(12):
+            await asyncio.sleep(1)
+            lag = max(lag, sum(metric(worker, "streams_lag_records") for worker in workers))
+        grown = max(map(memory_mb, workers)) - memory
+    after = [metric(worker, "streams_rebalances_total") for worker in workers]
+    trial.figures |= {"lag shown": int(lag), "MB grown": grown}
+    await trial.converge(minimum=1_000, gap_s=60)
+    assert after == before, f"slowness was taken for death: {before} rebalances, then {after}"
+    assert lag > 100, f"the lag metric showed {lag:.0f} at most"
+    assert grown < 100, f"a worker grew by {grown:.0f} MB"
+
+
+@row(18, "records of 0.9, 1.1 and 10 MB")
+async def large(trial: Trial) -> None:
+    (worker, _) = await trial.up(2)
+    filler = random.Random(trial.seed).randbytes(5 << 20).hex()
+    async with trial.under_load():
+        for megabytes in (0.9, 1.1, 10):
+            trial.struck()
+            raw = {
+                **document(1, trial.seed),
+                "order_uid": f"large-{megabytes}",
+                "filler": filler[: int(megabytes * 2**20)],
+            }
+            trial.figures[f"HTTP {megabytes} MB"] = await asyncio.to_thread(_post, worker.url, compact(raw))
+        plant = partial(trial.load.plant, "order", "large-by-topic", 4, filler=filler[: int(0.9 * 2**20)])
+        await asyncio.to_thread(plant)
+        refused = await asyncio.to_thread(_refused_by_broker, trial, filler[: int(1.1 * 2**20)])
+    await trial.converge(minimum=1_000, exact=False)
+    assert refused, "the broker took a record above the topic's maximum"
+    answers = [trial.figures[f"HTTP {megabytes} MB"] for megabytes in (0.9, 1.1, 10)]
+    assert answers == [201, 413, 413], f"the answers were {answers}"
+
+
+def _post(url: str, body: bytes) -> int:
+    request = urllib.request.Request(f"{url}/api/v1/orders", body, {"Content-Type": "application/json"}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def _refused_by_broker(trial: Trial, filler: str) -> bool:
+    failures: list[Any] = []
+    producer = Producer({"bootstrap.servers": trial.stack.kafka, "message.max.bytes": 4 << 20})
+    producer.produce("orders", compact({"filler": filler}), on_delivery=lambda error, _: failures.append(error))
+    producer.flush(10)
+    return failures[0] is not None
+
+
+@row(20, "replay by topic reset")
+async def replayed(trial: Trial) -> None:
+    """Stop, `reset`, start: the same tables from the input topics, the same events in the same bytes."""
+    workers = await trial.up(2)
+    async with trial.under_load():
+        await asyncio.sleep(3)
+        trial.struck()
+    fold = await trial.converge(minimum=500)
+    rows = await asyncio.to_thread(_tables, trial.stack.kafka)
+    events = await asyncio.to_thread(read_topic, trial.stack.kafka, EVENTS)
+    for worker in workers:
+        trial.gone(worker)
+        assert await asyncio.to_thread(worker.stop) == 0
+    since = time.monotonic()
+    await asyncio.to_thread(trial.stack.faust, "reset", "--yes")
+    await trial.up(2)
+    await asyncio.to_thread(wait_until_read, trial.stack.kafka, 120)
+    trial.recoveries.append(time.monotonic() - since)
+    twice = await asyncio.to_thread(read_topic, trial.stack.kafka, EVENTS)
+    trial.verdict.same_rows("rows of the replay", rows, await asyncio.to_thread(_tables, trial.stack.kafka))
+    trial.figures |= {"events": len(events), "events again": len(twice) - len(events)}
+    other = _contents(twice) - _contents(events)
+    for key, value in other:
+        trial.verdict.add(Kind.WRONG, "events of the replay", key, f"is not what the run said: {value!r}")
+    await trial.judge_live(fold)
+    trial.verdict.require()
+
+
+def _contents(events: list[Record]) -> set[tuple[bytes | None, bytes | None]]:
+    return {(event.key, event.value) for event in events}
+
+
+def _tables(bootstrap: str) -> dict[tuple[str, bytes], Any]:
+    """The rows that the changelogs lead to."""
+    found: dict[tuple[str, bytes], Any] = {}
+    for table in TABLES:
+        for record in read_topic(bootstrap, f"orderstream-{table}-changelog"):
+            if record.key is not None and not record.key.startswith(b"\0"):
+                found[table, record.key] = orjson.loads(record.value) if record.value else None
+    return {key: value for key, value in found.items() if value is not None}

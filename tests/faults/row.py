@@ -1,0 +1,88 @@
+"""rows by number -> one trial each -> outcomes -> the table and the result file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.faults.trial import Trial
+
+Run = Callable[["Trial"], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault: its number in docs/faults.md, its name, and what is done to the platform."""
+
+    number: int
+    name: str
+    run: Run
+
+
+@dataclass
+class Outcome:
+    """What came of one trial. `recover_s`: the slowest recovery of all strikes; `figures`: what else was measured."""
+
+    fault: int
+    name: str
+    seed: int
+    work: int = 0
+    strikes: int = 0
+    lost: int = 0
+    doubled: int = 0
+    amiss: int = 0  # reordered, wrong, hanging
+    recover_s: float | None = None
+    took_s: float = 0.0
+    figures: dict[str, float | int | str] = field(default_factory=dict)
+    why: str | None = None  # it did not hold
+
+    @property
+    def held(self) -> bool:
+        return self.why is None
+
+
+ROWS: dict[int, Row] = {}
+
+
+def row(number: int, name: str) -> Callable[[Run], Run]:
+    """Enter a row into ROWS."""
+
+    def enter(run: Run) -> Run:
+        assert number not in ROWS, f"row {number} is there twice"
+        ROWS[number] = Row(number, name, run)
+        return run
+
+    return enter
+
+
+HEAD = ("fault", "", "seed", "work", "strikes", "lost", "doubled", "amiss", "recovered", "took", "verdict")
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes in columns; below, why one did not hold, and what was measured."""
+    lines = [HEAD, *(_cells(outcome) for outcome in outcomes)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    for outcome in outcomes:
+        told = ", ".join(f"{name} {value}" for name, value in outcome.figures.items())
+        rows += [f"{outcome.fault}: {told}"] if told else []
+        rows += [f"{outcome.fault} did not hold with SEED={outcome.seed}: {outcome.why}"] if outcome.why else []
+    return "\n".join(rows)
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    numbers = (outcome.seed, outcome.work, outcome.strikes, outcome.lost, outcome.doubled, outcome.amiss)
+    recovered = "-" if outcome.recover_s is None else f"{outcome.recover_s:.1f} s"
+    verdict = "held" if outcome.held else "NOT HELD"
+    return (str(outcome.fault), outcome.name, *map(str, numbers), recovered, f"{outcome.took_s:.0f} s", verdict)
+
+
+def write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """The same for programs."""
+    held = sum(outcome.held for outcome in outcomes)
+    rows = [asdict(outcome) | {"held": outcome.held} for outcome in outcomes]
+    path.write_text(json.dumps({"runs": len(outcomes), "held": held, "rows": rows}, indent=1) + "\n")

@@ -1,0 +1,300 @@
+"""a seed -> the platform under load, struck and healed -> what is amiss, by tests/oracle, and how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import psutil
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+
+from tests.faults.row import Outcome, Row
+from tests.oracle.ask import Poller, judge_whole_list, judge_window
+from tests.oracle.broker import Tail, _consumer, judge_ends
+from tests.oracle.history import Fold
+from tests.oracle.inlet import PREFIX, origin_of
+from tests.oracle.judge import judge, uncollected
+from tests.oracle.log import EVENTS, INTAKE, LETTERS, Log, Position, Record, home_of
+from tests.oracle.postgres import judge_postgres, read_database
+from tests.oracle.verdict import Kind
+from tests.oracle.window import judge_sights
+from tests.orders_load import Load, Planned, Totals, compact, document
+from tests.processes import RunningStack, Worker, Workers
+from tests.test_main_job import Job
+
+#: A session of 6 s, the rebalance and a recovery, on two cores that run everything else too.
+RECOVERED_S = 20.0
+CONVERGED_S = 120.0
+#: What was committed before a strike may reach the reader this long after it.
+ON_ITS_WAY_S = 0.3
+#: I8: a strike while nothing is going on proves nothing.
+NUMBERS_AFTER_A_STRIKE = 100
+SAMPLED = 60
+#: A brief trial waits less for the dead. A full one has the default settings.
+BRIEF = {"ORDERSTREAM_SESSION_TIMEOUT_MS": "3000"}
+BUGGY = "tests.faults.app"
+PLANTED = "planted-bug-"
+
+
+class PatientLoad(Load):
+    """A load that waits for a broker that is away: what was begun is acknowledged in the end."""
+
+    def _flush(self) -> None:
+        for producer in self._producers:
+            left = producer.flush(250)
+            assert not left, f"{left} records were not taken by the broker within 250 s"
+        assert not self.failures, self.failures[:3]
+
+    def plant(self, name: str, uid: str, partitions: int, paths: frozenset[str] = frozenset(), **more: Any) -> Position:
+        """An order of its own in its home partition; where it stands."""
+        record = Planned(name, INTAKE, uid.encode(), compact({**document(1, self.seed), "order_uid": uid, **more}))
+        before = set(self.positions)
+        self._produce(record._replace(paths=paths), home_of(uid, partitions))
+        self._flush()
+        (position,) = (at for at in self.positions.keys() - before if self.positions[at].key == uid.encode())
+        return position
+
+
+class Pulse(Tail):
+    """When each partition had something to say, and how old it was then."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__(bootstrap, topic)
+        self.latencies: list[tuple[float, float]] = []  # (when it was read, seconds since its cause was written)
+
+    def resumed(self, since: float) -> float | None:
+        """Seconds from `since` to the first commit of the partition that came back last; None while one is silent."""
+        firsts = [next((at for at in heard if at > since + ON_ITS_WAY_S), None) for heard in self._heard.values()]
+        return None if None in firsts else max(at for at in firsts if at is not None) - since
+
+    def percentile(self, share: float, since: float, until: float) -> float:
+        found = sorted(age for at, age in self.latencies if since <= at <= until)
+        assert found, "nothing was committed in that time"
+        return found[min(len(found) - 1, int(len(found) * share))]
+
+    def _listen(self) -> None:
+        with closing(_consumer(self._bootstrap, "oracle-pulse")) as consumer:
+            consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._heard])
+            while self._listening.is_set():
+                for message in consumer.consume(1_000, timeout=0.05):
+                    if message.error() is None:
+                        now, (_, written_ms) = time.monotonic(), message.timestamp()
+                        self._heard[message.partition() or 0].append(now)
+                        self.latencies.append((now, time.time() - written_ms / 1000))
+
+
+class Trial(Job):
+    """One row, once: two phases, faults and convergence, and the judgement."""
+
+    load: PatientLoad
+
+    def __init__(self, stack: RunningStack, workers: Workers, seed: int, brief: bool = False) -> None:
+        super().__init__(stack, workers, PatientLoad(stack.kafka, seed))
+        self.seed, self.brief, self.chance = seed, brief, random.Random(seed)
+        self.urls: list[str] = []
+        self.figures: dict[str, float | int | str] = {}
+        self.recoveries: list[float] = []
+        self.strikes = 0
+        self.totals: Totals | None = None
+        self.bugs: set[Position] = set()
+        self._struck_at = 0
+        self._poller = Poller(self.urls, self.watched)
+        self.pulse = Pulse(stack.kafka, EVENTS)
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    async def up(self, count: int, app: str = "app", **env: str) -> list[Worker]:
+        """Ready workers that answer; the load goes on meanwhile."""
+        workers = [await self.begin(None, app, **env) for _ in range(count)]
+        for worker in workers:
+            await asyncio.to_thread(worker.wait_ready)
+            self.urls.append(worker.url)
+        return workers
+
+    async def begin(self, port: int | None = None, app: str = "app", **env: str) -> Worker:
+        """A worker that is starting; nobody asks it yet."""
+        settings = (BRIEF if self.brief else {}) | env
+        return await asyncio.to_thread(partial(self.workers.start, port=port, env=settings, app=app, wait=False))
+
+    def gone(self, worker: Worker) -> None:
+        """Nobody asks it any more."""
+        if worker.url in self.urls:
+            self.urls.remove(worker.url)
+
+    @asynccontextmanager
+    async def under_load(self, per_second: int = 250) -> AsyncIterator[None]:
+        """The generator, the reader of events and the poller at work. At the end all that was begun is acknowledged."""
+        with self.pulse:
+            self.load.start(per_second)
+            try:
+                async with self._poller.running():
+                    await self.spoken()
+                    yield
+                    await self.numbers_go_on()
+            finally:
+                self.totals = await asyncio.to_thread(self.load.stop)
+
+    async def spoken(self) -> None:
+        """Until every partition has committed something: the work is under way."""
+        since = time.monotonic()
+        while self.pulse.resumed(since) is None:
+            assert time.monotonic() - since < 60, "no work was done before the fault"
+            await asyncio.sleep(0.05)
+
+    async def numbers_go_on(self) -> None:
+        """I8: the work must not be over when the fault comes; the generator goes on for a while after the last one."""
+        deadline = time.monotonic() + 60
+        while self.load.numbers < self._struck_at + NUMBERS_AFTER_A_STRIKE:
+            assert time.monotonic() < deadline, "the work was over before the fault"
+            await asyncio.sleep(0.05)
+
+    def struck(self) -> float:
+        """A fault happened now."""
+        self.strikes += 1
+        self._struck_at = self.load.numbers
+        return time.monotonic()
+
+    async def recovered(self, since: float, within_s: float = RECOVERED_S) -> float:
+        """Until every partition has committed again; gives the seconds since the strike."""
+        while (seconds := self.pulse.resumed(since)) is None:
+            waited = time.monotonic() - since
+            assert waited < within_s + 30, f"a partition has committed nothing for {waited:.0f} s after the strike"
+            await asyncio.sleep(0.05)
+        self.recoveries.append(seconds)
+        if seconds > within_s:
+            self.verdict.add(Kind.WRONG, "recovery", f"strike {self.strikes}", f"{seconds:.1f} s of {within_s:.0f}")
+        return seconds
+
+    async def ended(self, worker: Worker, timeout_s: float = 40.0) -> int:
+        """Its exit code, once it has ended by itself."""
+        deadline = time.monotonic() + timeout_s
+        while worker.child.running():
+            assert time.monotonic() < deadline, f"worker {worker.port} still runs after {timeout_s:.0f} s"
+            await asyncio.sleep(0.02)
+        self.gone(worker)
+        code = worker.child.exit_code
+        assert code is not None
+        return code
+
+    async def ready_or_ended(self, worker: Worker, timeout_s: float = 60.0) -> bool:
+        """True when it is ready, False when it has ended."""
+        deadline = time.monotonic() + timeout_s
+        while worker.child.running() and (await asyncio.to_thread(worker.get, "/health/ready", 2.0))[0] != 200:
+            assert time.monotonic() < deadline, f"worker {worker.port} is neither ready nor at its end"
+            await asyncio.sleep(0.1)
+        return worker.child.running()
+
+    async def frozen(self, worker: Worker, timeout_s: float = 40.0) -> None:
+        """Until it has stopped itself at its point."""
+        deadline = time.monotonic() + timeout_s
+        while psutil.Process(worker.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline, f"worker {worker.port} did not freeze"
+            await asyncio.sleep(0.02)
+        self.gone(worker)
+
+    # -- judgement ----------------------------------------------------------------------------------------------------
+
+    async def converge(self, minimum: int, *, exact: bool = True, gap_s: float = RECOVERED_S) -> Fold:
+        """Wait for the end of the work and judge all of it. `exact`: the totals are those of the load alone."""
+        log = await asyncio.to_thread(self.settle, CONVERGED_S)
+        fold = await self.judge(log)
+        if exact:
+            assert self.totals is not None
+            self.judge_totals(fold, log, self.totals._replace(poison=self.totals.poison + len(self.bugs)))
+        judge_sights(self._poller.sights, self.verdict, longest_gap_s=gap_s)
+        self.figures["looks"] = len(self._poller.sights)
+        await self.judge_live(fold)
+        assert self.strikes, "nothing was struck"
+        self.verdict.require(inputs=minimum)
+        return fold
+
+    async def judge(self, log: Log) -> Fold:
+        """As the main job is judged; letters of planted bugs apart, of which the oracle knows nothing."""
+        with uncollected():
+            fold = judge(self._without_bugs(log), self.verdict)
+            self._judge_clients(log)
+            await self._sunk(len(fold.happened), len(log.of(LETTERS)))
+            judge_postgres(fold, log.of(LETTERS), await read_database(self.stack.postgres), self.verdict)
+        judge_ends(self.stack.kafka, self.verdict)
+        return fold
+
+    async def judge_live(self, fold: Fold) -> None:
+        """I6: what the workers hold now, in their own stores, is the fold."""
+        urls = list(self.urls)
+        if not urls:
+            return
+        sample = self.chance.sample(sorted(fold.orders), min(SAMPLED, len(fold.orders)))
+        customers = sorted({fold.orders[uid].customer_id for uid in sample[:5]})
+        await judge_window(urls, fold, self.verdict, orders=sample, customers=customers)
+        await judge_whole_list(urls[0], fold, self.verdict)
+
+    def _without_bugs(self, log: Log) -> Log:
+        """Each planted bug has one dead letter `failed` with its bytes; the rest of the log is judged without them."""
+        if not self.bugs:
+            return log
+        inputs = {record.position: record for record in log.of(INTAKE) if record.position in self.bugs}
+        letters: dict[Position, list[Record]] = {position: [] for position in self.bugs}
+        others: list[Record] = []
+        for letter in log.of(LETTERS):
+            origin = origin_of(letter)
+            (others if origin is None else letters.get(origin, others)).append(letter)
+        for position, found in letters.items():
+            self.verdict.looked("planted bugs")
+            if len(found) != 1:
+                kind = Kind.DOUBLED if found else Kind.LOST
+                self.verdict.add(kind, "planted bugs", position, f"{len(found)} dead letters")
+            for letter in found:
+                source = inputs[position]
+                self.verdict.equal("planted bugs", position, (source.key, source.value), (letter.key, letter.value))
+                self.verdict.equal("planted bugs", position, b"failed", dict(letter.headers)[f"{PREFIX}kind"])
+        intake = [record for record in log.of(INTAKE) if record.position not in self.bugs]
+        return replace(log, topics={**log.topics, INTAKE: intake, LETTERS: others})
+
+    def outcome(self, row: Row, took_s: float, why: str | None) -> Outcome:
+        counts = self.verdict.counts
+        amiss = counts[Kind.REORDERED] + counts[Kind.WRONG] + counts[Kind.HANGING]
+        work = self.verdict.looked_at["inputs"]
+        slowest = max(self.recoveries, default=None)
+        figures = {name: round(value, 2) if isinstance(value, float) else value for name, value in self.figures.items()}
+        return Outcome(
+            row.number, row.name, self.seed, work, self.strikes, counts[Kind.LOST], counts[Kind.DOUBLED], amiss,
+            slowest, took_s, figures, why,
+        )  # fmt: skip
+
+
+def metric(worker: Worker, name: str) -> float:
+    """The sum over all labels of one family of a worker's metrics."""
+    _, text = worker.get("/metrics")
+    found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", str(text), re.MULTILINE)
+    return sum(map(float, found))
+
+
+def memory_mb(worker: Worker) -> float:
+    return float(psutil.Process(worker.pid).memory_info().rss) / 2**20
+
+
+async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
+    """From nothing, whatever the row before left behind."""
+    for service in (stack.broker, stack.database):
+        if not service.running():
+            await asyncio.to_thread(service.start)
+    await asyncio.to_thread(stack.wipe)
+    await asyncio.to_thread(stack.faust, "topics", "create")
+    workers, began, why = Workers(stack), time.monotonic(), None
+    trial = Trial(stack, workers, seed, brief)
+    try:
+        with closing(trial.load):
+            await row.run(trial)
+    except (Exception, BaseExceptionGroup) as error:
+        why = f"{type(error).__name__}: {error}"
+        print(workers.log_tails(15))
+    finally:
+        await asyncio.to_thread(workers.stop_all)
+    return trial.outcome(row, time.monotonic() - began, why)
