@@ -147,7 +147,7 @@ def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: O
         order = tables.order(command.order_uid)
         position = Position(cause.topic, cause.partition, cause.offset)
         # A placement of what does not exist cannot have been answered: the common case pays for no look back.
-        answered = (order is not None or isinstance(command, CancelOrder)) and tables.answered(command)
+        answered = (order is not None or isinstance(command, CancelOrder)) and tables.answered(command, order)
         for event in decide(order, command, rfc3339(cause.timestamp), answered=answered):
             before, order = order, evolve(order, event)
             tables.keep(before, order, event, position)

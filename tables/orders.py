@@ -1,4 +1,4 @@
-"""Orders: events -> rows -> an order, its timeline, the newest orders. Four tables of the group `orders`.
+"""Orders: events -> rows -> an order, its timeline, the newest orders. Five tables of the group `orders`.
 
 All rows of an order are written by the task of its order_uid, so the indexes are local: each partition lists its own
 orders, and a complete answer asks every partition. The layout of the keys (NUL ends a part, so none may hold it):
@@ -6,6 +6,7 @@ orders, and a complete answer asks every partition. The layout of the keys (NUL 
     orders               order_uid -> Order
     order_timeline       order_uid NUL version                    the event that made this version
                          order_uid NUL version NUL topic NUL offset   a refusal at this version
+    order_refusals       order_uid NUL command_id -> the version that the refused command met
     orders_by_customer   customer_id NUL place -> status
     orders_by_time       place -> status
     place                milliseconds until the end of time, so that the newest comes first, NUL order_uid
@@ -44,6 +45,7 @@ class OrderTables:
 
     orders: Table[Order]
     entries: Table[TimelineEntry]
+    refusals: Table[bytes]
     by_customer: Table[OrderStatus]
     by_time: Table[OrderStatus]
 
@@ -57,9 +59,17 @@ class OrderTables:
         """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
 
-    def answered(self, command: OrderCommand) -> bool:
-        """Whether the timeline has an event or a refusal of this command. Looks at all of it: a timeline is short."""
-        return any(entry.caused_by == command.command_id for _, entry in self.timeline(command.order_uid))
+    def answered(self, command: OrderCommand, order: Order | None) -> bool:
+        """Whether this command has its event or its refusal already.
+
+        Versions of an order are few and refusals may be many (anybody can send the same order number again), so that
+        the events are looked at one by one and a refusal is found by its key.
+        """
+        if self.refusals.get(f"{command.order_uid}\0{command.command_id}") is not None:
+            return True
+        versions = range(1, order.version + 1) if order is not None else ()
+        entries = (self.entries.get(_version_key(command.order_uid, version)) for version in versions)
+        return any(entry is not None and entry.caused_by == command.command_id for entry in entries)
 
     def newest(
         self,
@@ -103,6 +113,7 @@ class OrderTables:
         )
         if after is before or after is None:
             self.entries[refusal_key(entry)] = entry
+            self.refusals[f"{entry.order_uid}\0{entry.caused_by}"] = b"%d" % entry.version
             return
         self.entries[version_key(entry)] = entry
         self.orders[after.order_uid] = after
@@ -128,7 +139,11 @@ def order_uid_at(place: str) -> str:
 
 
 def version_key(entry: TimelineEntry) -> str:
-    return f"{entry.order_uid}\0{entry.version:010d}"
+    return _version_key(entry.order_uid, entry.version)
+
+
+def _version_key(order_uid: str, version: int) -> str:
+    return f"{order_uid}\0{version:010d}"
 
 
 def refusal_key(entry: TimelineEntry) -> str:
@@ -145,6 +160,9 @@ def declare(app: App) -> OrderTables:
             group=GROUP,
             codec=Codec(TimelineEntry.to_json, TimelineEntry.from_json),
             help="What happened to each order.",
+        ),
+        refusals=app.Table(
+            "order_refusals", group=GROUP, value_type=bytes, help="Refused commands, so that each is answered once."
         ),
         by_customer=app.Table(
             "orders_by_customer", group=GROUP, codec=status, help="Orders of a customer, newest first."

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
 import orjson
 import pytest
-from pytest import mark
+from pytest import MonkeyPatch, mark
 
 from schemas.base import command_id_at, event_id_for, rfc3339
 from schemas.dead_letters import DeadLetter, read_dead_letter
 from schemas.orders import CancelOrder, OrderPlaced, PlaceOrder, read_document
 from schemas.orders.samples import SAMPLE_ORDER, document, generate, spoil
+from streams.batch import Batch
 from streams.driver import Driver
 from tests.agents.domain import PARTITIONS, command, elsewhere, events, home, make_app
 
@@ -182,11 +184,34 @@ async def test_a_rebuilt_store_is_equal(tmp_path: Path) -> None:
     async with Driver(app) as driver:
         for number in range(50):
             driver.produce("orders", value=generate(number), partition=number % PARTITIONS)
-        command(driver, CancelOrder(command_id="c", order_uid=str(document(3)["order_uid"]), reason="no"))
         await driver.run()
-        tables = ("orders", "order_timeline", "orders_by_customer", "orders_by_time")
+        for command_id in ("c", "c-too-late"):
+            command(driver, CancelOrder(command_id=command_id, order_uid=str(document(3)["order_uid"]), reason="no"))
+        await driver.run()
+        tables = ("orders", "order_timeline", "order_refusals", "orders_by_customer", "orders_by_time")
         before = {name: driver.rows(name) for name in tables}
         for partition in range(PARTITIONS):
             await driver.start("orders", partition, lose_store=True)
         assert {name: driver.rows(name) for name in tables} == before
         assert len(before["orders"]) == 50
+        assert len(before["order_refusals"]) == 1
+
+
+async def test_looking_for_an_answer_costs_the_same_however_many_refusals_there_are(
+    driver: Driver, monkeypatch: MonkeyPatch
+) -> None:
+    """Anybody can send the same order number again; to look through all of its refusals would stall the partition."""
+
+    def scan(*_: object) -> None:
+        raise AssertionError("a range of rows was read to answer one command")
+
+    monkeypatch.setattr(Batch, "range", scan)
+    driver.produce("orders", key=UID, value=SAMPLE_ORDER)
+    for number in range(20):
+        other = SAMPLE_ORDER.replace(b'"sm_id":99', b'"sm_id":%d' % number)
+        driver.produce("orders", key=UID, value=other)
+        command(driver, CancelOrder(command_id=f"c-{number % 10}", order_uid=UID, reason="no"))
+    await driver.run()
+    told = Counter(event.type for event in events(driver))
+    assert told == {"order_placed": 1, "order_refused": 20, "order_cancelled": 1, "cancellation_refused": 9}
+    assert letters(driver) == []

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from tests.oracle.log import COMMANDS, EVENTS, INTAKE, LETTERS, Log, Position, Record
 from tests.oracle.verdict import Kind, Verdict
 
-TABLES = ("orders", "order_timeline", "orders_by_customer", "orders_by_time")
+TABLES = ("orders", "order_timeline", "order_refusals", "orders_by_customer", "orders_by_time")
 READ_TIMEOUT_S = 60.0
 #: Fewer records than this between the position of the group and the end are looked at one by one.
 NEAR_THE_END = 200

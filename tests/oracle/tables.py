@@ -1,7 +1,8 @@
 """the fold of the events -> the rows that each table must have -> the changelogs, folded, held to them.
 
 The layout of keys is the documented one (NUL parts them): `orders` by order_uid; `order_timeline` by order_uid and
-version, a refusal with the topic and offset of its cause behind; the indexes by place, newest first, then order_uid.
+version, a refusal with the topic and offset of its cause behind; `order_refusals` by order_uid and command_id; the
+indexes by place, newest first, then order_uid.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def judge_changelogs(log: Log, fold: Fold, verdict: Verdict) -> None:
     owners: dict[str, Callable[[str], str]] = {
         "orders": lambda key: key,
         "order_timeline": lambda key: key.split("\0")[0],
+        "order_refusals": lambda key: key.split("\0")[0],
         "orders_by_customer": lambda key: key.split("\0")[2],
         "orders_by_time": lambda key: key.split("\0")[1],
     }
@@ -62,6 +64,11 @@ def expected_rows(fold: Fold) -> dict[str, Rows]:
     return {
         "orders": {uid: order_row(order) for uid, order in fold.orders.items()},
         "order_timeline": {timeline_key(each): timeline_entry(each) for each in fold.happened},
+        "order_refusals": {
+            f"{each.event['order_uid']}\0{each.event['caused_by']}": str(each.event["version"])
+            for each in fold.happened
+            if not each.changed
+        },
         "orders_by_customer": {f"{order.customer_id}\0{place}": order.status for place, order in by_place.items()},
         "orders_by_time": {place: order.status for place, order in by_place.items()},
     }
@@ -104,7 +111,7 @@ def place_of(order: Order) -> str:
 
 
 def _read(table: str, value: bytes) -> Any:
-    if table.startswith("orders_by"):
+    if table.startswith("orders_by") or table == "order_refusals":
         return value.decode()
     try:
         row = orjson.loads(value)
