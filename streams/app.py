@@ -25,6 +25,7 @@ from streams.logs import LoggedWorker
 from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Position
+from streams.restore import KEEP_DELETIONS_MS
 from streams.settings import EngineSettings
 from streams.table import Table as TableOf
 from streams.topic import Topic
@@ -39,6 +40,7 @@ CHANGELOG_CONFIG = {
     "max.message.bytes": str(4 << 20),
     "segment.bytes": str(256 << 20),
     "min.cleanable.dirty.ratio": "0.3",
+    "delete.retention.ms": str(KEEP_DELETIONS_MS),
 }
 
 

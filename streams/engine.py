@@ -317,7 +317,9 @@ class Engine(Service):
         while True:
             assert self._consumer is not None
             kafka = KafkaLog(self.settings, self._consumer)
-            standby = Standby(self.groups[group_name], partition, kafka, lambda: self._open(name), self.metrics)
+            standby = Standby(
+                self.groups[group_name], partition, kafka, lambda: self._open(name), self.clock, self.metrics
+            )
             try:
                 await standby.run()
             except (LogMismatch, StoreDamaged) as error:

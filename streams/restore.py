@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 
+from streams.clock import Clock
 from streams.errors import LogMismatch
 from streams.log import Extent, Log
 from streams.metrics import Metrics
@@ -16,6 +17,11 @@ from streams.store import IDENTITY, Store
 from streams.topology import Group, task_name
 
 log = logging.getLogger(__name__)
+
+#: The cleaner takes a deletion out of a changelog this long after it has seen it (set on every changelog, see app.py).
+KEEP_DELETIONS_MS = 24 * 3600 * 1000
+#: A store that has missed more than this may have missed deletions that are gone. Half of it is leeway for clocks.
+MOST_MISSED_MS = KEEP_DELETIONS_MS // 2
 
 #: How often a long restore says where it stands.
 REPORT_EVERY_S = 5.0
@@ -29,18 +35,27 @@ ADOPT = "If it is new to this application, or its loss is accepted: `faust -A ap
 
 
 class Restore:
-    """Copies raw bytes; nothing is decoded. Each family is brought forward from its own position."""
+    """Copies raw bytes; nothing is decoded. Each family is brought forward from its own position.
 
-    def __init__(self, log_: Log, store: Store, group: Group, partition: int, metrics: Metrics) -> None:
-        self._log, self._store, self._metrics = log_, store, metrics
+    A family that has fallen far behind is emptied first. A changelog keeps deletions for a day only, so what is missing
+    from it then is no longer told from what was never deleted: old rows would stay for ever (found by the simulation).
+    """
+
+    def __init__(self, log_: Log, store: Store, group: Group, partition: int, clock: Clock, metrics: Metrics) -> None:
+        self._log, self._store, self._clock, self._metrics = log_, store, clock, metrics
         self._name = task_name(group.name, partition)
         self._families = {tp: name for name, tp in group.changelogs(partition).items()}
+        self._current_at_ms = dict.fromkeys(self._families, 0)
         self._gauge = metrics.restore_remaining.labels(group.name, str(partition))
         self.remaining = 0
 
     async def run(self, extents: Mapping[TopicPartition, Extent]) -> None:
-        """Bring every family to the end of its changelog. Raises LogMismatch when the store is ahead of it."""
-        begun = reported = time.monotonic()
+        """Bring every family to the end of its changelog: `extents`, surveyed just now.
+
+        Raises LogMismatch when the store is ahead of it.
+        """
+        begun, begun_at_ms = time.monotonic(), self._clock.now_ms()
+        reported = begun
         starts = {tp: self._store.position(name) for tp, name in self._families.items()}
         ends = {tp: extents[tp].end for tp in starts}
         for tp, start in starts.items():
@@ -49,6 +64,8 @@ class Restore:
                     f"the store of {self._name} is at {tp.topic}-{tp.partition}-{start}, but that changelog ends at"
                     f" {ends[tp]}: it was deleted or re-created. {MEND}"
                 )
+            if start < ends[tp]:
+                starts[tp] = self._begin(tp, start, begun_at_ms)
         self.remaining = total = sum(ends[tp] - start for tp, start in starts.items())
         async for tp, records, reached in self._log.read(starts, ends):
             self.remaining -= reached - starts[tp]
@@ -59,14 +76,37 @@ class Restore:
                 reported = now
                 self._report(total, now - begun)
             await asyncio.sleep(0)
+        # Whatever stands behind these ends was written after `begun_at_ms`.
+        self._store.apply({}, {self._families[tp]: end for tp, end in ends.items()}, begun_at_ms)
         self.remaining = 0
         self._gauge.set(0)
         self._metrics.restore_seconds.observe(time.monotonic() - begun)
         if total:
             log.info("restored %s: %d records in %.2f s", self._name, total, time.monotonic() - begun)
 
+    def _begin(self, tp: TopicPartition, start: int, now_ms: int) -> int:
+        """Where to copy from. On the way the family is as current as it was when it was last at an end.
+
+        A family that begins empty is as current as its beginning: what it reads was not cleaned before it was read.
+        """
+        family = self._families[tp]
+        current_at_ms = self._store.current_at_ms(family)
+        if start > 0 and abs(now_ms - current_at_ms) > MOST_MISSED_MS:
+            log.warning(
+                "%s of %s has missed too much of its changelog (more than %d h): it is copied from the beginning",
+                family,
+                self._name,
+                MOST_MISSED_MS // 3_600_000,
+            )
+            self._store.empty(family)
+            start = 0
+        self._current_at_ms[tp] = current_at_ms if start > 0 else now_ms
+        return start
+
     async def follow(self) -> None:
-        """Copy what arrives, for ever: a standby."""
+        """Copy what arrives, for ever, after `run`: a standby. It is as current as when it was last run."""
+        now_ms = self._clock.now_ms()
+        self._current_at_ms = {tp: self._store.current_at_ms(name) or now_ms for tp, name in self._families.items()}
         starts = {tp: self._store.position(name) for tp, name in self._families.items()}
         async for tp, records, reached in self._log.read(starts, None):
             self.copy(tp, records, reached)
@@ -74,7 +114,7 @@ class Restore:
     def copy(self, tp: TopicPartition, records: Sequence[Record], reached: int) -> None:
         family = self._families[tp]
         rows = {record.key: record.value for record in records if record.key is not None and record.key != IDENTITY}
-        self._store.apply({family: rows}, {family: reached})
+        self._store.apply({family: rows}, {family: reached}, self._current_at_ms[tp])
         self._metrics.restore_records.inc(len(records))
 
     def _report(self, total: int, seconds: float) -> None:

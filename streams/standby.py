@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
+from streams.clock import Clock
 from streams.log import Log
 from streams.metrics import Metrics
 from streams.restore import Restore, hold_identity
@@ -13,16 +15,24 @@ from streams.topology import Group
 
 #: A changelog that has no identity yet is looked at this often: its first owner is about to write it.
 LOOK_EVERY_S = 1.0
+#: A standby that follows is at the end nearly always, but only a catch-up with a known end proves it to the store.
+CATCH_UP_S = 3600.0
 
 
 class Standby:
     """Follows the changelogs of one task. It never writes to the log and never answers reads."""
 
     def __init__(
-        self, group: Group, partition: int, log_: Log, open_store: Callable[[], Store], metrics: Metrics
+        self,
+        group: Group,
+        partition: int,
+        log_: Log,
+        open_store: Callable[[], Store],
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._group, self._partition = group, partition
-        self._log, self._open_store, self._metrics = log_, open_store, metrics
+        self._log, self._open_store, self._clock, self._metrics = log_, open_store, clock, metrics
 
     async def run(self) -> None:
         """Follow until cancelled, then let go of the store, so that the task can open it.
@@ -40,6 +50,11 @@ class Standby:
                 first = extents[tp].first
                 assert first is not None  # the loop above waited for it
                 hold_identity(store, name, tp, first)
-            await Restore(self._log, store, self._group, self._partition, self._metrics).follow()
+            restore = Restore(self._log, store, self._group, self._partition, self._clock, self._metrics)
+            while True:
+                await restore.run(await self._log.survey(list(changelogs.values())))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CATCH_UP_S):
+                        await restore.follow()
         finally:
             store.close()

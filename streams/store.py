@@ -27,7 +27,8 @@ from streams.errors import StoreDamaged, StoreUnavailable
 
 Changes = Mapping[str, Mapping[bytes, bytes | None]]
 
-POSITION = b"\0position"  # the changelog offset that this family has reached
+# The changelog offset that this family has reached, and when that was still all there was (8 bytes each).
+POSITION = b"\0position"
 IDENTITY = b"\0identity"  # which changelog this family was built from
 
 
@@ -37,9 +38,22 @@ class Store(Protocol):
     def get(self, family: str, key: bytes) -> bytes | None: ...
     def range(self, family: str, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]: ...
     def position(self, family: str) -> int: ...
+
+    def current_at_ms(self, family: str) -> int:
+        """When the changelog is known to have held nothing beyond `position`; 0 when it is not known."""
+        ...
+
     def identity(self, family: str) -> bytes | None: ...
     def identify(self, family: str, identity: bytes) -> None: ...
-    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None: ...
+
+    def apply(self, changes: Changes, positions: Mapping[str, int], current_at_ms: int) -> None:
+        """Rows and the positions that they reach, in one step."""
+        ...
+
+    def empty(self, family: str) -> None:
+        """Forget the rows and the position of a family, in one step."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -127,8 +141,10 @@ class RocksStore:
         return StoreUnavailable(f"the store {self.path} is closed")
 
     def position(self, family: str) -> int:
-        raw = self.get(family, POSITION)
-        return int.from_bytes(raw, "big") if raw else 0
+        return _position(self.get(family, POSITION))[0]
+
+    def current_at_ms(self, family: str) -> int:
+        return _position(self.get(family, POSITION))[1]
 
     def identity(self, family: str) -> bytes | None:
         return self.get(family, IDENTITY)
@@ -136,7 +152,7 @@ class RocksStore:
     def identify(self, family: str, identity: bytes) -> None:
         self._families[family].put(IDENTITY, identity, self._without_log)
 
-    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None:
+    def apply(self, changes: Changes, positions: Mapping[str, int], current_at_ms: int) -> None:
         batch = WriteBatch(raw_mode=True)
         for family, rows in changes.items():
             batch.set_default_column_family(self._handles[family])
@@ -146,7 +162,16 @@ class RocksStore:
                 else:
                     batch.put(key, value)
         for family, position in positions.items():
-            batch.put(POSITION, position.to_bytes(8, "big"), self._handles[family])
+            batch.put(POSITION, _encoded(position, current_at_ms), self._handles[family])
+        self._write(batch)
+
+    def empty(self, family: str) -> None:
+        batch = WriteBatch(raw_mode=True)
+        # The position and, behind it, every key that a table can have; the identity stands before it and stays.
+        batch.delete_range(POSITION, b"\xff", self._handles[family])
+        self._write(batch)
+
+    def _write(self, batch: WriteBatch) -> None:
         try:
             self._db.write(batch, self._without_log)
         except Exception as error:
@@ -169,6 +194,15 @@ class RocksStore:
         self._families.clear()
         self._handles.clear()
         self._db.close()
+
+
+def _encoded(position: int, current_at_ms: int) -> bytes:
+    return position.to_bytes(8, "big") + current_at_ms.to_bytes(8, "big")
+
+
+def _position(raw: bytes | None) -> tuple[int, int]:
+    """Position and time; stores of older versions have no time."""
+    return (int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")) if raw else (0, 0)
 
 
 def set_aside(path: Path) -> Path:
@@ -210,7 +244,10 @@ class MemoryStore:
             yield key, rows[key]
 
     def position(self, family: str) -> int:
-        return int.from_bytes(self.get(family, POSITION) or b"", "big")
+        return _position(self.get(family, POSITION))[0]
+
+    def current_at_ms(self, family: str) -> int:
+        return _position(self.get(family, POSITION))[1]
 
     def identity(self, family: str) -> bytes | None:
         return self.get(family, IDENTITY)
@@ -218,7 +255,7 @@ class MemoryStore:
     def identify(self, family: str, identity: bytes) -> None:
         self._rows.setdefault(family, {})[IDENTITY] = identity
 
-    def apply(self, changes: Changes, positions: Mapping[str, int]) -> None:
+    def apply(self, changes: Changes, positions: Mapping[str, int], current_at_ms: int) -> None:
         for family, rows in changes.items():
             held = self._rows.setdefault(family, {})
             for key, value in rows.items():
@@ -227,7 +264,11 @@ class MemoryStore:
                 else:
                     held[key] = value
         for family, position in positions.items():
-            self._rows.setdefault(family, {})[POSITION] = position.to_bytes(8, "big")
+            self._rows.setdefault(family, {})[POSITION] = _encoded(position, current_at_ms)
+
+    def empty(self, family: str) -> None:
+        identity = self.identity(family)
+        self._rows[family] = {} if identity is None else {IDENTITY: identity}
 
     def close(self) -> None:
         """Rows stay: a driver that restarts its tasks finds them again, as on disk."""

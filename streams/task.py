@@ -104,7 +104,7 @@ class Task:
         fresh = verify_identities(extents, self.store, self.group, self.partition, self._began)
         if not self._began:
             await self._begin_for_the_first_time(fresh)
-        self._restore = Restore(self._log, self.store, self.group, self.partition, self._metrics)
+        self._restore = Restore(self._log, self.store, self.group, self.partition, self._clock, self._metrics)
         await self._restore.run(extents)
         faults.point("restored")
         self.batch = Batch(self.store, self.partition)
@@ -257,7 +257,8 @@ class Task:
         began = time.perf_counter()
         offsets = {partition: records[-1].offset + 1 for partition, records in fetched.items()}
         changes = batch.changelog()
-        newest_ms = max((records[-1].timestamp for records in fetched.values()), default=self._clock.now_ms())
+        begun_at_ms = self._clock.now_ms()  # a newer owner writes later than this, however long the commit takes
+        newest_ms = max((records[-1].timestamp for records in fetched.values()), default=begun_at_ms)
         outgoing = self._changelog_records(changes, newest_ms) | batch.outbox
         await self._producer.begin()
         faults.point("begun")
@@ -271,6 +272,7 @@ class Task:
         self.store.apply(
             {table.name: rows for table, rows in changes.items()},
             {table.name: reached[TopicPartition(table.changelog, self.partition)] for table in changes},
+            begun_at_ms,
         )
         faults.point("applied")
         self.committed.update(offsets)

@@ -6,7 +6,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
@@ -276,8 +277,36 @@ def metric(worker: Worker, name: str) -> float:
     return sum(map(float, found))
 
 
+class Restarts:
+    """Tasks that failed and were started again, from now on."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers, self._before = workers, _failures(workers)
+
+    def require_none(self) -> None:
+        found = _failures(self._workers) - self._before
+        told = "\n".join(troubles(worker) for worker in self._workers)
+        assert not found, f"tasks were started again: {dict(found)}\n{told}"
+
+
+def _failures(workers: Sequence[Worker]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for worker in workers:
+        text = str(worker.get("/metrics")[1])
+        for reason, count in re.findall(r'^streams_task_failures_total{reason="(\w+)"} (\S+)$', text, re.MULTILINE):
+            found[reason] += int(float(count))
+    return found
+
+
 def memory_mb(worker: Worker) -> float:
     return float(psutil.Process(worker.pid).memory_info().rss) / 2**20
+
+
+def troubles(worker: Worker, most: int = 12) -> str:
+    """What a worker's log says above the level of information, or its end where it says nothing of the kind."""
+    lines = [line for line in worker.log().splitlines() if '"logger":"web.access"' not in line]
+    told = [line for line in lines if '"level":"info"' not in line] or lines
+    return "\n".join([f"--- {worker.child.name}", *(line[:600] for line in told[-most:])])
 
 
 async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
@@ -294,7 +323,7 @@ async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
             await row.run(trial)
     except (Exception, BaseExceptionGroup) as error:
         why = f"{type(error).__name__}: {error}"
-        print(workers.log_tails(15))
+        print(*map(troubles, workers.started), sep="\n")
     finally:
         await asyncio.to_thread(workers.stop_all)
     return trial.outcome(row, time.monotonic() - began, why)

@@ -120,7 +120,7 @@ async def test_damage_that_a_read_meets_ends_the_task_and_never_gives_a_partial_
 
 def test_a_closed_store_is_unavailable_not_damaged(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "s", ["counts"], Memory(1 << 20, 1 << 20))
-    store.apply({"counts": {b"a": b"1"}}, {"counts": 1})
+    store.apply({"counts": {b"a": b"1"}}, {"counts": 1}, 0)
     store.close()
     with pytest.raises(StoreUnavailable, match="is closed"):
         store.get("counts", b"a")
