@@ -90,7 +90,7 @@ class App(faust.App):
         """Declare a topic (see Topic for the options). One that has a group is read by that group's agents."""
         if name in self.declared:
             raise Misdeclared(f"topic {name} is declared twice")
-        topic = self.declared[name] = Topic(self, name, **options)
+        topic = self.declared[name] = Topic(name, produce=self.engine.produce, **options)
         if topic.group is not None:
             self._group(topic.group).topics[name] = topic
         return topic

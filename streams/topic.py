@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streams import partitioner
 from streams.batch import Batch, current_view
 from streams.codec import codec_for, encode_json
 from streams.records import Headers, Position
 
-if TYPE_CHECKING:
-    from streams.app import App
+#: How a record leaves that no agent sends: topic, partition, key, value, headers -> where it stands.
+Produce = Callable[[str, int, bytes | None, bytes | None, Headers], Awaitable[Position]]
 
 #: An agent asks for the partition of the same key several times in a row; murmur2 in Python costs microseconds.
 partition_for = lru_cache(maxsize=8192)(partitioner.partition_for)
@@ -25,16 +26,16 @@ class Topic:
 
     def __init__(
         self,
-        app: App,
         name: str,
         *,
+        produce: Produce,
         partitions: int,
         group: str | None = None,
         value_type: Any = None,
         config: dict[str, str] | None = None,
         max_message_bytes: int = 1 << 20,
     ) -> None:
-        self._app = app
+        self._produce = produce
         self.name, self.partitions, self.group = name, partitions, group
         self.codec = codec_for(value_type)
         self.value_type = value_type
@@ -65,7 +66,7 @@ class Topic:
         if isinstance(view, Batch):
             view.send(self.name, partition, (view.timestamp, raw_key, raw, headers))
             return None
-        return await self._app.engine.produce(self.name, partition, raw_key, raw, headers)
+        return await self._produce(self.name, partition, raw_key, raw, headers)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}, {self.partitions} partitions>"
