@@ -15,7 +15,7 @@ from bench.processes import Processes, Share
 from bench.watching import Stuck
 
 #: Orders that have not come back this long after the last one was sent are lost.
-LAST_WAIT_S = 10.0
+LAST_WAIT_S = 30.0
 
 
 class Latency(NamedTuple):

@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from confluent_kafka import KafkaException
+
 from bench.ground import Ground, NotReady
 from bench.peers.install import Missing
 from bench.results import Measured
 from bench.watching import Stuck
 
 PROGRAM_TIMEOUT_S = 300
+#: What may go wrong in a run without being a fault of our code.
+FAILURES = (NotReady, Stuck, KafkaException, TimeoutError, ConnectionError)
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Bench:
     scale: float = 1.0
     peers: bool = True
     measured: Measured = field(default_factory=Measured)
+    failures: list[str] = field(default_factory=list)
 
     def count(self, full: int, least: int = 400) -> int:
         return max(least, int(full * self.scale))
@@ -39,7 +44,7 @@ class Bench:
 
     def in_turn(self, ways: Mapping[str, Callable[[], None]]) -> None:
         """Each way once a round, each round beginning with another. One that cannot run here is left out, with its
-        reason; one that fails is a fault of the bench or of the machine and ends it."""
+        reason; one that fails has no sample of that round, and the bench does not end well."""
         left = dict(ways)
         for number in range(self.rounds):
             names = list(left)
@@ -52,8 +57,11 @@ class Bench:
                     self.measured.skip(name, str(reason))
                     say(f"  {name} is skipped: {reason}")
                     del left[name]
-                    continue
-                say(f"  round {number + 1}/{self.rounds} {name}: {time.monotonic() - began:.1f} s")
+                except FAILURES as error:
+                    self.failures.append(f"{name}: {error}")
+                    say(f"  round {number + 1}/{self.rounds} {name} failed: {error}")
+                else:
+                    say(f"  round {number + 1}/{self.rounds} {name}: {time.monotonic() - began:.1f} s")
 
     def asks(self, name: str, module: str, *arguments: object) -> dict[str, Any]:
         """Run one of our measuring programs to its end; gives its line of JSON."""
@@ -64,10 +72,6 @@ class Bench:
             raise NotReady(f"{name} ended with code {code}:\n{child.log_tail(30)}")
         found: dict[str, Any] = json.loads(lines[-1])
         return found
-
-
-#: What may go wrong in a run without being a fault of our code.
-FAILURES = (NotReady, Stuck, TimeoutError, ConnectionError)
 
 
 def say(text: str) -> None:

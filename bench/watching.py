@@ -32,10 +32,13 @@ class Watch:
     """Looks at one group's input and output from outside. It costs the broker about ten small requests a second."""
 
     def __init__(self, bootstrap: str, group: str, source: str, output: str) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, **QUIET}
-        )
-        self._bootstrap, self._source, self._output = bootstrap, self._of(source), self._of(output)
+        self._consumer = Consumer({
+            "bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
+            # The ends of what was written. Those of what is committed lag: a commit is answered before all partitions
+            # have its marker.
+            "isolation.level": "read_uncommitted", **QUIET,
+        })  # fmt: skip
+        self._source, self._output = self._of(source), self._of(output)
 
     def _of(self, topic: str) -> list[TopicPartition]:
         found = self._consumer.list_topics(topic, 10).topics[topic]
@@ -87,24 +90,26 @@ def until_still(
 
 
 def read_outputs(bootstrap: str, topic: str, since: dict[int, int] | None = None) -> tuple[Outputs, dict[int, int]]:
-    """Every committed record of a topic, counted; and the offsets to read on from."""
+    """Every record of a topic that is committed by now, counted; and the offsets to read on from."""
+    watch = Watch(bootstrap, uuid.uuid4().hex, topic, topic)
+    ends = dict(enumerate(watch.input_ends()))
+    watch.close()
     consumer = Consumer({
         "bootstrap.servers": bootstrap, "group.id": uuid.uuid4().hex, "enable.auto.commit": False,
         "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.wait.max.ms": 50, **QUIET,
     })  # fmt: skip
     try:
-        partitions = sorted(consumer.list_topics(topic, 10).topics[topic].partitions)
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10, cached=False)[1] for p in partitions}
-        starts = since or dict.fromkeys(partitions, 0)
-        waiting = {p for p in partitions if starts[p] < ends[p]}
-        consumer.assign([TopicPartition(topic, p, starts[p]) for p in waiting])
+        starts = since or dict.fromkeys(ends, 0)
+        waiting = {partition for partition, end in ends.items() if starts[partition] < end}
+        consumer.assign([TopicPartition(topic, partition, starts[partition]) for partition in waiting])
         keys: set[bytes] = set()
         count, last_ms, deadline = 0, 0, time.monotonic() + PATIENCE_S
         while waiting:
             found: list[Any] = consumer.consume(10_000, 0.2)
             records = [message for message in found if message.error() is None]
-            # The only "error" that is expected: the end of a partition, behind its last commit marker.
-            waiting -= {message.partition() for message in found if message.error() is not None}
+            # The only "error" that is expected: an end. It is told again when the end of what is committed moves.
+            told = [message for message in found if message.error() is not None]
+            waiting -= {message.partition() for message in told if message.offset() >= ends[message.partition()]}
             if records:
                 count += len(records)
                 keys.update(message.key() for message in records)
