@@ -157,6 +157,8 @@ class Task:
             await self.open()
             while True:
                 await self._flowing.wait()
+                if not self._flowing.is_set():  # paused again before this came to run: a rebalance waits for `quiet`
+                    continue
                 self._quiet.clear()
                 try:
                     await self.step(self._settings.poll_s)
@@ -238,7 +240,7 @@ class Task:
             fetched = await self._fetching
         except asyncio.CancelledError:
             this = asyncio.current_task()
-            if self._flowing.is_set() or (this is not None and this.cancelling()):
+            if this is not None and this.cancelling():
                 raise  # it is the task that was cancelled, not only its fetch
             return {}
         finally:
