@@ -6,6 +6,8 @@ import asyncio
 import random
 import re
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -52,6 +54,26 @@ class PatientLoad(Load):
     """
 
     one_way = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.posted: set[Position] = set()
+
+    def sent_to(self, topic: str) -> frozenset[Position]:
+        """Where clients wrote, those of HTTP among them."""
+        return super().sent_to(topic) | {position for position in self.posted if position.topic == topic}
+
+    def post(self, url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+        """POST an order; status and body of the answer. Where the command stands is noted."""
+        told = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{url}/api/v1/orders", body, told, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                topic, partition, offset = response.headers["Orderstream-Position"].rsplit("-", 2)
+                self.posted.add(Position(topic, int(partition), int(offset)))
+                return int(response.status), response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
 
     def _produce(self, record: Planned, partition: int = ANY_PARTITION) -> None:
         if self.one_way:
