@@ -59,6 +59,7 @@ class Engine(Service):
         self._standbys: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, str] = {}
+        self._doubted: set[str] = set()
         self._settled = asyncio.Event()
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: PlainProducer | None = None
@@ -287,10 +288,13 @@ class Engine(Service):
             if self._consumer is not None:
                 self._consumer._coordinator.request_rejoin()
             return False
-        if isinstance(error, LogMismatch):
+        if isinstance(error, LogMismatch) and name in self._doubted:
             log.error("task %s: %s", name, error)
             self.add_future(self.crash(error))
             return False
+        if isinstance(error, LogMismatch):
+            # A newer owner that just begins its first transaction shows an older one half of it. That happens once.
+            self._doubted.add(name)
         if isinstance(error, StoreDamaged):
             self._damaged(name, error)
         log.error("task %s failed and is started again: %s: %s", name, type(error).__name__, error)
