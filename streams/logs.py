@@ -6,7 +6,8 @@ import logging
 import logging.config
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TextIO
 
 import faust
@@ -91,6 +92,37 @@ def mask_event(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     return masked
 
 
+class Repeats(logging.Filter):
+    """Lets a library say the same thing once in `EVERY_S`, and then how often it was not let.
+
+    While a broker is down aiokafka writes some 85 lines a second and worker; the first of them says it all. The same
+    thing: same logger, level and template. Our own lines and requests pass: none of them is written in a loop.
+    """
+
+    EVERY_S = 5.0
+    LOUD = ("aiokafka", "mode", "faust", "asyncio")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in self.LOUD:
+            return True
+        thing, now = (record.name, record.levelno, str(record.msg)), self._clock()
+        said_at, held_back = self._said.get(thing, (-self.EVERY_S, 0))
+        if now - said_at < self.EVERY_S:
+            self._said[thing] = (said_at, held_back + 1)
+            return False
+        if len(self._said) > 1_000:  # templates are few; a library that formats before it logs must not fill memory
+            self._said.clear()
+        self._said[thing] = (now, 0)
+        if held_back:
+            record.msg = f"{record.msg} (and {held_back} times more since the last such line)"
+        return True
+
+
 def logging_config(
     log_format: LogFormat = "json", level: str | None = "INFO", stream: TextIO | None = None
 ) -> dict[str, Any]:
@@ -128,8 +160,14 @@ def logging_config(
         "disable_existing_loggers": False,
         "formatters": {"line": formatter},
         "handlers": {
-            "default": {"class": "logging.StreamHandler", "formatter": "line", "stream": stream or "ext://sys.stderr"}
+            "default": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["repeats"],
+                "stream": stream or "ext://sys.stderr",
+            }
         },
+        "filters": {"repeats": {"()": Repeats}},
         "loggers": {
             # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
             "aiohttp.access": {"level": "WARNING"},

@@ -73,7 +73,7 @@ class Reading:
                 self._engine.metrics.reads.labels("elsewhere").inc()
                 raise
             except NotReadable:
-                if time.monotonic() >= self._deadline:
+                if self._engine.should_stop or time.monotonic() >= self._deadline:
                     self._engine.metrics.reads.labels("not_readable").inc()
                     raise
             await asyncio.sleep(LOOK_EVERY_S)

@@ -174,3 +174,20 @@ def test_the_console_shows_the_same_without_the_person(lines: io.StringIO) -> No
     logs.configure("console", "INFO", out)
     logs.get_logger("web").info("refused", document={"delivery": PERSON})
     assert "refused" in out.getvalue() and "Testov" not in out.getvalue() and "gmail" not in out.getvalue()
+
+
+def test_a_library_says_the_same_thing_once_and_then_how_often_it_was_not_let() -> None:
+    now = 0.0
+    repeats = logs.Repeats(lambda: now)
+
+    def said(name: str, template: str, argument: object) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, template, (argument,), None)
+        return record.getMessage() if repeats.filter(record) else None
+
+    assert said("aiokafka.conn", "no node %s", 1) == "no node 1"
+    assert [said("aiokafka.conn", "no node %s", number) for number in range(3)] == [None, None, None]
+    assert said("aiokafka.conn", "no topic %s", 1) == "no topic 1"
+    assert [said("streams.engine", "task %s", 1) for _ in range(2)] == ["task 1", "task 1"]
+    now = 5.0
+    assert said("aiokafka.conn", "no node %s", 9) == "no node 9 (and 3 times more since the last such line)"
+    assert said("aiokafka.conn", "no node %s", 9) is None
