@@ -348,16 +348,12 @@ def troubles(worker: Worker, most: int = 12) -> str:
 
 
 async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
-    """From nothing, whatever the row before left behind."""
-    for service in (stack.broker, stack.database):
-        if not service.running():
-            await asyncio.to_thread(service.start)
-    await asyncio.to_thread(stack.wipe)
-    await asyncio.to_thread(stack.faust, "topics", "create")
+    """From nothing, whatever the row before left behind. Whatever goes wrong, it is said and the next row can run."""
     workers, began, why = Workers(stack), time.monotonic(), None
     trial = Trial(stack, workers, seed, brief)
     try:
         with closing(trial.load):
+            await asyncio.to_thread(_begin_anew, stack)
             await row.run(trial)
     except (Exception, BaseExceptionGroup) as error:
         why = f"{type(error).__name__}: {error}"
@@ -365,3 +361,12 @@ async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
     finally:
         await asyncio.to_thread(workers.stop_all)
     return trial.outcome(row, time.monotonic() - began, why)
+
+
+def _begin_anew(stack: RunningStack) -> None:
+    for service in (stack.broker, stack.database):
+        service.resume()
+        if not service.running():
+            service.start()
+    stack.wipe()
+    stack.faust("topics", "create")
