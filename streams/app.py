@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -42,6 +43,9 @@ CHANGELOG_CONFIG = {
     "min.cleanable.dirty.ratio": "0.3",
     "delete.retention.ms": str(KEEP_DELETIONS_MS),
 }
+
+#: At rest a worker holds about 60 files and connections; its stores open tables as they grow.
+LEAST_FILES = 256
 
 
 class Boot(BootStrategy):
@@ -187,11 +191,12 @@ class App(faust.App):
         """Look before anything runs. What is wrong here ends the worker with a plain message and exit code 1."""
         try:
             self.check_topology()
+            require_files()
             self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
             await admin.check(self.bootstrap, self.required_topics())
         except admin.BrokerUnreachable as error:
             refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
-        except (Misdeclared, admin.TopicsDiffer, admin.NoLeader) as error:
+        except (Misdeclared, TooFewFiles, admin.TopicsDiffer, admin.NoLeader) as error:
             refuse_to_start(str(error))
         await super().on_start()
 
@@ -228,6 +233,20 @@ class App(faust.App):
     ) -> Reading:
         """Committed reads of a local partition: `async with app.reading("orders", 3): table.get(key)`."""
         return Reading(self.engine, group, partition, min_position, timeout_s)
+
+
+class TooFewFiles(Exception):
+    """This process may not open as many files as a worker needs."""
+
+
+def require_files() -> None:
+    """Raise TooFewFiles: a client without a file to be had takes it for a broker that is away, and tries for ever."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < LEAST_FILES:
+        raise TooFewFiles(
+            f"this process may hold {allowed} open files, a worker needs {LEAST_FILES} at least: raise the limit with"
+            " `ulimit -n 1024`, or LimitNOFILE= of its service"
+        )
 
 
 def refuse_to_start(message: str) -> NoReturn:
