@@ -205,5 +205,6 @@ def _configure(bootstrap: str, values: dict[str, str]) -> None:
     resources = [
         client.ConfigResource(client.ResourceType.TOPIC, topic, incremental_configs=entries) for topic in topics
     ]
-    for future in client.AdminClient({"bootstrap.servers": bootstrap}).incremental_alter_configs(resources).values():
+    connected = client.AdminClient({"bootstrap.servers": bootstrap})  # kept until the last answer is there
+    for future in connected.incremental_alter_configs(resources).values():
         future.result(10)

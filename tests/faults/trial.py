@@ -342,7 +342,7 @@ def memory_mb(worker: Worker) -> float:
 
 def troubles(worker: Worker, most: int = 12) -> str:
     """What a worker's log says above the level of information, or its end where it says nothing of the kind."""
-    lines = [line for line in worker.log().splitlines() if '"logger":"web.access"' not in line]
+    lines = [line for line in worker.log().splitlines() if '"web.access"' not in line and line[:1] not in "|+"]
     told = [line for line in lines if '"level":"info"' not in line] or lines
     return "\n".join([f"--- {worker.child.name}", *(line[:600] for line in told[-most:])])
 
