@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import asyncpg
 import orjson
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
@@ -263,6 +264,18 @@ class Trial(Job):
             judge_postgres(fold, log.of(LETTERS), await read_database(self.stack.postgres), self.verdict)
         judge_ends(self.stack.kafka, self.verdict)
         return fold
+
+    async def _sunk(self, events: int, letters: int, timeout_s: float = 60) -> None:
+        """A sink that has not been there yet makes its tables first."""
+        connection = await asyncpg.connect(self.stack.postgres)
+        try:
+            deadline = time.monotonic() + timeout_s
+            while await connection.fetchval("SELECT to_regclass('orderstream.order_events')") is None:
+                assert time.monotonic() < deadline, f"the sink made no tables in {timeout_s:.0f} s"
+                await asyncio.sleep(0.2)
+        finally:
+            await connection.close()
+        await super()._sunk(events, letters, timeout_s)
 
     async def judge_live(self, fold: Fold) -> None:
         """I6: what the workers hold now, in their own stores, is the fold."""

@@ -16,6 +16,8 @@ RECOVERY = ("fenced", "restored")
 REBALANCE = ("revoked", "assigned")
 SINK = ("sink_moved", "sink_applied", "sink_committed")
 KILLED = 128 + 9
+#: An answer that took this long has waited for a task to come back.
+WAITED_S = 0.5
 
 
 @row(1, "an agent raises on a record")
@@ -178,7 +180,8 @@ async def reads_go_on(trial: Trial) -> None:
             await asyncio.sleep(3)
     sights = trial._poller.sights
     await trial.converge(minimum=1_000)
+    waited = [sight for sight in sights if sight.status == 200 and sight.answered_at - sight.asked_at > WAITED_S]
     refused = sum(sight.status == 503 for sight in sights)
-    trial.figures["answered 503"] = refused
+    trial.figures |= {"answered 503": refused, "waited": len(waited)}
     trial.verdict.require(**{"looks at orders": 150})
-    assert refused, "no read met a recovery: nothing was proven"
+    assert refused or waited, "no read met a recovery: nothing was proven"
