@@ -17,7 +17,8 @@ from streams.reset import reset as forget
 def reset(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Forget tables and positions, so that the next start builds everything anew from the input topics.
 
-    Stop all workers first. Events are emitted again, with the same ids as before. Exit codes: 0 done, 1 workers run
+    Stop all workers first. Events are emitted again. Races between two input topics may be decided
+    the other way round. Exit codes: 0 done, 1 workers run
     or it was not confirmed, 3 no broker answers.
     """
     settings, changelogs = operator.app.engine_settings(), operator.app.changelog_topics()

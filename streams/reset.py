@@ -1,7 +1,8 @@
 """a stopped application -> its tables and positions forgotten, or a new topic taken in; both on purpose only.
 
-`reset` is replay in its plainest form: the next start folds the input topics from their beginning. Ids are
-deterministic, so the events come again with the same ids and bytes; they are appended a second time.
+`reset` is replay in its plainest form: the next start folds the input topics from their beginning, and events are
+appended a second time. Ids are deterministic and each topic keeps its order; how two topics of a group were interleaved
+is not recorded, so the replay may decide a race between them the other way round.
 """
 
 from __future__ import annotations
