@@ -208,7 +208,7 @@ class SimConsumer(Reads):
         self._assigned = frozenset(
             TopicPartition(topic, number) for topic, numbers in joined.assignment.assignment for number in numbers
         )
-        self.positions = {tp: position for tp, position in self.positions.items() if tp in self._assigned}
+        self.positions, self.paused = {}, set()  # each assignment begins anew, kept partitions too
         return True
 
     async def _heartbeats(self) -> None:

@@ -238,9 +238,9 @@ class History:
             await asyncio.sleep(0.25)
             why = self._unsettled()
             calm = 0 if why else calm + 1
-            if calm == 3:  # a commit that the log shows may not have reached its task yet
+            if calm == 3:  # what is just done may lead to more
                 return True
-        self.judge.fault(f"nothing settled {when} within {HEAL_S:.0f} s: {why}")
+        self.judge.fault(f"nothing settled {when} within {HEAL_S:.0f} s: {'; '.join(world.alarms) or why}")
         return False
 
     def _unsettled(self) -> str:
@@ -253,6 +253,8 @@ class History:
             for name, task in machine.engine.tasks.items() if machine.running else ():
                 if task.state is not TaskState.RUNNING:
                     return f"{name} is {task.state}"
+                if any(world.cluster.committed.get(tp) != offset for tp, offset in task.committed.items()):
+                    return f"{name} does not know yet what it has committed"
                 if task._next_due_ms is not None and task._next_due_ms <= world.clock.now_ms():
                     return f"{name} has something due"
         for tp, partition in world.cluster.partitions.items():

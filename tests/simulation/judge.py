@@ -63,7 +63,7 @@ class Judge:
     def judge_log(self, produced: set[tuple[str, int, int]]) -> None:
         """I1, I2, I4: `produced` is what came from outside; all else must be a task's committed work."""
         for txn in self.cluster.trail:
-            name = txn.id.removeprefix(f"{self.app_id}-")
+            name = txn.id.removeprefix(f"{self.app_id}-").split("#")[0]
             self._judge_transaction(self.tasks[name], txn)
             self.transactions += 1
         for name, task in self.tasks.items():

@@ -63,9 +63,10 @@ def make_plan(seed: int, topology: str | None = None) -> Plan:
     chance = Random(seed)
     name = topology or chance.choice(["toy", "toy", "orders"])
     partitions = chance.choice([1, 1, 2]) if name == "toy" else chance.choice([1, 2])
-    machines = chance.choice([1, 2, 2, 3])
+    sleepers = chance.random() < 0.1  # only workers that sleep while many ask: what a lease is for
+    machines = chance.choice([2, 3] if sleepers else [1, 2, 2, 3])
     rough = chance.choice([0.0, 0.0, 0.01, 0.03, 0.1])
-    length_s = chance.choice([4.0, 8.0, 14.0])
+    length_s = 14.0 if sleepers else chance.choice([4.0, 8.0, 14.0])
     weather = Weather(
         latency_s=chance.choice([0.001, 0.005, 0.03]),
         lose_request=rough * chance.random(),
@@ -85,13 +86,15 @@ def make_plan(seed: int, topology: str | None = None) -> Plan:
         wake_delay_s=chance.choice([0.001, 0.05]),
         fail_batch=chance.choice([0.0, 0.0, 0.01, 0.05]),
         batch_most=chance.choice([1, 2, 1_000, 1_000]),
-        readers=chance.choice([0, 1, 2]),
+        readers=4 if sleepers else chance.choice([0, 1, 2]),
         length_s=length_s,
-        actions=tuple(sorted(_actions(chance, name, partitions, machines, length_s), key=lambda action: action.at)),
+        actions=_actions(chance, name, partitions, machines, length_s, ["freeze"] if sleepers else None),
     )
 
 
-def _actions(chance: Random, name: str, partitions: int, machines: int, length_s: float) -> list[Action]:
+def _actions(
+    chance: Random, name: str, partitions: int, machines: int, length_s: float, kinds: list[str] | None
+) -> tuple[Action, ...]:
     topology = TOPOLOGIES[name]
     words = topology.words(chance, partitions, chance.randint(6, 30), BEGIN_MS)
     actions = [Action(_moment(chance, length_s), "send", (word,)) for word in words]
@@ -99,11 +102,10 @@ def _actions(chance: Random, name: str, partitions: int, machines: int, length_s
         some = topology.words(chance, partitions, 2, BEGIN_MS, first=100 * (number + 1))
         arguments = (*some, chance.random() < 0.5, chance.choice([0.01, 0.5, 2.0]))
         actions.append(Action(_moment(chance, length_s), "foreign", arguments))
-    kinds = chance.sample(sorted(FAULTS), chance.randint(0, 5))
-    for kind in kinds:
+    for kind in kinds or chance.sample(sorted(FAULTS), chance.randint(0, 5)):
         for _ in range(chance.choice([1, 1, 2, 4])):
             actions.append(Action(_moment(chance, length_s), kind, FAULTS[kind](chance, machines)))
-    return actions
+    return tuple(sorted(actions, key=lambda action: action.at))
 
 
 def _moment(chance: Random, length_s: float) -> float:
@@ -131,12 +133,12 @@ FAULTS: dict[str, Any] = {
         chance.random() < 0.3,
     ),
     "kill_all": lambda chance, n: (_down_s(chance), chance.random() < 0.3),
-    "freeze": lambda chance, n: (_who(chance, n), chance.choice([0.2, 1.0, 4.0, 7.0])),
+    "freeze": lambda chance, n: (_who(chance, n), chance.choice([0.2, 1.0, 6.0, 10.0])),
     "stop": lambda chance, n: (_who(chance, n), _down_s(chance)),
     "damage": lambda chance, n: (_who(chance, n),),
     "disk_full": lambda chance, n: (_who(chance, n), chance.choice([0.1, 2.0])),
     "compact": lambda chance, n: (chance.choice([0.5, 0.9, 1.0]),),
-    "clock": lambda chance, n: (chance.choice([60_000, DAY_MS // 2, DAY_MS + 60_000]),),
+    "clock": lambda chance, n: (chance.choice([-30_000, 60_000, DAY_MS // 2, DAY_MS + 60_000]),),
     "broker_away": lambda chance, n: (chance.choice([0.1, 1.0, 5.0]),),
     "database_away": lambda chance, n: (chance.choice([0.1, 3.0]),),
 }

@@ -46,7 +46,12 @@ class Reader:
             group = chance.choice(sorted(self.topology.asked))
             key = chance.choice(self.topology.keys(group))
             partition = home(key.encode(), self.partitions)
-            await self._ask(group, partition, key, self._recent(group, partition))
+            await self._ask(chance.choice(self.world.machines), group, partition, key, self._recent(group, partition))
+            # Whoever sleeps may wake up believing that it still owns what it owned: what was just read elsewhere is
+            # asked for once more there.
+            asleep = [machine for machine in self.world.machines if machine.process and not machine.process.alive]
+            if asleep:
+                await self._ask(chance.choice(asleep), group, partition, key, None)
 
     def _recent(self, group: str, partition: int) -> Position | None:
         """Now and then: read what I wrote."""
@@ -54,9 +59,9 @@ class Reader:
         mine = [p for p in self.sent[-8:] if p.topic in topics and p.partition == partition]
         return self.world.chance.choice(mine) if mine and self.world.chance.random() < 0.4 else None
 
-    async def _ask(self, group: str, partition: int, key: str, min_position: Position | None) -> None:
+    async def _ask(self, first: Machine, group: str, partition: int, key: str, min_position: Position | None) -> None:
         world = self.world
-        machine: Machine | None = world.chance.choice(world.machines)
+        machine: Machine | None = first
         asked_at = world.loop.now
         for _ in range(2):
             await asyncio.sleep(world.network.delay())
