@@ -1,0 +1,25 @@
+"""The rows and their table, without a platform: nothing is left out, and what does not hold is not called held."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.faults import rows
+from tests.faults.row import Outcome, table, write
+from tests.processes import ROOT
+
+
+def test_every_row_is_there_and_described() -> None:
+    described = re.findall(r"^\| (\d+) \| [^|]+ \| [^|]+ \| [^|]*\|$", (ROOT / "docs" / "faults.md").read_text(), re.M)
+    assert sorted(rows) == list(range(1, 24)) == sorted(set(map(int, described)))
+
+
+def test_what_does_not_hold_is_said_with_its_seed(tmp_path: Path) -> None:
+    held, broken = Outcome(1, "a", 7, work=10), Outcome(2, "b", 8, work=10, lost=1, why="1 lost")
+    shown = table([held, broken])
+    assert "NOT HELD" in shown and "2 did not hold with SEED=8: 1 lost" in shown
+    write(tmp_path / "result.json", [held, broken])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["runs"], result["held"], [row["held"] for row in result["rows"]]) == (2, 1, [True, False])
