@@ -32,6 +32,7 @@ class Fed(NamedTuple):
     cpu_ms: float  # of all processes but the broker, per record
     peak_mb: float
     broker_cpu_ms: float  # per record
+    database_cpu_ms: float  # per record; PostgreSQL works for the product's sink only
 
 
 class Fold(ABC):
@@ -98,13 +99,16 @@ class Fold(ABC):
         Raises Stuck when it stops before, and when its output does not hold each order once.
         """
         watch = Watch(self.ground.bootstrap, self.group, self.source, self.output)
-        processes, broker = self.processes, Processes([self.ground.broker_pid])
-        before, start, peak = watch.input_ends(), [0.0, 0.0, 0.0], [0.0]
+        processes, beside = (
+            self.processes,
+            [Processes([pid]) for pid in (self.ground.broker_pid, self.ground.database_pid)],
+        )
+        before, start, peak = watch.input_ends(), [0.0, 0.0, 0.0, 0.0], [0.0]
 
         def open_gate() -> None:
             if at_gate is not None:
                 at_gate()
-            start[:] = processes.cpu_s(), broker.cpu_s(), time.time() * 1000
+            start[:] = processes.cpu_s(), *(one.cpu_s() for one in beside), time.time() * 1000
 
         def sample() -> float:
             peak[0] = max(peak[0], processes.rss_mb())
@@ -114,14 +118,15 @@ class Fold(ABC):
             write = loading.load if self.gated else loading.load_openly
             write(self.ground.bootstrap, self.source, self.records(count, first), open_gate)
             end = until_still(watch, lambda: self.done(watch, before, count), sample, lambda: alive(self.children))
-            broker_s = broker.cpu_s() - start[1]
+            broker_s, database_s = (one.cpu_s() - at for one, at in zip(beside, start[1:3], strict=True))
         except Stuck as error:
             logs = "\n".join(f"--- {child.name}\n{child.log_tail(20)}" for child in self.children)
             raise Stuck(f"{self.title}: {error}\n{logs}") from None
         finally:
             watch.close()
-        per_s = count * 1000 / (self._judged(count).last_ms - start[2])
-        return Fed(per_s, (end - start[0]) * 1000 / count, peak[0], broker_s * 1000 / count)
+        per_s = count * 1000 / (self._judged(count).last_ms - start[3])
+        each = 1000 / count
+        return Fed(per_s, (end - start[0]) * each, peak[0], broker_s * each, database_s * each)
 
     def done(self, watch: Watch, before: list[int], count: int) -> bool:
         return watch.caught_up(before)

@@ -43,6 +43,7 @@ class Ground:
     bootstrap: str = ""
     dsn: str = ""
     broker_pid: int = 0
+    database_pid: int = 0
     _children: list[Child] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -57,6 +58,8 @@ class Ground:
         self.bootstrap, self.dsn = stack.kafka, stack.postgres
         if (broker := self._embedded.kafka.child) is not None:
             self.broker_pid = broker.pid
+        if (database := self._embedded.postgres.child) is not None:
+            self.database_pid = database.pid
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,29 +25,37 @@ EXPLAINED = {
     "_is_plain (schemas/orders/reading.py)": "counts colons, so that no name can have come twice unseen",
     "_adds_up (schemas/orders/reading.py)": "sums, currency, track numbers: the rules that span fields",
     "of (schemas/orders/words.py)": "a PlaceOrder, checked by pydantic once more",
-    "_placed (agents/orders.py)": "an OrderPlaced, checked by pydantic, and its uuid5",
-    "event_id_for (schemas/base.py)": "the event's uuid5: SHA-1 of the cause, in Python",
-    "derived_id (schemas/base.py)": "uuid5: SHA-1 of the cause, in Python's uuid module",
-    "uuid5 (uuid.py)": "SHA-1 and a UUID object for the event's id",
-    "__init__ (uuid.py)": "a UUID object that is made only to become text",
+    "_placed (agents/orders.py)": "an OrderPlaced, checked by pydantic, and its id",
+    "carry_out (agents/orders.py)": "the agent's own steps: home, decide, keep, send",
+    "derived_id (schemas/base.py)": "SHA-1 of the cause: the ids of command and event, the same in a replay",
     "encode_event (schemas/orders/words.py)": "the event's JSON; the document goes in as the bytes that came",
     "to_json (schemas/orders/words.py)": "JSON of the order and of its timeline entry",
+    "keep (tables/orders.py)": "the rows of an order: itself, its timeline, two indexes",
     "murmur2 (streams/partitioner.py)": "Kafka's hash of the key, in Python: is the record at home?",
-    "_send_partition (streams/kafka.py)": "records into batches for the broker (C, called record by record)",
-    "apply (streams/store.py)": "rows into RocksDB's WriteBatch, and the write",
-    "get (streams/store.py)": "RocksDB reads: is there such an order already?",
-    "__init__ (pydantic/main.py)": "a pydantic model is made and checked: PlaceOrder, OrderPlaced",
-    "_put (streams/batch.py)": "the overlay, with an undo entry for the savepoint",
-    "set (streams/batch.py)": "the overlay's row, with the codec's bytes",
-    "keep (tables/orders.py)": "four rows of an order: itself, its timeline, two indexes",
-    "_unpack_records (aiokafka/consumer/fetcher.py)": "records out of fetched batches (C), one object each",
-    "_maybe_uncompress": "lz4",
-    "carry_out (agents/orders.py)": "the agent's own steps",
-    "rfc3339 (schemas/base.py)": "the record's time as text",
-    "place_of (tables/orders.py)": "the key of the index by time",
-    "read_event (agents/effects/postgres/rows.py)": "the sink: an event parsed again and made a row",
+    "set (streams/batch.py)": "a row of the overlay, encoded at once",
+    "_put (streams/batch.py)": "a row of the overlay, with an undo entry for the savepoint",
+    "get (streams/batch.py)": "a read through overlay and store",
+    "reset (streams/batch.py)": "frees the rows and sends of the batch before",
+    "savepoint (streams/batch.py)": "what a record does from here on can be undone",
+    "send (streams/topic.py)": "the record for the outbox, its size checked",
+    "__aiter__ (streams/agent.py)": "one record handed to the agent: savepoint, decode, yield",
+    "_send_partition (streams/kafka.py)": "records into batches for the broker, one by one",
+    "append (aiokafka/producer/message_accumulator.py)": "a record into the batch for the broker, in C",
+    "_build (aiokafka/producer/message_accumulator.py)": "the finished batch: its CRC, in C",
+    "_unpack_records (aiokafka/consumer/fetcher.py)": "records out of fetched batches, one object each, in C; lz4",
+    "apply (streams/store.py)": "rows into RocksDB's WriteBatch",
+    "_write (streams/store.py)": "the WriteBatch into RocksDB's memtables",
+    "get (streams/store.py)": "a read of RocksDB: is there such an order already?",
+    "write (asyncio/selector_events.py)": "system calls: bytes to the broker (and to PostgreSQL)",
+    "_read_ready__data_received (asyncio/selector_events.py)": "system calls: bytes from the broker",
+    "select (selectors.py)": "epoll",
+    "_run_once (asyncio/base_events.py)": "the event loop",
+    "read_event (agents/effects/postgres/rows.py)": "the sink: an event parsed again and made rows",
     "copy_records_to_table (asyncpg/connection.py)": "the sink: rows encoded for COPY, in C",
-    "_copy_in_records (asyncpg/connection.py)": "the sink: rows encoded for COPY, in C",
+    "<lambda> (<string>)": "a NamedTuple is made",
+    "fold_kept (bench/fold_app.py)": "the bare fold: msgspec decodes what the checks need, the state is written",
+    "fold_whole (bench/fold_app.py)": "the bare fold: orjson decodes and encodes everything",
+    "accept (bench/fold_app.py)": "the bare fold's agent",
 }
 
 #: The first of these that a stack holds says what the work was for.
@@ -90,21 +100,24 @@ def run(ground: Ground, count: int, bare: bool = False) -> str:
         fold.feed(max(1, count // 10))  # caches fill, code is specialised
         pid = fold.children[0].pid
         spy: list[Child] = []
+        before: list[Counter[str]] = []
         command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid), "--rate", str(RATE_HZ)]
         command += ["--format", "raw", "--output", str(raw), "--duration", "600"]
 
         def look() -> None:
+            before.append(threads(pid))
             spy.append(
                 Child.start("py-spy", command, ground.data_dir / "logs" / "py-spy.log", stop_signal=signal.SIGINT)
             )
 
         fed = fold.feed(count, first=max(1, count // 10), at_gate=look)
+        spent = threads(pid) - before[0]
         spy[0].stop()
     if not raw.exists():
         raise NotReady(
             f"py-spy wrote nothing; it needs the right to trace (root, or ptrace_scope 0):\n{spy[0].log_tail()}"
         )
-    return report(read(raw.read_text().splitlines()), fold.title, count, fed)
+    return report(read(raw.read_text().splitlines()), fold.title, count, fed, spent)
 
 
 def read(lines: Iterable[str]) -> Profile:
@@ -127,13 +140,16 @@ def _without_line(frame: str) -> str:
 
 def _area(frames: list[str]) -> str:
     for area, marks in AREAS:
-        if any(mark in frame for frame in frames for mark in marks):
+        if any(_is(frame, mark) for frame in frames for mark in marks):
             return area
     return "the rest"
 
 
-def report(profile: Profile, title: str, count: int, fed: Fed) -> str:
-    micros = fed.cpu_ms * 1000
+def report(profile: Profile, title: str, count: int, fed: Fed, spent: Counter[str]) -> str:
+    # Only Python's own thread is sampled: RocksDB's compaction would otherwise count for functions that did not do it.
+    micros = fed.cpu_ms * 1000 * (spent["Python"] / spent.total() if spent else 1)
+    tick_us = 1e6 / os.sysconf("SC_CLK_TCK")
+    apart = ", ".join(f"{kind} {ticks * tick_us / count:.1f} µs" for kind, ticks in spent.most_common())
 
     def share(part: int) -> str:
         return f"{100 * part / profile.total:.1f} % | {micros * part / profile.total:.1f}"
@@ -142,9 +158,9 @@ def report(profile: Profile, title: str, count: int, fed: Fed) -> str:
     lines = [
         "# Where the CPU of an order goes",
         "",
-        f"`python -m bench profile`: {title}, {count:,} orders at once, {fed.per_s:,.0f} orders/s, {micros:.1f} µs of "
-        f"CPU per order, {profile.total:,} samples of py-spy. Time in C and Rust counts for the Python function that",
-        "called it.",
+        f"`python -m bench profile`: {title}, {count:,} orders at once, {fed.per_s:,.0f} orders/s, {fed.cpu_ms * 1000:.1f}"
+        f" µs of CPU per order, {profile.total:,} samples of py-spy. Time in C and Rust counts for the Python function"
+        f" that called it. Threads: {apart}.",
         "",
         f"## The top {TOP}",
         "",
@@ -162,5 +178,22 @@ def report(profile: Profile, title: str, count: int, fed: Fed) -> str:
     return "\n".join(lines)
 
 
-def _explained(name: str, explained: Mapping[str, str] = EXPLAINED) -> str:
-    return next((text for known, text in explained.items() if name.startswith(known) or known in name), "")
+def _is(frame: str, mark: str) -> bool:
+    """`f (file)` is also `Class.f (file)`; a mark that begins with a bracket is any function of such a file."""
+    return frame == mark or frame.endswith(f".{mark}") or (mark.startswith("(") and mark in frame)
+
+
+def _explained(frame: str) -> str:
+    return next((text for known, text in EXPLAINED.items() if _is(frame, known)), "")
+
+
+def threads(pid: int) -> Counter[str]:
+    """CPU of a process's threads by kind, in clock ticks; empty where there is no /proc."""
+    spent: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+            kind = "Python" if int(task.name) == pid else "RocksDB" if name.startswith("rocksdb") else "other threads"
+            # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: utime and stime are fields 14 and 15.
+            spent[kind] += sum(map(int, rest.split()[11:13]))
+    return spent

@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
             with make() as fold:
                 fed = fold.feed(orders)
                 bench.add(who, orders_per_s=fed.per_s, cpu_s_per_1000=fed.cpu_ms, peak_mb=fed.peak_mb)
-                bench.add(who, broker_cpu_s_per_1000=fed.broker_cpu_ms)
+                bench.add(who, broker_cpu_s_per_1000=fed.broker_cpu_ms, database_cpu_s_per_1000=fed.database_cpu_ms)
                 if fold.gated:
                     again = fold.feed(bench.count(AGAIN), first=orders)
                     bench.add(who, warm_orders_per_s=again.per_s, warm_cpu_s_per_1000=again.cpu_ms)
@@ -95,6 +95,14 @@ LINES = (
         "s",
         _OURS,
         _ALL,
+        more_is_better=False,
+    ),
+    Line(
+        "cpu_database",
+        "PostgreSQL's CPU per 1,000 orders meanwhile, product",
+        "database_cpu_s_per_1000",
+        "s",
+        _PRODUCT,
         more_is_better=False,
     ),
     Line(
