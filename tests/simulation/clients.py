@@ -122,7 +122,8 @@ class SimReader(Reads):
     ) -> dict[TopicPartition, list[StoredRecord]]:
         most = self.network.chance.choice([1, 3, 50])  # a fetch brings as many as it brings
         await asyncio.sleep(self.network.delay())
-        taken = self._take(tps, most if max_records is None else min(most, max_records))
+        # Sorted: the log above asks with a set.
+        taken = self._take(sorted(tps), most if max_records is None else min(most, max_records))
         if not taken:
             await self._watch(tps, timeout_ms / 1000)
         return taken
