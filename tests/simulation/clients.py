@@ -40,7 +40,7 @@ from tests.simulation.group import Group
 from tests.simulation.loop import NOWHERE
 from tests.simulation.network import Network
 
-RETRY_S = 0.01
+RETRY_S = 0.03
 
 
 async def insist(network: Network, fun: Callable[..., Any], *args: Any) -> Any:
