@@ -66,9 +66,10 @@ def run(chosen_options: argparse.Namespace) -> int:
     code = 0
     found: dict[str, Any] = {}
     with Ground(data_dir() / "ground") as ground:
-        say("warming the broker ...")
-        with OurFold(ground) as fold:
-            fold.feed(max(1_000, int(WARM_ORDERS * chosen_options.scale)))
+        if (count := int(WARM_ORDERS * chosen_options.scale)) >= 1_000:
+            say("warming the broker ...")
+            with OurFold(ground) as fold:
+                fold.feed(count)
         for name in groups:
             say(f"{name} ...")
             bench = Bench(ground, chosen_options.rounds, chosen_options.scale, not chosen_options.no_peers)

@@ -159,8 +159,8 @@ def report(profile: Profile, title: str, count: int, fed: Fed, spent: Counter[st
         "# Where the CPU of an order goes",
         "",
         f"`python -m bench profile`: {title}, {count:,} orders at once, {fed.per_s:,.0f} orders/s, "
-        f"{fed.cpu_ms * 1000:.1f} µs of CPU per order, {profile.total:,} samples of py-spy. Time in C and Rust counts for "
-        f"the Python function that called it. Threads: {apart}.",
+        f"{fed.cpu_ms * 1000:.1f} µs of CPU per order, {profile.total:,} samples of py-spy. Time in C and Rust counts "
+        f"for the Python function that called it. Threads: {apart}.",
         "",
         f"## The top {TOP}",
         "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -41,7 +42,8 @@ def test_lines_run_end_to_end(tmp_path: Path) -> None:
     """Own broker, our engine, the product, its sink and the pure rules; no peer that would have to be installed."""
     out = tmp_path / "results.json"
     command = [sys.executable, "-m", "bench", "--no-peers", "--rounds", "1", "--scale", "0.002", "--out", str(out)]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "ORDERSTREAM_DATA_DIR": str(tmp_path)}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("ORDERSTREAM_")}
+    env = plain | {"ORDERSTREAM_DATA_DIR": str(tmp_path), "LINES": "", "ROUNDS": "", "SCALE": ""}
     done = subprocess.run(
         [*command, "--lines", ",".join(LINES)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
     )
@@ -81,6 +83,7 @@ def test_the_guard_notices_what_an_order_did_not_cost_before(monkeypatch: pytest
             orjson.dumps(orjson.loads(command.document))
         return decide(order, command, *more, **named)
 
+    monkeypatch.setattr(guard, "REPEATS", 2)
     before = guard.cost()
     monkeypatch.setattr(agents.orders, "decide", slow)
     assert guard.cost() > before + 5
