@@ -446,8 +446,8 @@ class SimProducer:
                 await self._settle(send, answer)
 
     def _produce(self, send: Send) -> asyncio.Future[Any] | None:
-        if self.network.chance.random() < self._fail_batch:
-            return None
+        if not send.records or self.network.chance.random() < self._fail_batch:
+            return None  # a broker refuses an empty batch, as it does one that is too large
         number = self._numbers.get(send.tp, 0)
         return self.network.call(
             self.cluster.produce, self.id, self._producer, self._epoch, send.tp, number, send.records

@@ -181,6 +181,9 @@ class History:
         machine.freeze()
         self.world.loop.call_later(frozen_s, machine.thaw, context=NOWHERE)
 
+    #: Past the end of its session: another worker takes over meanwhile.
+    _do_sleep = _do_freeze
+
     def _do_stop(self, who: int, down_s: float) -> None:
         machine = self.world.machines[who]
 

@@ -88,7 +88,7 @@ def make_plan(seed: int, topology: str | None = None) -> Plan:
         batch_most=chance.choice([1, 2, 1_000, 1_000]),
         readers=4 if sleepers else chance.choice([0, 1, 2]),
         length_s=length_s,
-        actions=_actions(chance, name, partitions, machines, length_s, ["freeze"] if sleepers else None),
+        actions=_actions(chance, name, partitions, machines, length_s, ["sleep"] if sleepers else None),
     )
 
 
@@ -133,7 +133,8 @@ FAULTS: dict[str, Any] = {
         chance.random() < 0.3,
     ),
     "kill_all": lambda chance, n: (_down_s(chance), chance.random() < 0.3),
-    "freeze": lambda chance, n: (_who(chance, n), chance.choice([0.2, 1.0, 6.0, 10.0])),
+    "freeze": lambda chance, n: (_who(chance, n), chance.choice([0.2, 1.0, 3.0])),
+    "sleep": lambda chance, n: (_who(chance, n), chance.choice([6.0, 10.0])),
     "stop": lambda chance, n: (_who(chance, n), _down_s(chance)),
     "damage": lambda chance, n: (_who(chance, n),),
     "disk_full": lambda chance, n: (_who(chance, n), chance.choice([0.1, 2.0])),

@@ -37,6 +37,7 @@ class Reader:
         self.world, self.topology, self.partitions, self.sent = world, topology, partitions, sent
         self.told: list[Told] = []
         self.refused = 0
+        self._asking: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -46,12 +47,15 @@ class Reader:
             group = chance.choice(sorted(self.topology.asked))
             key = chance.choice(self.topology.keys(group))
             partition = home(key.encode(), self.partitions)
-            await self._ask(chance.choice(self.world.machines), group, partition, key, self._recent(group, partition))
+            machines, recent = self.world.machines, self._recent(group, partition)
+            asleep = [machine for machine in machines if machine.process and not machine.process.alive]
+            awake = [machine for machine in machines if machine not in asleep]
+            await self._ask(chance.choice(awake or machines), group, partition, key, recent)
             # Whoever sleeps may wake up believing that it still owns what it owned: what was just read elsewhere is
-            # asked for once more there.
-            asleep = [machine for machine in self.world.machines if machine.process and not machine.process.alive]
+            # asked for once more there, and nobody waits for the answer.
             if asleep:
-                await self._ask(chance.choice(asleep), group, partition, key, None)
+                again = self._ask(chance.choice(asleep), group, partition, key, None)
+                self._asking.append(asyncio.get_running_loop().create_task(again))
 
     def _recent(self, group: str, partition: int) -> Position | None:
         """Now and then: read what I wrote."""
