@@ -289,6 +289,23 @@ MUTANTS: dict[str, Mutant] = {
         "I6",
         [(streams.restore, "MOST_MISSED_MS", 10**15)],
     ),
+    "mismatch_believed_at_once": Mutant(
+        "a log that looks lost stops the worker at the first look, though only its task was fenced",
+        "a worker stops for good",
+        [
+            Change(
+                Engine,
+                "_may_restart",
+                "isinstance(error, LogMismatch) and name in self._doubted",
+                "isinstance(error, LogMismatch)",
+            )
+        ],
+    ),
+    "empty_batches_sent": Mutant(
+        "what is left of an outbox after a roll-back is sent, though nothing is in it",
+        "a task fails for ever",
+        [Change(Batch, "rollback", "if self._sent:", "if False:")],
+    ),
     "rollback_undone_not": Mutant(
         "what a rejected record wrote and sent stays",
         "I1, I5",
