@@ -9,7 +9,7 @@ from tests.simulation.mutants import MUTANTS, Change, Mutant, broken, hunt
 
 #: What is caught by whatever is broken; the rest needs a rare meeting of several faults (measured: docs/simulation.md).
 HISTORIES = 400
-RARE = {"no_lease": 2_000, "position_ahead_of_data": 2_000}
+RARE = {"mismatch_believed_at_once": 2_000, "no_lease": 2_000, "position_ahead_of_data": 2_000}
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
