@@ -25,7 +25,7 @@ from streams.errors import Misdeclared
 from streams.logs import LoggedWorker
 from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
-from streams.records import Position
+from streams.records import Headers, Position
 from streams.restore import KEEP_DELETIONS_MS
 from streams.settings import EngineSettings
 from streams.table import Table as TableOf
@@ -94,10 +94,15 @@ class App(faust.App):
         """Declare a topic (see Topic for the options). One that has a group is read by that group's agents."""
         if name in self.declared:
             raise Misdeclared(f"topic {name} is declared twice")
-        topic = self.declared[name] = Topic(name, produce=self.engine.produce, **options)
+        topic = self.declared[name] = Topic(name, produce=self._produce, **options)
         if topic.group is not None:
             self._group(topic.group).topics[name] = topic
         return topic
+
+    async def _produce(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Position:
+        return await self.engine.produce(topic, partition, key, value, headers)
 
     def Table(  # type: ignore[override]  # Faust's name, our options
         self, name: str, *, group: str, value_type: Any = None, codec: Codec[V] | None = None, help: str = ""
