@@ -8,6 +8,17 @@ from collections import defaultdict
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 
+async def high_watermarks(bootstrap: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where each partition ends, transactions that are being finished included: their markers come after the answer."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        return ends
+    finally:
+        await consumer.stop()
+
+
 async def read_all(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> list[ConsumerRecord]:
     """All records up to the end that the topic has now; a transaction left hanging shows as a time-out."""
     consumer = AIOKafkaConsumer(
@@ -22,7 +33,7 @@ async def read_all(bootstrap: str, topic: str, *, isolation: str = "read_committ
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = await high_watermarks(bootstrap, partitions)
         found: dict[TopicPartition, list[ConsumerRecord]] = defaultdict(list)
         async with asyncio.timeout(60):
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
