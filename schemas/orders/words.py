@@ -146,7 +146,7 @@ class Order(NamedTuple):
     customer_id: str
     placed_at: str
     updated_at: str
-    #: `command_id` of the last change: a cancellation that comes again is told from a second one by it.
+    #: `command_id` of the last change: who wants to know why an order is as it is begins here.
     updated_by: str
     cancel_reason: str | None
     document: bytes
