@@ -144,34 +144,17 @@ class Fold(ABC):
         return found
 
 
-class OurFold(Fold):
-    """The bare fold of bench/fold_app.py on our engine."""
+class OnOurEngine(Fold):
+    """What both of ours share: workers on ports of their own, ready when they share the partitions evenly."""
 
-    def __init__(self, ground: Ground, workers: int = 1, way: Literal["kept", "whole"] = "kept") -> None:
-        super().__init__(ground, f"ours-{way}-{workers}")
-        self.title, self.way = f"ours ({way}, {workers} workers)", way
+    def __init__(self, ground: Ground, id: str, workers: int) -> None:
+        super().__init__(ground, id)
         self._ports = find_free(workers)
         self.servers: list[Served] = []
 
-    def create(self) -> None:
-        super().create()
-        self.ground.create_topics(f"{self.id}-letters")
-        self.ground.create_topics(f"{self.id}-orders-changelog", config=CHANGELOG_CONFIG)
-
+    @abstractmethod
     def launch(self) -> None:
         """Start the workers without waiting for them. A second launch finds the stores of the first."""
-        for port in self._ports:
-            env = {
-                "BENCH_ID": self.id,
-                "BENCH_KAFKA": self.ground.bootstrap,
-                "BENCH_PORT": str(port),
-                "BENCH_DATA_DIR": str(self.folder),
-                "BENCH_FOLD": self.way,
-            }
-            command = self.ground.python("faust", "-A", "bench.fold_app", "worker", "--web-port", str(port))
-            child = self.ground.start(f"{self.id}-{port}", command, env)
-            self.children.append(child)
-            self.servers.append(Served(child, port))
 
     def start(self) -> None:
         self.launch()
@@ -186,16 +169,42 @@ class OurFold(Fold):
             shutil.rmtree(state)
 
 
-class Product(Fold):
+class OurFold(OnOurEngine):
+    """The bare fold of bench/fold_app.py on our engine."""
+
+    def __init__(self, ground: Ground, workers: int = 1, way: Literal["kept", "whole"] = "kept") -> None:
+        super().__init__(ground, f"ours-{way}-{workers}", workers)
+        self.title, self.way = f"ours ({way}, {workers} workers)", way
+
+    def create(self) -> None:
+        super().create()
+        self.ground.create_topics(f"{self.id}-letters")
+        self.ground.create_topics(f"{self.id}-orders-changelog", config=CHANGELOG_CONFIG)
+
+    def launch(self) -> None:
+        for port in self._ports:
+            env = {
+                "BENCH_ID": self.id,
+                "BENCH_KAFKA": self.ground.bootstrap,
+                "BENCH_PORT": str(port),
+                "BENCH_DATA_DIR": str(self.folder),
+                "BENCH_FOLD": self.way,
+            }
+            command = self.ground.python("faust", "-A", "bench.fold_app", "worker", "--web-port", str(port))
+            child = self.ground.start(f"{self.id}-{port}", command, env)
+            self.children.append(child)
+            self.servers.append(Served(child, port))
+
+
+class Product(OnOurEngine):
     """The real app: full validation, timeline, indexes, refusals, dead letters; the sink beside it unless `sink` is
     off. Its topics have fixed names, so there is one at a time."""
 
     def __init__(self, ground: Ground, workers: int = 1, sink: bool = True, mixed: bool = True) -> None:
-        super().__init__(ground, f"product-{workers}")
+        super().__init__(ground, f"product-{workers}", workers)
         self.title, self.mixed = f"product ({workers} workers)", mixed
         self.source, self.output, self.group = "orders", "orders.events.v1", "orderstream"
-        self._ports, self._sink = find_free(workers), sink
-        self.servers: list[Served] = []
+        self._sink = sink
 
     @property
     def env(self) -> dict[str, str]:
@@ -222,18 +231,6 @@ class Product(Fold):
             child = self.ground.start(f"{self.id}-{port}", self.ground.python("faust", "-A", "app", "worker"), env)
             self.children.append(child)
             self.servers.append(Served(child, port))
-
-    def start(self) -> None:
-        self.launch()
-        wait_for_shares(self.servers)
-
-    def stop(self) -> None:
-        super().stop()
-        self.servers = []
-
-    def lose_stores(self) -> None:
-        for state in self.folder.glob("state-*"):
-            shutil.rmtree(state)
 
     def records(self, count: int, first: int) -> Iterable[Record]:
         return orders.mixed(count, first) if self.mixed else orders.plain(count, first)
