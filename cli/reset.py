@@ -11,16 +11,25 @@ from streams.reset import reset as forget
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--emit", metavar="TOPIC", multiple=True, help="An output topic that gets its records again. Repeatable.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj
-def reset(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
+def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Forget tables and positions, so that the next start builds everything anew from the input topics.
 
-    Stop all workers first. Events are emitted again. Races between two input topics may be decided
-    the other way round. Exit codes: 0 done, 1 workers run
-    or it was not confirmed, 3 no broker answers.
+    Stop all workers first. The next ones take every record again in the order in which it was taken before, and
+    answer 503 until they are done. What they sent before is not sent again, but for the topics of --emit: those get
+    the same events with the same ids once more. Exit codes: 0 done, 1 workers run or it was not confirmed, 2 a topic
+    that --emit cannot name, 3 no broker answers.
     """
+    outputs = sorted(
+        name
+        for name, topic in operator.app.declared.items()
+        if not any(name in group.agents for group in operator.app.groups.values())
+    )
+    if wrong := [name for name in emit if name not in outputs]:
+        raise click.BadParameter(f"{wrong[0]} is no output topic; they are {', '.join(outputs)}", param_hint="--emit")
     settings, changelogs = operator.app.engine_settings(), operator.app.changelog_topics()
     names = [topic.name for topic in changelogs]
     if dry_run:
@@ -32,11 +41,12 @@ def reset(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
             yes,
         )
         try:
-            stores = [str(path) for path in operator.run(forget(settings, changelogs))]
+            stores = [str(path) for path in operator.run(forget(settings, operator.app.groups, changelogs, emit))]
         except WorkersRunning as error:
             raise Found(str(error)) from None
     if as_json:
-        put_json({"group": settings.app_id, "changelogs": names, "stores": stores, "dry_run": dry_run})
+        forgotten = {"group": settings.app_id, "changelogs": names, "stores": stores}
+        put_json(forgotten | {"emit": list(emit), "dry_run": dry_run})
         return
     would = "would be " if dry_run else ""
     for name in [f"offsets of group {settings.app_id}", *names, *stores]:

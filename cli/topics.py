@@ -95,7 +95,7 @@ def check(operator: Operator, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def adopt(operator: Operator, topic: str, as_json: bool) -> None:
-    """Take in an input or changelog that is new to a running application, or whose loss is accepted.
+    """Take in an input, changelog or journal that is new to a running application, or whose loss is accepted.
 
     It begins where it stands now. Stop all workers first.
     """
@@ -103,7 +103,8 @@ def adopt(operator: Operator, topic: str, as_json: bool) -> None:
         work = take_in(operator.app.engine_settings(), operator.app.groups, topic)
         taken = operator.run(operator.after_check(work))
     except KeyError:
-        raise click.BadParameter(f"{topic} is neither an agent's input nor a changelog", param_hint="TOPIC") from None
+        kinds = "an agent's input, a changelog or a journal"
+        raise click.BadParameter(f"{topic} is not {kinds}", param_hint="TOPIC") from None
     except WorkersRunning as error:
         raise Found(str(error)) from None
     if as_json:

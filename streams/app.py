@@ -44,6 +44,9 @@ CHANGELOG_CONFIG = {
     "delete.retention.ms": str(KEEP_DELETIONS_MS),
 }
 
+#: A journal is what makes a replay exact: kept as long as the inputs, which is for ever.
+JOURNAL_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
 #: At rest a worker holds about 60 files and connections; its stores open tables as they grow.
 LEAST_FILES = 256
 
@@ -146,7 +149,7 @@ class App(faust.App):
         self._services.append(service)
 
     def _group(self, name: str) -> Group:
-        return self.groups.setdefault(name, Group(name))
+        return self.groups.setdefault(name, Group(name, self._id))
 
     def _add(self, table: TableOf[V]) -> TableOf[V]:
         group = self._group(table.group)
@@ -157,10 +160,15 @@ class App(faust.App):
         return table
 
     def required_topics(self) -> list[admin.TopicConfig]:
-        """Every topic that must exist before a worker starts: the declared ones and the changelogs."""
+        """Every topic that must exist before a worker starts: the declared ones, the changelogs and the journals."""
         replicas = self.engine_settings().replication_factor
         declared = [admin.TopicConfig(t.name, t.partitions, replicas, t.config) for t in self.declared.values()]
-        return declared + self.changelog_topics()
+        journals = [
+            admin.TopicConfig(group.journal_topic, group.partitions, replicas, JOURNAL_CONFIG)
+            for group in self.groups.values()
+            if group.agents
+        ]
+        return declared + self.changelog_topics() + journals
 
     def changelog_topics(self) -> list[admin.TopicConfig]:
         """The topics that tables are rebuilt from; they belong to the engine alone."""

@@ -7,7 +7,7 @@ savepoints, the dead letters and the five steps of the commit are the ones that 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from streams.app import App
 from streams.batch import current_view
 from streams.clock import ManualClock
 from streams.errors import Fenced
+from streams.journal import REPLAY, boundary_now
 from streams.log import Extent, Offsets
 from streams.metrics import Metrics
 from streams.records import Fields, Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
@@ -163,6 +164,21 @@ class Driver:
         await task.open()
         self.tasks[name] = task
         return task
+
+    async def replay(self, emit: Collection[str] = ()) -> None:
+        """What `reset` does to a stopped application, and the start after it; `run` then repeats the past."""
+        for name, task in self.tasks.items():
+            await task.close()
+            extent = (await self.log.survey([task.journal]))[task.journal]
+            boundary = await boundary_now(self.log, task.inputs, task.journal, extent.end, frozenset(emit))
+            self.log.append(task.journal, Outgoing(0, REPLAY, boundary.encode()))
+            for partition in [*task.inputs, task.journal]:
+                self.log.offsets.pop(partition, None)
+            for changelog in task.group.changelogs(task.partition).values():
+                self.log.topics.pop(changelog, None)
+            self._stores.pop(name)
+        for task in list(self.tasks.values()):
+            await self.start(task.group.name, task.partition)
 
     def produce(
         self,

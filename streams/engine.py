@@ -397,13 +397,13 @@ class Engine(Service):
             name: task for name in mine if (task := self.tasks.get(name)) and task.state is not TaskState.RUNNING
         }
         failed = {name: self._failures[name] for name in mine if name not in self.tasks and name in self._failures}
-        remaining = sum(task.restore_remaining or 0 for task in opening.values())
+        remaining = sum(task.remaining for task in opening.values())
         return {
             "broker": Check(heard, f"last confirmed {age:.1f} s ago" if self._confirmed_at else "not connected yet"),
             "assignment": Check(
                 self._settled.is_set(), f"{len(mine)} tasks" if self._settled.is_set() else "rebalancing"
             ),
-            "recovery": Check(not opening, f"{len(opening)} tasks opening, {remaining} records to restore"),
+            "recovery": Check(not opening, f"{len(opening)} tasks opening, {remaining} records to go"),
             "store": Check(not failed, "; ".join(f"{name}: {why}" for name, why in failed.items()) or "ok"),
         }
 

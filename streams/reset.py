@@ -1,15 +1,14 @@
 """a stopped application -> its tables and positions forgotten, or a new topic taken in; both on purpose only.
 
-`reset` is replay in its plainest form: the next start folds the input topics from their beginning, and events are
-appended a second time. Ids are deterministic and each topic keeps its order; how two topics of a group were interleaved
-is not recorded, so the replay may decide a race between them the other way round.
+`reset` is replay in its plainest form: the next start takes the input topics from their beginning once more, in the
+order that the journals hold (streams/journal.py), and sends nothing that was sent before unless it is told to.
 """
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -18,28 +17,45 @@ from aiokafka.errors import GroupIdNotFound, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from streams import admin
+from streams.errors import Misdeclared
+from streams.journal import BEGAN, REPLAY, boundary_now
+from streams.kafka import KafkaLog, PlainProducer, bootstrap_of
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY
-from streams.topology import Group
+from streams.topology import Group, task_name, transactional_id
 
 #: A worker that was killed counts as a member until its session has passed.
 RUNNING = (
     "group {group} has running workers: stop them first (one that was killed counts until its session has passed,"
     " 6 s by default), then run this again"
 )
+#: The states of a group that nobody is in: never used, or all have left.
+NO_MEMBERS = ("", "Dead", "Empty")
 
 
 class WorkersRunning(Exception):
     """The group has members; what they are doing must not be pulled from under them."""
 
 
-async def reset(settings: EngineSettings, changelogs: Sequence[admin.TopicConfig]) -> list[Path]:
-    """Forget offsets, then changelogs, then the stores of this machine; gives the store directories removed.
+async def reset(
+    settings: EngineSettings,
+    groups: Mapping[str, Group],
+    changelogs: Sequence[admin.TopicConfig],
+    emit: Collection[str] = (),
+) -> list[Path]:
+    """Write down how far each task has come, then forget offsets, changelogs and the stores of this machine.
 
-    Killed anywhere in between, it is run again: offsets go first, so no start can take half of it for the whole.
-    Stores on other machines are found at their next start, which stops and says so. Raises WorkersRunning.
+    Gives the store directories removed. Killed anywhere in between, it is run again: offsets go before anything else
+    goes, so no start can take half of it for the whole. Stores on other machines are found at their next start, which
+    stops and says so. `emit`: the output topics that get their records again. Raises WorkersRunning, and Misdeclared
+    for a topic in `emit` that the replay itself reads.
     """
+    inputs = {topic for group in groups.values() for topic in group.agents}
+    if again := sorted(inputs & set(emit)):
+        raise Misdeclared(f"{', '.join(again)} is read by this application: sent again, its records would count twice")
+    await require_no_members(settings)
+    await mark(settings, groups, frozenset(emit))
     await forget_offsets(settings)
     await admin.delete(settings.bootstrap, [topic.name for topic in changelogs])
     await admin.create(settings.bootstrap, changelogs)
@@ -49,11 +65,47 @@ async def reset(settings: EngineSettings, changelogs: Sequence[admin.TopicConfig
     return stores
 
 
+async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: frozenset[str]) -> None:
+    """End each journal with a boundary. Older owners are fenced first: what they left open is settled then."""
+    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
+    producer = PlainProducer(settings)
+    try:
+        await consumer.start()
+        await producer.start()
+        log = KafkaLog(settings, consumer)
+        tasks = [(group, number) for group in groups.values() if group.agents for number in range(group.partitions)]
+        for group, number in tasks:
+            fence = log.transactions(transactional_id(settings.app_id, task_name(group.name, number)))
+            await fence.start()
+            await fence.stop()
+        extents = await log.survey([group.journal(number) for group, number in tasks])
+        for group, number in tasks:
+            journal = group.journal(number)
+            if extents[journal].first is not None:
+                boundary = await boundary_now(log, group.inputs(number), journal, extents[journal].end, emit)
+                await producer.send(journal.topic, journal.partition, REPLAY, boundary.encode(), ())
+    finally:
+        await producer.stop()
+        await consumer.stop()
+
+
 def local_stores(settings: EngineSettings) -> list[Path]:
     """The stores of this data directory: one for each web port, or the one that `--datadir` names."""
     mine = settings.state_dir
     found = mine.parent.glob("state-*") if mine.name.startswith("state-") else [mine]
     return sorted(path for path in found if path.is_dir())
+
+
+async def require_no_members(settings: EngineSettings) -> None:
+    """Raise WorkersRunning before anything is touched; `forget_offsets` is the one that cannot be raced."""
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    try:
+        await client.start()
+        for response in await client.describe_consumer_groups([settings.app_id]):
+            if any(group[2] not in NO_MEMBERS for group in response.groups):
+                raise WorkersRunning(RUNNING.format(group=settings.app_id))
+    finally:
+        await client.close()
 
 
 async def forget_offsets(settings: EngineSettings) -> None:
@@ -76,16 +128,18 @@ async def forget_offsets(settings: EngineSettings) -> None:
 async def adopt(settings: EngineSettings, groups: Mapping[str, Group], topic: str) -> list[TopicPartition]:
     """Take in a topic that is new to a running application, or whose loss is accepted: it begins where it is now.
 
-    An input gets the offset of its beginning, a changelog its identity; partitions that have theirs are left alone.
-    Gives the partitions taken in. Raises WorkersRunning, and KeyError for a topic that is neither.
+    An input gets the offset of its beginning, a changelog its identity, a journal its first record; partitions that
+    have theirs are left alone. Gives the partitions taken in. Raises WorkersRunning, and KeyError for any other topic.
     """
     for group in groups.values():
         changelogs = {table.changelog for table in group.tables.values()}
-        if topic in group.agents or topic in changelogs:
-            partitions = [TopicPartition(topic, number) for number in range(group.partitions)]
-            if topic in group.agents:
-                return await _adopt_input(settings, partitions)
-            return await _adopt_changelog(settings, partitions)
+        partitions = [TopicPartition(topic, number) for number in range(group.partitions)]
+        if topic in group.agents:
+            return await _adopt_input(settings, partitions)
+        if topic in changelogs:
+            return await _adopt_log(settings, partitions, IDENTITY)
+        if topic == group.journal_topic:
+            return await _adopt_log(settings, partitions, BEGAN)
     raise KeyError(topic)
 
 
@@ -113,7 +167,10 @@ async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicParti
         await consumer.stop()
 
 
-async def _adopt_changelog(settings: EngineSettings, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+async def _adopt_log(
+    settings: EngineSettings, partitions: Sequence[TopicPartition], key: bytes
+) -> list[TopicPartition]:
+    """Give each empty partition its first record; a changelog's value is its identity."""
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap)
     try:
@@ -125,7 +182,7 @@ async def _adopt_changelog(settings: EngineSettings, partitions: Sequence[TopicP
             await producer.send_and_wait(
                 partition.topic,
                 uuid.uuid4().hex.encode(),
-                key=IDENTITY,
+                key=key,
                 partition=partition.partition,
                 timestamp_ms=0,
             )

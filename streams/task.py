@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -27,14 +27,15 @@ from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, current_view
 from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
-from streams.log import Log, Transactions
+from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, hold_bounds, last_boundary
+from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
 from streams.restore import ADOPT, MEND, Restore, verify_identities
 from streams.settings import EngineSettings
 from streams.store import IDENTITY, Store
 from streams.table import Table
-from streams.topology import Group, task_name
+from streams.topology import Group, task_name, transactional_id
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class TaskState(StrEnum):
     CREATED = "created"
     FENCING = "fencing"
     RESTORING = "restoring"
+    REPLAYING = "replaying"
     RUNNING = "running"
     FAILED = "failed"
     CLOSED = "closed"
@@ -67,6 +69,7 @@ class Task:
     ) -> None:
         self.group, self.partition, self.name = group, partition, task_name(group.name, partition)
         self.inputs = group.inputs(partition)
+        self.journal = group.journal(partition)
         self.state = TaskState.CREATED
         self.committed: dict[TopicPartition, int] = {}
         self.store: Store
@@ -83,6 +86,10 @@ class Task:
         self._quiet.set()
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Record]]] | None = None
         self._restore: Restore | None = None
+        self._writer = Writer(self.inputs)
+        self._replay: Replay | None = None
+        self._replayed_to: int | None = None
+        self._ahead: dict[TopicPartition, Sequence[Record]] = {}
         self._next_due_ms: int | None = None
         self._damage: StoreDamaged | None = None
 
@@ -94,16 +101,17 @@ class Task:
         Read earlier, the offsets could still be moved by the older owner: 2,560 doubles in 462 fencings.
         """
         self.state = TaskState.FENCING
-        self._producer = self._log.transactions(f"{self._settings.app_id}-{self.name}")
+        self._producer = self._log.transactions(transactional_id(self._settings.app_id, self.name))
         await self._producer.start()
         faults.point("fenced")
         await self._find_offsets()
         self.store = self._open_store()
         self.state = TaskState.RESTORING
-        extents = await self._log.survey(list(self.group.changelogs(self.partition).values()))
+        extents = await self._log.survey([*self.group.changelogs(self.partition).values(), self.journal])
         fresh = verify_identities(extents, self.store, self.group, self.partition, self._began)
+        await self._find_replay(extents[self.journal])
         if not self._began:
-            await self._begin_for_the_first_time(fresh)
+            await self._begin_for_the_first_time(fresh, extents[self.journal].first is None)
         self._restore = Restore(self._log, self.store, self.group, self.partition, self._clock, self._metrics)
         await self._restore.run(extents)
         faults.point("restored")
@@ -112,13 +120,14 @@ class Task:
         for topic, agent in self.group.agents.items():
             self._runs[topic] = AgentRun(agent, self.batch, letters, self._metrics)
         self._look_at_deadlines()
-        self.state = TaskState.RUNNING
+        self.state = TaskState.RUNNING if self._replay is None else TaskState.REPLAYING
         if not self._held:
             self.flow()
 
     async def _find_offsets(self) -> None:
         """The committed offsets; the beginning of the topics when this task has never run. Raises LogMismatch."""
-        committed = await self._log.committed(self.inputs)
+        committed = await self._log.committed([*self.inputs, self.journal])
+        self._replayed_to = committed.pop(self.journal, None)
         self._began = bool(committed)
         bounds = await self._log.bounds(self.inputs)
         for partition, (_, end) in bounds.items():
@@ -136,17 +145,44 @@ class Task:
                 )
         self.committed = committed or {partition: begin for partition, (begin, _) in bounds.items()}
 
-    async def _begin_for_the_first_time(self, identities: Mapping[str, bytes]) -> None:
+    async def _find_replay(self, journal: Extent) -> None:
+        """Whether the past is to be repeated: a `reset` has forgotten the offsets, or the owner before was at it."""
+        name = f"{self.journal.topic}-{self.journal.partition}"
+        if journal.first is None:
+            if self._began:
+                raise LogMismatch(
+                    f"{name} is empty, though {self.name} has run before: the topic was lost or re-created, and a"
+                    f" replay could not take the inputs in their old order. {ADOPT.format(topic=self.journal.topic)}"
+                )
+            return
+        if self._began and self._replayed_to is None:
+            return
+        found = await last_boundary(self._log, self.journal, journal.end)
+        if found is None and not self._began:
+            raise LogMismatch(
+                f"no offsets are committed for {self.name}, though {name} says that it has run before: they were"
+                f" deleted, or expired while no worker ran (the broker's offsets.retention.minutes). {MEND}"
+            )
+        start = self._replayed_to or 0
+        if found is not None and start <= found[1]:
+            boundary, end = found
+            hold_bounds(self.name, boundary, await self._log.bounds(self.inputs), MEND)
+            self._replay = Replay(self._log, self.journal, start, boundary, end)
+
+    async def _begin_for_the_first_time(self, identities: Mapping[str, bytes], new: bool) -> None:
         """One transaction says that this task has begun: an identity for each changelog, an offset for each input.
 
-        From here on a missing one of either is a loss, and not a beginning.
+        From here on a missing one of either is a loss, and not a beginning. `new`: its journal is empty too.
         """
         changelogs = self.group.changelogs(self.partition)
+        records = {changelogs[name]: [Outgoing(0, IDENTITY, identity)] for name, identity in identities.items()}
         await self._producer.begin()
-        if identities:
-            records = {changelogs[name]: [Outgoing(0, IDENTITY, identity)] for name, identity in identities.items()}
+        if new:
+            records[self.journal] = [began_record()]
+        if records:
             await self._producer.send(records)
-        await self._producer.send_offsets(self.committed)
+        replay = {} if self._replay is None else {self.journal: self._replay.position}
+        await self._producer.send_offsets(self.committed | replay)
         await self._producer.commit()
         for name, identity in identities.items():
             self.store.identify(name, identity)
@@ -176,19 +212,68 @@ class Task:
 
         One step is one transaction at most.
         """
-        fetched = await self._fetch(timeout_s)
+        if self._replay is not None:
+            return await self._repeat(self._replay, timeout_s)
+        if self._next_due_ms is not None:
+            timeout_s = max(0.0, min(timeout_s, (self._next_due_ms - self._clock.now_ms()) / 1000))
+        fetched = await self._fetch(self.inputs, self._settings.batch_max_records, timeout_s)
         if self._damage is not None:
             raise self._damage
-        due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
-        if not fetched and not due:
+        acts: list[Act] = [Run(partition, records) for partition, records in fetched.items()]
+        now_ms = self._clock.now_ms()
+        if self._next_due_ms is not None and self._next_due_ms <= now_ms:
+            acts.append(Due(now_ms))
+        if not acts:
             return 0
-        for partition, records in fetched.items():
-            if records[0].offset < self.committed[partition]:
-                raise OutcomeUnknown(
-                    f"{partition} went back to {records[0].offset}, {self.committed[partition]} is committed"
-                )
-        await self.process(fetched)
-        return sum(map(len, fetched.values())) + due
+        await self.process(acts)
+        return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
+
+    async def _repeat(self, replay: Replay, timeout_s: float) -> int:
+        """One transaction of the past: the same records and moments in the same order, as many as fit a batch."""
+        acts: list[Act] = []
+        reached, room, waiting = dict(self.committed), self._settings.batch_max_records, False
+        while room > 0 and not waiting and (step := await replay.current()) is not None:
+            partition = TopicPartition(step.topic or "", self.partition)
+            if step.topic is None:
+                acts.append(Due(step.end))
+                room -= 1
+            elif reached.get(partition, step.end) < step.end:  # an input that is no more has no agent to repeat it
+                most = min(room, step.end - reached[partition])
+                records = await self._fetch_until(partition, step.end, most, timeout_s)
+                if records:
+                    run = Run(partition, records)
+                    acts.append(run)
+                    reached[partition] = run.end
+                    room -= len(records)
+                waiting = not records
+            if not waiting and (step.topic is None or reached.get(partition, step.end) >= step.end):
+                replay.taken()
+        if self._damage is not None:
+            raise self._damage
+        if acts or not waiting:
+            await self.process(acts)
+        if not waiting and await replay.current() is None:
+            await self._end_replay(replay)
+        return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
+
+    async def _fetch_until(self, partition: TopicPartition, end: int, most: int, timeout_s: float) -> Sequence[Record]:
+        """Records before `end`; what came beyond it is kept for the next step. Offsets have gaps, so some may come."""
+        records = self._ahead.pop(partition, None)
+        if not records:
+            records = (await self._fetch([partition], most, timeout_s)).get(partition, ())
+        count = next((n for n, record in enumerate(records) if record.offset >= end), len(records))
+        count = min(count, most)
+        if count < len(records):
+            self._ahead[partition] = records[count:]
+        return records[:count]
+
+    async def _end_replay(self, replay: Replay) -> None:
+        await replay.close()
+        self._replay = None
+        self.state = TaskState.RUNNING
+        log.info("%s has repeated its past and goes on from %s", self.name, self.committed)
+        if self._flowing.is_set():
+            self.flow()
 
     def pause(self) -> None:
         """Take no further batch; the one under way ends first (see `quiet`)."""
@@ -200,7 +285,8 @@ class Task:
     def flow(self) -> None:
         """Read on from the committed offsets. Whatever was fetched and not committed is read again."""
         self._held = False
-        if self.state is TaskState.RUNNING:
+        self._ahead.clear()
+        if self.state in (TaskState.RUNNING, TaskState.REPLAYING):
             self._log.seek(self.committed)
             self._flowing.set()
 
@@ -220,21 +306,26 @@ class Task:
             await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
             if hasattr(self, "_producer"):
                 await self._producer.stop()
+            if self._replay is not None:
+                await self._replay.close()
         finally:
             if hasattr(self, "store"):
                 self.store.close()
 
     @property
-    def restore_remaining(self) -> int | None:
-        """Changelog records still to copy; None before the restore has counted them."""
-        return self._restore.remaining if self._restore is not None else None
+    def remaining(self) -> int:
+        """Changelog records still to copy, or input records still to repeat; 0 before they were counted."""
+        if self.state is TaskState.REPLAYING and self._replay is not None:
+            offsets = self._replay.boundary.offsets
+            return sum(max(0, offsets.get(tp.topic, 0) - reached) for tp, reached in self.committed.items())
+        return self._restore.remaining if self._restore is not None else 0
 
     # -- one batch ----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Record]]:
-        if self._next_due_ms is not None:
-            timeout_s = max(0.0, min(timeout_s, (self._next_due_ms - self._clock.now_ms()) / 1000))
-        fetch = self._log.fetch(self.inputs, self._settings.batch_max_records, timeout_s)
+    async def _fetch(
+        self, partitions: Sequence[TopicPartition], most: int, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        fetch = self._log.fetch(partitions, most, timeout_s)
         self._fetching = asyncio.get_running_loop().create_task(fetch)
         try:
             fetched = await self._fetching
@@ -248,26 +339,33 @@ class Task:
         # Records that arrive after a pause are dropped: flow() seeks back to what is committed.
         return {tp: records for tp, records in fetched.items() if records} if self._flowing.is_set() else {}
 
-    async def process(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """Steps 1 to 5 over these records."""
-        batch = self.batch
+    async def process(self, acts: Sequence[Act]) -> None:
+        """Steps 1 to 5 over these acts."""
+        batch, replay = self.batch, self._replay
         batch.reset()
-        for partition, records in fetched.items():
-            await self._runs[partition.topic].feed(records)
-        self._emit_deadlines()
+        ends = self._ends(acts)
+        for act in acts:
+            if isinstance(act, Run):
+                await self._runs[act.partition.topic].feed(act.records)
+            else:
+                self._emit_deadlines(act.now_ms)
         faults.point("agents_ran")
         began = time.perf_counter()
-        offsets = {partition: records[-1].offset + 1 for partition, records in fetched.items()}
+        offsets = {partition: end for partition, end in ends.items() if end != self.committed[partition]}
         changes = batch.changelog()
         begun_at_ms = self._clock.now_ms()  # a newer owner writes later than this, however long the commit takes
-        newest_ms = max((records[-1].timestamp for records in fetched.values()), default=begun_at_ms)
-        outgoing = self._changelog_records(changes, newest_ms) | batch.outbox
+        newest_ms = max((act.records[-1].timestamp for act in acts if isinstance(act, Run)), default=begun_at_ms)
+        outgoing = self._changelog_records(changes, newest_ms) | self._sent_by(batch)
+        steps = self._writer.steps(acts, self.committed) if replay is None else None
+        if steps is not None:
+            outgoing[self.journal] = [(newest_ms, STEPS, steps, ())]
         await self._producer.begin()
         faults.point("begun")
         reached = await self._producer.send(outgoing) if outgoing else {}
         faults.point("sent")
-        if offsets:
-            await self._producer.send_offsets(offsets)
+        moved = offsets if replay is None else offsets | {self.journal: replay.position}
+        if moved:
+            await self._producer.send_offsets(moved)
         faults.point("offsets_sent")
         await self._producer.commit()
         faults.point("committed")
@@ -278,9 +376,30 @@ class Task:
         )
         faults.point("applied")
         self.committed.update(offsets)
+        if replay is None:
+            self._writer.committed()
         self._wake_waiters()
-        self._count(fetched, time.perf_counter() - began)
+        self._count(acts, time.perf_counter() - began)
         self._look_at_deadlines()
+
+    def _ends(self, acts: Iterable[Act]) -> dict[TopicPartition, int]:
+        """The offsets that these acts lead to. Raises OutcomeUnknown when one begins before what is committed."""
+        ends = dict(self.committed)
+        for act in acts:
+            if isinstance(act, Run):
+                if act.records[0].offset < ends[act.partition]:
+                    raise OutcomeUnknown(
+                        f"{act.partition} went back to {act.records[0].offset}, {ends[act.partition]} is committed"
+                    )
+                ends[act.partition] = act.end
+        return ends
+
+    def _sent_by(self, batch: Batch) -> dict[TopicPartition, list[Fields]]:
+        """What the agents sent. What a replay sends is in the log already, but for topics that are to get it again."""
+        if self._replay is None:
+            return batch.outbox
+        emit = self._replay.boundary.emit
+        return {partition: records for partition, records in batch.outbox.items() if partition.topic in emit}
 
     def _changelog_records(self, changes: Changes, newest_ms: int) -> dict[TopicPartition, list[Fields]]:
         return {
@@ -290,11 +409,8 @@ class Task:
             for table, rows in changes.items()
         }
 
-    def _emit_deadlines(self) -> None:
-        if self.group.deadlines is None or self._next_due_ms is None:
-            return
-        now_ms = self._clock.now_ms()
-        if self._next_due_ms > now_ms:
+    def _emit_deadlines(self, now_ms: int) -> None:
+        if self.group.deadlines is None:
             return
         token = current_view.set(self.batch)
         try:
@@ -314,16 +430,17 @@ class Task:
         pending = self._metrics.deadlines_pending.labels(self.group.name, str(self.partition))
         pending.set(0 if self._next_due_ms is None else 1)
 
-    def _count(self, fetched: Mapping[TopicPartition, Sequence[Record]], commit_s: float) -> None:
+    def _count(self, acts: Iterable[Act], commit_s: float) -> None:
         metrics, total = self._metrics, 0
-        for partition, records in fetched.items():
+        runs = [act for act in acts if isinstance(act, Run)]
+        for partition, records in runs:
             metrics.records.labels(partition.topic).inc(len(records))
             total += len(records)
         metrics.commits.inc()
         metrics.commit_seconds.observe(commit_s)
         metrics.batch_records.observe(total)
-        if fetched:
-            oldest = min(records[0].timestamp for records in fetched.values())
+        if runs and self._replay is None:
+            oldest = min(run.records[0].timestamp for run in runs)
             metrics.end_to_end_seconds.observe(max(0, self._clock.now_ms() - oldest) / 1000)
 
     # -- reads --------------------------------------------------------------------------------------------------------
@@ -333,9 +450,8 @@ class Task:
         if self._damage is not None:
             raise NotReadable(f"the store of {self.name} is damaged and is being rebuilt")
         if self.state is not TaskState.RUNNING:
-            left = self.restore_remaining
-            detail = f", {left} changelog records to go" if left else ""
-            raise NotReadable(f"task {self.name} is {self.state}{detail}")
+            left = self.remaining
+            raise NotReadable(f"task {self.name} is {self.state}" + (f", {left} records to go" if left else ""))
         return CommittedView(self.store, self.partition, self._found_damage)
 
     def _found_damage(self, error: StoreDamaged) -> None:

@@ -20,6 +20,7 @@ class Group:
     """Co-partitioned input topics with the agents and tables that belong to them (Kafka Streams: a sub-topology)."""
 
     name: str
+    app_id: str
     topics: dict[str, Topic] = field(default_factory=dict)
     tables: dict[str, Table[Any]] = field(default_factory=dict)
     agents: dict[str, Agent[Any]] = field(default_factory=dict)  # by topic: each record has one agent
@@ -35,6 +36,14 @@ class Group:
     def changelogs(self, partition: int) -> dict[str, TopicPartition]:
         return {name: TopicPartition(table.changelog, partition) for name, table in self.tables.items()}
 
+    @property
+    def journal_topic(self) -> str:
+        """Where the tasks of this group write down in which order they took their inputs (streams/journal.py)."""
+        return f"{self.app_id}-{self.name}-journal"
+
+    def journal(self, partition: int) -> TopicPartition:
+        return TopicPartition(self.journal_topic, partition)
+
     def check(self) -> None:
         """Raise Misdeclared when the parts do not fit together."""
         counts = {topic.name: topic.partitions for topic in self.topics.values()}
@@ -49,6 +58,11 @@ class Group:
 
 def task_name(group: str, partition: int) -> str:
     return f"{group}-{partition}"
+
+
+def transactional_id(app_id: str, task: str) -> str:
+    """One for each task: that is the fence."""
+    return f"{app_id}-{task}"
 
 
 def parse_task_name(name: str) -> tuple[str, int]:

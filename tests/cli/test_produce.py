@@ -155,7 +155,7 @@ async def test_other_partitions(mine: Desk, by: str, keyed: bool) -> None:
 def test_rate(mine: Desk) -> None:
     started = time.perf_counter()
     summary = mine.json(produce, "--count", "51", "--seed", "13", "--rate", "100")
-    assert time.perf_counter() - started >= 0.5
+    assert time.perf_counter() - started >= 0.49  # the last of 51 is due after 0.5 s, and paced in steps of 10 ms
     assert summary["records_per_s"] <= 110
 
 

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import asyncpg
-import orjson
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
@@ -30,7 +29,7 @@ from tests.oracle.log import EVENTS, INTAKE, LETTERS, Log, Position, Record, hom
 from tests.oracle.postgres import judge_postgres, read_database
 from tests.oracle.verdict import Kind
 from tests.oracle.window import judge_sights
-from tests.orders_load import ANY_PARTITION, Load, Planned, Totals, compact, document
+from tests.orders_load import Load, Planned, Totals, compact, document
 from tests.processes import RunningStack, Worker, Workers
 from tests.test_main_job import Job
 
@@ -49,12 +48,7 @@ PLANTED = "planted-bug-"
 
 
 class PatientLoad(Load):
-    """A load that waits for a broker that is away: what was begun is acknowledged in the end.
-
-    `one_way`: only orders, each in its home partition, so that the log itself says in which order they are folded.
-    """
-
-    one_way = False
+    """A load that waits for a broker that is away: what was begun is acknowledged in the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,16 +69,6 @@ class PatientLoad(Load):
                 return int(response.status), response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
-
-    def _produce(self, record: Planned, partition: int = ANY_PARTITION) -> None:
-        if self.one_way:
-            if record.topic != INTAKE:
-                return
-            if not record.paths and record.key is None:
-                uid = orjson.loads(record.value or b"")["order_uid"]
-                record = record._replace(key=uid.encode())
-            record = record._replace(partitioner=0)
-        super()._produce(record, partition)
 
     def _flush(self) -> None:
         for producer in self._producers:

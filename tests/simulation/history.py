@@ -13,6 +13,7 @@ from streams.log import Extent
 from streams.records import Outgoing, Position, Record, TopicPartition
 from streams.restore import Restore, hold_identity
 from streams.settings import EngineSettings
+from streams.store import MemoryStore
 from streams.task import TaskState
 from streams.topology import Group as TaskGroup
 from tests.simulation.cluster import DELETE_RETENTION_MS, Cluster
@@ -23,6 +24,7 @@ from tests.simulation.loop import NOWHERE, SimLoop, Stuck
 from tests.simulation.machine import METRICS, Clock, Machine, World, played
 from tests.simulation.model import Word
 from tests.simulation.network import Network, Weather
+from tests.simulation.past import repeated
 from tests.simulation.plan import DAY_MS, TOPOLOGIES, Action, Plan
 from tests.simulation.readers import Reader
 from tests.simulation.sink import Database, SinkGroup
@@ -294,8 +296,9 @@ class History:
             for where, files in [*copies, ("a new store", Files())]:
                 if files is not None:
                     await self._judge_copy(name, files, f"{where}, brought forward")
+            await self._judge_replay(name)
 
-    def _judge_store(self, name: str, store: SimStore, where: str) -> None:
+    def _judge_store(self, name: str, store: MemoryStore, where: str) -> None:
         for table in self.topology.tables[self.judge.tasks[name].group]:
             self.judge.judge_rows(name, table, store._rows.get(table, {}), where)
 
@@ -316,6 +319,22 @@ class History:
             self.judge.fault(f"{where}: {name} cannot be restored: {error!r}")
             return
         self._judge_store(name, store, where)
+
+    async def _judge_replay(self, name: str) -> None:
+        """I6, I7: its inputs, taken again in the order of its journal, come to the same rows and send nothing."""
+        world, task = self.world, self.judge.tasks[name]
+        try:
+            found = await repeated(
+                world.cluster, world.app.groups[task.group], task.partition, world.settings, world.clock
+            )
+        except Exception as error:
+            self.judge.fault(f"{name} cannot be replayed: {error!r}")
+            return
+        if found is not None:
+            store, sent = found
+            self._judge_store(name, store, "the replay")
+            if sent:
+                self.judge.fault(f"the replay of {name} sent to {sorted(sent)} (I7)")
 
     def _counts(self) -> dict[str, int]:
         world = self.world

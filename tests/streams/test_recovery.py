@@ -121,9 +121,9 @@ async def test_reset_builds_the_same_tables_from_the_input(toy: Toy) -> None:
     worker = await again(toy, stopped)
     await asyncio.to_thread(worker.wait_ready)
     with pytest.raises(WorkersRunning, match="stop them first"):
-        await reset(settings, app.changelog_topics())
+        await reset(settings, app.groups, app.changelog_topics())
     assert await asyncio.to_thread(worker.stop) == 0
-    assert stopped.state_dir in await reset(settings, app.changelog_topics())
+    assert stopped.state_dir in await reset(settings, app.groups, app.changelog_topics())
     worker = await again(toy, stopped)
     await asyncio.to_thread(worker.wait_ready)
     for _ in range(100):

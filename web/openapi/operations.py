@@ -83,7 +83,7 @@ _HEALTH = Success(
         "checks": {
             "broker": {"ok": True, "detail": "last confirmed 0.4 s ago", "needed": True},
             "assignment": {"ok": True, "detail": "8 tasks", "needed": True},
-            "recovery": {"ok": True, "detail": "0 tasks opening, 0 records to restore", "needed": True},
+            "recovery": {"ok": True, "detail": "0 tasks opening, 0 records to go", "needed": True},
             "store": {"ok": True, "detail": "ok", "needed": True},
             "sink_lag": {"ok": True, "detail": "postgres: connected, 0 behind", "needed": False},
         },
