@@ -176,7 +176,7 @@ async def newer_writers(trial: Trial) -> None:
 
 @row(20, "replay by topic reset")
 async def replayed(trial: Trial) -> None:
-    """Stop, `reset`, start: the same tables from the input topics, though cancellations and records away from home race.
+    """Stop, `reset`, start: the same tables from the input topics, though cancellations and strays race in them.
 
     In full nothing is sent again; in brief the events are, and in the same bytes.
     """

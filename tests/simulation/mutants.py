@@ -19,6 +19,7 @@ import streams.restore
 from streams.batch import Batch
 from streams.deadlines import Deadlines
 from streams.engine import Engine
+from streams.journal import STEPS, Writer
 from streams.kafka import KafkaTransactions
 from streams.records import Record, TopicPartition
 from streams.restore import Restore
@@ -111,6 +112,11 @@ def produce(task: Any, records: Mapping[TopicPartition, Sequence[Any]]) -> None:
             cluster.append(tp, fields)
 
 
+def journal(task: Any, steps: bytes) -> None:
+    """Write down what a task is about to take, and not what it took."""
+    produce(task, {task.journal: [(0, STEPS, steps, ())]})
+
+
 def commit_offsets(task: Any, offsets: Mapping[TopicPartition, int]) -> None:
     """Commit offsets as a plain consumer does."""
     task._log._consumer.cluster.committed.update(offsets)
@@ -151,8 +157,8 @@ def _nothing(*arguments: Any) -> None:
 
 _COMMIT = "    await self._producer.commit()\n"
 _SEND_OFFSETS = """\
-    if offsets:
-        await self._producer.send_offsets(offsets)
+    if moved:
+        await self._producer.send_offsets(moved)
     faults.point("offsets_sent")
 """
 _APPLY = """\
@@ -177,7 +183,7 @@ MUTANTS: dict[str, Mutant] = {
                 Task,
                 "process",
                 _SEND_OFFSETS + _COMMIT,
-                _COMMIT + "    await asyncio.sleep(0.001)\n    mutants.commit_offsets(self, offsets)\n",
+                _COMMIT + "    await asyncio.sleep(0.001)\n    mutants.commit_offsets(self, moved)\n",
             )
         ],
     ),
@@ -200,8 +206,8 @@ MUTANTS: dict[str, Mutant] = {
             Change(
                 Task,
                 "open",
-                'f"{self._settings.app_id}-{self.name}"',
-                'mutants.own_id(f"{self._settings.app_id}-{self.name}")',
+                "transactional_id(self._settings.app_id, self.name)",
+                "mutants.own_id(transactional_id(self._settings.app_id, self.name))",
             )
         ],
     ),
@@ -212,8 +218,8 @@ MUTANTS: dict[str, Mutant] = {
             Change(
                 Task,
                 "process",
-                "outgoing = self._changelog_records(changes, newest_ms) | batch.outbox",
-                "outgoing = self._changelog_records(changes, newest_ms); mutants.produce(self, batch.outbox)",
+                "outgoing = self._changelog_records(changes, newest_ms) | self._sent_by(batch)",
+                "outgoing = self._changelog_records(changes, newest_ms); mutants.produce(self, self._sent_by(batch))",
             )
         ],
     ),
@@ -315,6 +321,45 @@ MUTANTS: dict[str, Mutant] = {
         "a deadline stays after it was sent",
         "I2",
         [Change(Deadlines, "emit", "self.cancel(deadline.id)", "pass")],
+    ),
+    "journal_not_written": Mutant(
+        "nothing says in which order a task took its inputs",
+        "I6",
+        [Change(Task, "process", "if steps is not None:", "if False:")],
+    ),
+    "journal_outside_transaction": Mutant(
+        "the journal is written by a plain producer, whether the transaction commits or not",
+        "I6",
+        [
+            Change(
+                Task,
+                "process",
+                "outgoing[self.journal] = ",
+                "await asyncio.sleep(0); mutants.journal(self, steps); _ = ",
+            )
+        ],
+    ),
+    "journal_without_the_older_owner": Mutant(
+        "a new owner takes it that no run was open",
+        "I6",
+        [
+            Change(
+                Writer,
+                "steps",
+                "dict(committed), self._open",
+                "dict(committed), self._open if len(self._open) < 2 else ()",
+            )
+        ],
+    ),
+    "journal_without_moments": Mutant(
+        "a replay is not told when deadlines fell due",
+        "I6",
+        [Change(Writer, "steps", "steps.append(Step(None, act.now_ms))", "pass")],
+    ),
+    "replay_sends_again": Mutant(
+        "a replay sends what is in the log already",
+        "I7",
+        [Change(Task, "_sent_by", "if partition.topic in emit", "")],
     ),
     "dedup_removed": Mutant(
         "a command that was answered is decided again",

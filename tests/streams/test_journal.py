@@ -11,7 +11,7 @@ import pytest
 
 from streams.driver import Driver
 from streams.errors import LogMismatch, NotReadable
-from streams.journal import STEPS, Due, Run, Step, Writer
+from streams.journal import STEPS, Act, Due, Run, Writer
 from streams.records import StoredRecord, TopicPartition
 from streams.task import TaskState
 from tests.streams.toy import make_app
@@ -127,13 +127,12 @@ async def test_nothing_is_read_before_the_past_is_repeated(tmp_path: Path) -> No
             driver.produce("words", key="a", value=b"word")
         await driver.run()
         await driver.replay()
-        task = driver.tasks["words-0"]
-        await task.step(0.0)
-        assert task.state is TaskState.REPLAYING
+        await driver.tasks["words-0"].step(0.0)
+        assert driver.tasks["words-0"].state is TaskState.REPLAYING
         with pytest.raises(NotReadable, match="is replaying, 2 records to go"):
-            task.view()
+            driver.tasks["words-0"].view()
         await driver.run()
-        assert task.state is TaskState.RUNNING
+        assert str(driver.tasks["words-0"].state) == "running"
 
 
 async def test_offsets_that_are_gone_are_not_taken_for_a_beginning(tmp_path: Path) -> None:
@@ -163,7 +162,9 @@ async def test_an_input_that_lost_its_end_cannot_be_replayed(tmp_path: Path) -> 
 
 
 def run_of(partition: TopicPartition, *offsets: int) -> Run:
-    return Run(partition, [StoredRecord(*partition, offset, 0, None, b"") for offset in offsets])
+    return Run(
+        partition, [StoredRecord(partition.topic, partition.partition, offset, 0, None, b"") for offset in offsets]
+    )
 
 
 def test_one_topic_at_a_time_is_written_down_once() -> None:
@@ -174,7 +175,7 @@ def test_one_topic_at_a_time_is_written_down_once() -> None:
     assert writer.steps([run_of(WORDS, 7)], committed) is None
     writer.committed()
     committed[WORDS] = 8
-    acts = [run_of(REMINDERS, 2), run_of(WORDS, 8), Due(17)]
+    acts: list[Act] = [run_of(REMINDERS, 2), run_of(WORDS, 8), Due(17)]
     assert writer.steps(acts, committed) == b'[["words",8],["reminders",3],["words",9],[null,17]]'
 
 
@@ -191,4 +192,3 @@ async def test_the_quiet_case_costs_one_record(tmp_path: Path) -> None:
         await driver.run()
         steps = [record for record in driver.read(JOURNAL) if record.key == STEPS]
         assert len(steps) == 1
-        assert Step("words", 50) not in steps
