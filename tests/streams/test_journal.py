@@ -108,6 +108,16 @@ async def test_life_goes_on_after_a_replay_that_was_cut_short_again_and_again(tm
         assert driver.rows("counts") == rows
 
 
+async def test_a_reset_that_was_killed_when_the_offsets_were_gone_is_run_again(tmp_path: Path) -> None:
+    async with lived(tmp_path, 3) as (driver, _):
+        rows, said = driver.rows("counts"), outputs(driver)
+        await driver.replay()
+        driver.log.offsets.clear()
+        await driver.replay()
+        await driver.run()
+        assert (driver.rows("counts"), outputs(driver)) == (rows, said)
+
+
 async def test_what_arrives_meanwhile_is_taken_after_the_past(tmp_path: Path) -> None:
     async with Driver(make_app(tmp_path, partitions=1), batch_max_records=2) as driver:
         for _ in range(3):
