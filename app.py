@@ -9,16 +9,12 @@ from __future__ import annotations
 import cli
 import local
 import web
-from agents import orders as order_rules
-from agents import requests as request_rules
 from agents.effects import postgres
-from schemas.requests import RequestCommand
+from agents.wiring import declare_topics, wire_accounts, wire_orders, wire_requests
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
 from streams import App
 from streams.logs import logging_config
-from tables import orders as order_tables
-from tables import requests as request_tables
 
 settings = Settings.load_or_exit()
 
@@ -49,34 +45,13 @@ app = App(
 
 # -- topics: schemas/topics.py says what each is for ------------------------------------------------------------------
 
-VALUES = {"requests.commands.v1": RequestCommand}  # all others are read as the bytes they came as
-topics = {
-    spec.name: app.topic(
-        spec.name,
-        partitions=spec.partitions,
-        group=spec.group,
-        value_type=VALUES.get(spec.name),
-        config=spec.config(),
-        max_message_bytes=spec.max_message_bytes,
-    )
-    for spec in topic_specs(settings.partitions, settings.replication_factor)
-}
+topics = declare_topics(app, topic_specs(settings.partitions, settings.replication_factor))
 
-# -- tables -----------------------------------------------------------------------------------------------------------
+# -- domains: topic -> rules (agents/) -> tables (tables/) and topics; agents/wiring.py binds each --------------------
 
-orders = order_tables.declare(app)
-requests = request_tables.declare(app)
-
-# -- agents: topic -> rules -> tables and topics ----------------------------------------------------------------------
-
-order_rules.attach(
-    app,
-    intake=topics["orders"],
-    commands=topics["orders.commands.v1"],
-    events=topics["orders.events.v1"],
-    tables=orders,
-)
-request_rules.attach(app, commands=topics["requests.commands.v1"], requests=requests)
+orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events.v1
+accounts = wire_accounts(app, topics)  # accounts.commands.v1 -> accounts.events.v1
+requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
 
@@ -89,6 +64,7 @@ app.on_web(
         app,
         web_app,
         orders=orders,
+        accounts=accounts,
         requests=requests,
         topics=topics,
         settings=settings,

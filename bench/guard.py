@@ -18,13 +18,12 @@ from tempfile import TemporaryDirectory
 
 import orjson
 
-from agents import orders as order_rules
+from agents.wiring import declare_topics, wire_orders
 from bench import orders
 from bench.loading import Record
 from schemas.topics import topics
 from streams import App
 from streams.driver import Driver
-from tables import orders as order_tables
 
 BASELINE = Path(__file__).with_name("baseline.json")
 #: One partition's batches, as under load.
@@ -50,18 +49,7 @@ def _unit_s(records: Sequence[Record]) -> float:
 async def _loop_s(records: Sequence[Record]) -> float:
     with TemporaryDirectory() as folder:
         app = App("guard", data_dir=Path(folder), broker="kafka://127.0.0.1:9")
-        declared = {
-            spec.name: app.topic(spec.name, partitions=1, group=spec.group)
-            for spec in topics(1, 1)
-            if spec.group in ("orders", None)
-        }
-        order_rules.attach(
-            app,
-            intake=declared["orders"],
-            commands=declared["orders.commands.v1"],
-            events=declared["orders.events.v1"],
-            tables=order_tables.declare(app),
-        )
+        wire_orders(app, declare_topics(app, (spec for spec in topics(1, 1) if spec.group in ("orders", None))))
         async with Driver(app) as driver:
             for key, value in records:
                 driver.produce("orders", key=key, value=value)

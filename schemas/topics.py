@@ -5,6 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from schemas.accounts import (
+    AccountCommandRefused,
+    AccountOpened,
+    CaptureHold,
+    Deposit,
+    FundsDeposited,
+    FundsHeld,
+    FundsWithdrawn,
+    HoldCaptured,
+    HoldFunds,
+    HoldReleased,
+    OpenAccount,
+    ReleaseHold,
+    Withdraw,
+)
 from schemas.orders import (
     CancellationRefused,
     CancelOrder,
@@ -90,6 +105,38 @@ ORDER_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+ACCOUNT_COMMANDS = TopicSpec(
+    name="accounts.commands.v1",
+    key="account_id",
+    values=(OpenAccount, Deposit, Withdraw, HoldFunds, CaptureHold, ReleaseHold),
+    group="accounts",
+    writer="web, the deadlines of group accounts, any producer",
+    description="What shall happen to an account. An event answers each command, or nothing when it repeats.",
+    public=True,
+    # Money exists nowhere else: a replay needs every command.
+    retention_ms=FOR_EVER,
+)
+
+ACCOUNT_EVENTS = TopicSpec(
+    name="accounts.events.v1",
+    key="account_id",
+    values=(
+        AccountOpened,
+        FundsDeposited,
+        FundsWithdrawn,
+        FundsHeld,
+        HoldCaptured,
+        HoldReleased,
+        AccountCommandRefused,
+    ),
+    group=None,
+    writer="the agents of group accounts",
+    description="The ledger's journal: every movement with both legs, every hold, refusals included.",
+    public=True,
+    # `faust -A app ledger verify` adds it up from the beginning.
+    retention_ms=FOR_EVER,
+)
+
 REQUEST_COMMANDS = TopicSpec(
     name="requests.commands.v1",
     key="the Idempotency-Key",
@@ -114,7 +161,15 @@ DEAD_LETTERS = TopicSpec(
     retention_ms=90 * DAY_MS,
 )
 
-TOPICS: tuple[TopicSpec, ...] = (ORDERS, ORDER_COMMANDS, ORDER_EVENTS, REQUEST_COMMANDS, DEAD_LETTERS)
+TOPICS: tuple[TopicSpec, ...] = (
+    ORDERS,
+    ORDER_COMMANDS,
+    ORDER_EVENTS,
+    ACCOUNT_COMMANDS,
+    ACCOUNT_EVENTS,
+    REQUEST_COMMANDS,
+    DEAD_LETTERS,
+)
 
 
 def topics(partitions: int, replication_factor: int) -> tuple[TopicSpec, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -10,11 +10,18 @@ from prometheus_client import CollectorRegistry
 
 from schemas.requests import Request
 from schemas.settings import Settings
+from schemas.topics import TopicSpec
 from schemas.topics import topics as topic_specs
 from streams.records import Headers, Position
 from streams.table import Table
-from tables.orders import GROUP, OrderTables
+from tables import accounts as account_tables
+from tables import orders as order_tables
+from tables.accounts import AccountTables
+from tables.orders import OrderTables
 from web import asyncapi, openapi
+from web.accounts.questions import AccountQuestions
+from web.accounts.reads import AccountReads
+from web.accounts.writes import AccountWrites
 from web.asking import Desk, Engine
 from web.documents import Documents
 from web.health import Check, Health, Sink
@@ -39,6 +46,7 @@ def attach(
     web_app: web.Application,
     *,
     orders: OrderTables,
+    accounts: AccountTables,
     requests: Table[Request],
     topics: Mapping[str, Topic],
     settings: Settings,
@@ -54,20 +62,25 @@ def attach(
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     specs = topic_specs(settings.partitions, settings.replication_factor)
-    inputs = frozenset(spec.name for spec in specs if spec.group == GROUP)
+    inputs = inputs_of(specs, order_tables.GROUP)
+    account_inputs = inputs_of(specs, account_tables.GROUP)
     desk = Desk(app, limits, metrics)
-    questions = Questions(desk, orders, limits)
+    questions, account_questions = Questions(desk, orders, limits), AccountQuestions(desk, accounts)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     documents = Documents()
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
         OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits),
+        AccountReads(desk, account_questions, account_inputs, limits),
+        AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
         Health(checks, sinks, [registry]),
         documents,
         desk,
     )
     public = [openapi.Address(route.method, route.path, route.operation) for route in table if route.operation]
-    documents.describe(openapi.document(public, limits, inputs), asyncapi.document(specs, settings.kafka))
+    documents.describe(
+        openapi.document(public, limits, inputs | account_inputs), asyncapi.document(specs, settings.kafka)
+    )
 
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     web_app.cleanup_ctx.append(desk.session)
@@ -75,6 +88,11 @@ def attach(
         web_app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             web_app.router.add_route("HEAD", route.path, route.handler)
+
+
+def inputs_of(specs: Iterable[TopicSpec], group: str) -> frozenset[str]:
+    """The topics whose positions can be waited for: what the tables of a group are made from."""
+    return frozenset(spec.name for spec in specs if spec.group == group)
 
 
 __all__ = ["attach"]

@@ -38,6 +38,12 @@ NO_SUCH_ORDER = Kind(
     "There is no such order",
     "The state was readable and has no such order. After a write of your own, read with `min_offset`.",
 )
+NO_SUCH_ACCOUNT = Kind(
+    "no-such-account",
+    404,
+    "There is no such account",
+    "Open it: POST /api/v1/accounts. After a write of your own, read with `min_offset`.",
+)
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
 )
@@ -47,6 +53,12 @@ ORDER_REFUSED = Kind(
     409,
     "The order's state does not allow this",
     "`reason` says why. Sending the same request again changes nothing.",
+)
+ACCOUNT_REFUSED = Kind(
+    "account-refused",
+    409,
+    "The account's state does not allow this",
+    "`reason` says why. Nothing was moved. Later, and under a new key, the same may be possible.",
 )
 REQUEST_IN_FLIGHT = Kind(
     "request-in-flight",
@@ -69,6 +81,12 @@ INVALID_DOCUMENT = Kind(
     422,
     "The body is not what is expected here",
     "Mend every entry of `faults`; each has the JSON path and what is wrong there.",
+)
+AMOUNT_REFUSED = Kind(
+    "amount-refused",
+    422,
+    "An account takes no such amount",
+    "`reason` says why. Nothing was moved; the same amount is never taken.",
 )
 KEY_REUSED = Kind(
     "idempotency-key-reused",

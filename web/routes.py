@@ -8,6 +8,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from web import pages
+from web.accounts.reads import AccountReads
+from web.accounts.writes import AccountWrites
 from web.asking import INTERNAL_PATH, Desk
 from web.documents import Documents
 from web.health import Health
@@ -24,7 +26,15 @@ class Route(NamedTuple):
     operation: str | None
 
 
-def all_routes(reads: OrderReads, writes: OrderWrites, health: Health, documents: Documents, desk: Desk) -> list[Route]:
+def all_routes(
+    reads: OrderReads,
+    writes: OrderWrites,
+    accounts: AccountReads,
+    account_writes: AccountWrites,
+    health: Health,
+    documents: Documents,
+    desk: Desk,
+) -> list[Route]:
     """The first address of an operation is the canonical one; others are short for it."""
     return [
         Route("GET", "/api/v1/orders", reads.newest, "listOrders"),
@@ -35,6 +45,13 @@ def all_routes(reads: OrderReads, writes: OrderWrites, health: Health, documents
         Route("POST", "/api/orders/test", writes.place_generated, "placeTestOrder"),
         Route("GET", "/api/orders", reads.newest, "listOrders"),
         Route("GET", "/api/orders/{order_uid}", reads.show, "getOrder"),
+        Route("POST", "/api/v1/accounts", account_writes.open, "openAccount"),
+        Route("GET", "/api/v1/accounts", accounts.of_user, "listAccounts"),
+        Route("GET", "/api/v1/accounts/{account_id}", accounts.show, "getAccount"),
+        Route("GET", "/api/v1/accounts/{account_id}/entries", accounts.statement, "getEntries"),
+        Route("POST", "/api/v1/accounts/{account_id}/deposits", account_writes.deposit, "deposit"),
+        Route("POST", "/api/v1/accounts/{account_id}/withdrawals", account_writes.withdraw, "withdraw"),
+        Route("GET", "/api/v1/ledger/trial-balance", accounts.trial_balance, "trialBalance"),
         Route("GET", "/health", health.whole, "health"),
         Route("GET", "/health/live", health.live, "live"),
         Route("GET", "/health/ready", health.ready, "ready"),

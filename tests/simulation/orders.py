@@ -16,15 +16,11 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from agents import orders as order_rules
-from agents import requests as request_rules
+from agents.wiring import declare_topics, wire_orders, wire_requests
 from schemas.orders.samples import document, spoil
-from schemas.requests import RequestCommand
 from schemas.topics import topics as topic_specs
 from streams import App
 from streams.records import StoredRecord
-from tables import orders as order_tables
-from tables import requests as request_tables
 from tests.simulation.model import LETTERS, Due, Out, State, Word, home, json_out, letter, letter_seen
 
 NAMESPACE = UUID("6f1f4f3e-5d0a-5c59-9d0e-0a4f2b7c81e6")
@@ -94,22 +90,9 @@ class Orders:
     def app(partitions: int) -> App:
         """As app.py, without window and effects."""
         app = App("orderstream", data_dir=Path("unused"), broker="kafka://127.0.0.1:9")
-        values = {REQUESTS: RequestCommand}
-        declared = {
-            spec.name: app.topic(
-                spec.name,
-                partitions=spec.partitions,
-                group=spec.group,
-                value_type=values.get(spec.name),
-                max_message_bytes=spec.max_message_bytes,
-            )
-            for spec in topic_specs(partitions, 1)
-        }
-        orders, requests = order_tables.declare(app), request_tables.declare(app)
-        order_rules.attach(
-            app, intake=declared[INTAKE], commands=declared[COMMANDS], events=declared[EVENTS], tables=orders
-        )
-        request_rules.attach(app, commands=declared[REQUESTS], requests=requests)
+        topics = declare_topics(app, (spec for spec in topic_specs(partitions, 1) if spec.group != "accounts"))
+        wire_orders(app, topics)
+        wire_requests(app, topics)
         return app
 
     # -- what producers send ------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def reading(driver: Driver, partition: int) -> Iterator[None]:
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     """60 orders, two each millisecond, every fifth of them cancelled."""
-    app, tables = make_app(tmp_path)
+    app, domains = make_app(tmp_path)
+    tables = domains.orders
     async with Driver(app) as driver:
         for number, uid in enumerate(UIDS):
             if number % 2 == 0:
@@ -108,7 +109,8 @@ async def test_pages_stay_as_they_are_while_orders_come_in(running: Running) -> 
 
 
 async def test_a_customer_has_orders_of_his_own_only(tmp_path: Path) -> None:
-    app, tables = make_app(tmp_path)
+    app, domains = make_app(tmp_path)
+    tables = domains.orders
     async with Driver(app) as driver:
         # One name is the beginning of the other, and one has a colon and a space.
         for number, customer in enumerate(["a", "ab", "a", "a b:c"]):
@@ -130,7 +132,8 @@ async def test_a_customer_has_orders_of_his_own_only(tmp_path: Path) -> None:
 
 
 async def test_a_timeline_tells_events_and_refusals_in_order(tmp_path: Path) -> None:
-    app, tables = make_app(tmp_path)
+    app, domains = make_app(tmp_path)
+    tables = domains.orders
     uid = "b563feb7b2b84b6test"
     async with Driver(app) as driver:
         command(driver, CancelOrder(command_id="c-0", order_uid=uid, reason="too early"))

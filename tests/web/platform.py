@@ -18,10 +18,8 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
-from agents import orders as order_rules
-from agents import requests as request_rules
+from agents.wiring import wire
 from schemas.orders.samples import SAMPLE_ORDER
-from schemas.requests import RequestCommand
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
 from streams import App, NotOwner, NotReadable, Owner, Position, partition_for
@@ -29,14 +27,12 @@ from streams.batch import current_view
 from streams.driver import Driver
 from streams.engine import Check
 from streams.records import Headers, Outgoing, TopicPartition
-from tables import orders as order_tables
-from tables import requests as request_tables
 from web import attach
 from web.health import Sink
 from web.limits import Limits
 
 PARTITIONS = 4
-GROUPS = ("orders", "requests")
+GROUPS = ("orders", "accounts", "requests")
 Client = TestClient[web.Request, web.Application]
 
 
@@ -91,26 +87,9 @@ class Platform:
     def __init__(self, workers: int, options: Settings, limits: Limits, sinks: Sequence[Sink]) -> None:
         self.limits, self.sinks = limits, sinks
         self.app = App("orderstream", data_dir=Path("/nonexistent"), broker="kafka://127.0.0.1:9")
-        topics = {
-            spec.name: self.app.topic(
-                spec.name,
-                partitions=PARTITIONS,
-                group=spec.group,
-                value_type=RequestCommand if spec.name == "requests.commands.v1" else None,
-                max_message_bytes=spec.max_message_bytes,
-            )
-            for spec in topic_specs(PARTITIONS, 1)
-        }
-        self.orders, self.requests = order_tables.declare(self.app), request_tables.declare(self.app)
-        order_rules.attach(
-            self.app,
-            intake=topics["orders"],
-            commands=topics["orders.commands.v1"],
-            events=topics["orders.events.v1"],
-            tables=self.orders,
-        )
-        request_rules.attach(self.app, commands=topics["requests.commands.v1"], requests=self.requests)
-        self.topics, self.settings = topics, options
+        domains = wire(self.app, topic_specs(PARTITIONS, 1))
+        self.orders, self.accounts, self.requests = domains.orders, domains.accounts, domains.requests
+        self.topics, self.settings = domains.topics, options
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
@@ -163,6 +142,7 @@ class Platform:
             worker,
             web_app,
             orders=self.orders,
+            accounts=self.accounts,
             requests=self.requests,
             topics=self.topics,
             settings=self.settings,

@@ -17,8 +17,8 @@ from schemas.topics import TOPICS
 from tests.web.platform import Platform, platform, raw, settings
 from web import asyncapi, openapi
 from web.limits import Limits
-from web.openapi.models import MODELS, OrderPage, ProblemDocument
-from web.openapi.operations import OPERATIONS
+from web.openapi import MODELS, OPERATIONS
+from web.openapi.models import OrderPage, ProblemDocument
 from web.problems import KINDS, MISDIRECTED
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,16 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import components
+from web.openapi import accounts, components, models, operations
 from web.openapi.components import JsonObject
-from web.openapi.models import MODELS, Accepted, OrderOutcome, OrderPage, OrderView, Timeline
-from web.openapi.operations import OPERATIONS, Operation, Success
+from web.openapi.models import Accepted, OrderOutcome, OrderPage, OrderView, Timeline
+from web.openapi.operations import Operation, Success
 from web.problems import CONTENT_TYPE, Kind
 
 VERSION = "1.0.0"
+
+OPERATIONS = (*operations.OPERATIONS, *accounts.OPERATIONS)
+MODELS = (*models.MODELS, *accounts.MODELS)
 _REF = "#/components/schemas/{model}"
 
 
@@ -33,12 +36,12 @@ class Address(NamedTuple):
 
 def document(addresses: Iterable[Address], limits: Limits, inputs: frozenset[str]) -> JsonObject:
     """The whole document. Raises KeyError for an operation that nobody has described."""
-    operations = {operation.id: operation for operation in OPERATIONS}
+    described = {operation.id: operation for operation in OPERATIONS}
     paths: dict[str, JsonObject] = {}
     canonical: dict[str, str] = {}
     for address in addresses:
         first = canonical.setdefault(address.operation, address.path)
-        entry = _operation(operations[address.operation], None if first == address.path else first)
+        entry = _operation(described[address.operation], None if first == address.path else first)
         paths.setdefault(address.path, {})[address.method.lower()] = entry
     return {
         "openapi": "3.1.0",
@@ -68,6 +71,7 @@ _INFO = {
 }
 _TAGS = [
     {"name": "orders", "description": "Place, look up, list and cancel orders."},
+    {"name": "accounts", "description": "Money: accounts, deposits, withdrawals, statements, the ledger's sums."},
     {"name": "operations", "description": "For machines that watch a worker."},
     {"name": "documents", "description": "The interface itself."},
 ]
@@ -199,6 +203,7 @@ _EXAMPLES: dict[str, Any] = {
         "outcome": f"/api/v1/orders/{_UID}?min_offset={_POSITION}",
     },
     Timeline.__name__: {"order_uid": _UID, "entries": [_ENTRY], "next_cursor": None},
+    **accounts.EXAMPLES,
 }
 _DETAILS = {
     "bad-parameter": "`limit` must be a whole number from 1 to 200, not '0'.",
@@ -207,6 +212,7 @@ _DETAILS = {
     "invalid-document": "The document has one fault.",
     "too-large": "The body is too large: 2097152 bytes are declared, the limit is 1048576.",
     "unavailable": "the group is rebalancing",
+    **accounts.DETAILS,
 }
 _MEMBERS: dict[str, JsonObject] = {
     "bad-parameter": {"parameter": "limit"},
@@ -218,4 +224,5 @@ _MEMBERS: dict[str, JsonObject] = {
     },
     "too-large": {"limit_bytes": 1_048_576},
     "dead-lettered": {"dead_letter": _POSITION},
+    **accounts.MEMBERS,
 }

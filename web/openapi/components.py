@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.accounts import ACCOUNT_ID_PATTERN
 from schemas.orders import ORDER_UID_PATTERN, OrderStatus
 from web.limits import Limits
 
@@ -21,6 +22,18 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
             "schema": {"type": "string", "pattern": ORDER_UID_PATTERN},
             "example": "b563feb7b2b84b6test",
         },
+        "account_id": {
+            "name": "account_id",
+            "in": "path",
+            "required": True,
+            "description": "The account's id, as opening it answered.",
+            "schema": {"type": "string", "pattern": ACCOUNT_ID_PATTERN},
+            "example": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c4d",
+        },
+        "user_id": {
+            **_query("user_id", "Whose accounts.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"),
+            "required": True,
+        },
         "customer_id": _query(
             "customer_id", "Only orders of this customer.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"
         ),
@@ -37,7 +50,8 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         "min_offset": _query(
             "min_offset",
             "Wait, bounded, until the record at this position is in the state, then read; 503 when that takes too long."
-            f" A position as writes answer with it, in {' or '.join(sorted(inputs))}, on the order's own partition.",
+            f" A position as writes answer with it, in {' or '.join(sorted(inputs))},"
+            " on the own partition of what is read.",
             {"type": "string", "pattern": r"^.+-[0-9]+-[0-9]+$"},
             "orders.commands.v1-2-1234",
         ),
@@ -69,8 +83,8 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
 def headers() -> JsonObject:
     """Headers of answers."""
     return {
-        "ETag": _header("The order's version, quoted.", '"1"'),
-        "Location": _header("Where the order stands.", "/api/v1/orders/b563feb7b2b84b6test"),
+        "ETag": _header("The version of what is answered, quoted.", '"1"'),
+        "Location": _header("Where it stands.", "/api/v1/orders/b563feb7b2b84b6test"),
         "Orderstream-Position": _header("The record that did it; for `min_offset`.", "orders.commands.v1-2-1234"),
         "Retry-After": _header("Seconds to wait before asking again.", "1"),
         "Idempotency-Replayed": _header("`true`: this answer was kept from the first request with the key.", "true"),

@@ -114,10 +114,11 @@ class ProblemDocument(BaseModel):
     detail: str = Field(description="What was wrong with this request.")
     instance: str = Field(description="The path that was asked.")
     request_id: str = Field(description="As in X-Request-Id and the logs.")
-    reason: str | None = Field(None, description="order-refused, no-such-order: the rule's reason.")
+    reason: str | None = Field(None, description="…-refused, no-such-…: the rule's reason.")
     faults: list[Fault] | None = Field(None, description="invalid-document, bad-json: every fault with its JSON path.")
     parameter: str | None = Field(None, description="bad-parameter: its name.")
-    position: str | None = Field(None, description="order-refused: where the refused command stands.")
+    position: str | None = Field(None, description="…-refused: where the refused command stands.")
+    balance_minor: int | None = Field(None, description="account-refused, amount-refused: what it was and is.")
     dead_letter: str | None = Field(None, description="dead-lettered: the id for `dead-letters show`.")
     limit_bytes: int | None = Field(None, description="too-large: the limit.")
 

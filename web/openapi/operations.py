@@ -23,7 +23,7 @@ from web.problems import Kind
 
 #: What any address of the API can answer, whatever it is asked.
 EVERYWHERE = (problems.INTERNAL, problems.UNAVAILABLE, problems.TIMED_OUT)
-_WRITES = (
+WRITES = (
     problems.BAD_JSON,
     problems.BAD_PARAMETER,
     problems.REQUEST_TIMEOUT,
@@ -132,7 +132,7 @@ OPERATIONS = (
         "The body is the order document. The answer waits for the outcome. The same document again changes nothing and"
         " gets the same answer; the same order_uid with other content is refused.",
         _PLACED,
-        (problems.UNSUPPORTED_MEDIA_TYPE, problems.ORDER_REFUSED, problems.INVALID_DOCUMENT, *_WRITES),
+        (problems.UNSUPPORTED_MEDIA_TYPE, problems.ORDER_REFUSED, problems.INVALID_DOCUMENT, *WRITES),
         ("Idempotency-Key",),
         OrderDocument,
     ),
@@ -152,7 +152,7 @@ OPERATIONS = (
             problems.NO_SUCH_ORDER,
             problems.ORDER_REFUSED,
             problems.INVALID_DOCUMENT,
-            *_WRITES,
+            *WRITES,
         ),
         ("order_uid", "Idempotency-Key"),
         CancellationBody,
@@ -163,7 +163,7 @@ OPERATIONS = (
         "Place a generated order",
         "For trying things out: places an order that was made up, as placeOrder would. Takes no body.",
         _PLACED,
-        (problems.ORDER_REFUSED, *_WRITES),
+        (problems.ORDER_REFUSED, *WRITES),
         ("Idempotency-Key",),
     ),
     Operation(

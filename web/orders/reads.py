@@ -10,7 +10,7 @@ from aiohttp import web
 
 from schemas.orders import OrderStatus
 from tables.orders import GROUP
-from web import listing, problems, reading
+from web import answers, listing, problems, reading
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.listing import Page, Row
@@ -35,7 +35,7 @@ class OrderReads:
         answer = await self._ask(request, self._questions.order, order_uid, {})
         if not answer.parts:
             raise shapes.no_such_order(order_uid)
-        headers = {"ETag": shapes.etag(answer.meta["version"]), "Cache-Control": "private, no-cache"}
+        headers = {"ETag": answers.etag(answer.meta["version"]), "Cache-Control": "private, no-cache"}
         if reading.matches_etag(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         return web.Response(body=answer.parts[0], content_type="application/json", headers=headers)
@@ -54,7 +54,7 @@ class OrderReads:
         if not entries and "after" not in args:
             raise shapes.no_such_order(order_uid)
         following = listing.write_cursor(after, digest) if after else None
-        return shapes.answer(200, {"order_uid": order_uid, "entries": entries, "next_cursor": following})
+        return answers.answer(200, {"order_uid": order_uid, "entries": entries, "next_cursor": following})
 
     async def newest(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders: every partition is asked, and one that cannot answer makes the answer 503."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -13,8 +12,6 @@ from schemas.orders import ORDER_UID_PATTERN, Order, TimelineEntry
 from streams.records import Position
 from web import problems
 from web.problems import Problem
-
-POSITION = "Orderstream-Position"
 
 _ORDER_UID = re.compile(ORDER_UID_PATTERN)
 
@@ -45,15 +42,6 @@ def present_entry(entry: TimelineEntry) -> dict[str, Any]:
 
 def position_of(entry: TimelineEntry) -> Position:
     return Position(entry.topic, entry.partition, entry.offset)
-
-
-def etag(version: int) -> str:
-    return f'"{version}"'
-
-
-def answer(status: int, told: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer."""
-    return web.Response(status=status, body=orjson.dumps(told), content_type="application/json", headers=headers)
 
 
 def order_uid(request: web.Request) -> str:

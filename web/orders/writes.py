@@ -23,7 +23,7 @@ from schemas.orders import (
 from schemas.orders.words import Reason
 from streams.errors import NotReadable
 from streams.records import Headers, Position
-from web import body, problems, reading
+from web import answers, body, problems, reading
 from web.asking import Answer, Desk
 from web.limits import Limits
 from web.orders import shapes
@@ -152,7 +152,7 @@ def read(raw: bytes) -> OrderDocument:
 
 
 def _refused(kind: problems.Kind, caused: dict[str, Any], order: dict[str, Any] | None, detail: str) -> Problem:
-    headers = {shapes.POSITION: caused["position"]} | ({"ETag": shapes.etag(order["version"])} if order else {})
+    headers = {answers.POSITION: caused["position"]} | ({"ETag": answers.etag(order["version"])} if order else {})
     return Problem(kind, detail, headers=headers, reason=caused["reason"], position=caused["position"])
 
 
@@ -166,10 +166,10 @@ def _dead_lettered(position: Position) -> Problem:
 
 def _done(status: int, order: dict[str, Any], position: str) -> web.Response:
     """The order without its document: the caller has just sent it, and it stands at Location."""
-    headers = {"ETag": shapes.etag(order["version"]), shapes.POSITION: position}
+    headers = {"ETag": answers.etag(order["version"]), answers.POSITION: position}
     if status == 201:
         headers["Location"] = f"{HOME}/{order['order_uid']}"
-    return shapes.answer(status, {**order, "position": position}, headers)
+    return answers.answer(status, {**order, "position": position}, headers)
 
 
 def _accepted(command: OrderCommand, position: Position) -> web.Response:
@@ -181,7 +181,7 @@ def _accepted(command: OrderCommand, position: Position) -> web.Response:
         "command_id": command.command_id,
         "outcome": f"{where}?min_offset={position}",
     }
-    return shapes.answer(202, told, {"Location": where, shapes.POSITION: str(position), "Retry-After": "1"})
+    return answers.answer(202, told, {"Location": where, answers.POSITION: str(position), "Retry-After": "1"})
 
 
 def _generated(command_id: str) -> bytes:

@@ -1,0 +1,74 @@
+"""an app and its topics -> each domain's tables declared and its agents attached: once, for app.py, tests and bench."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from agents import accounts as account_rules
+from agents import orders as order_rules
+from agents import requests as request_rules
+from schemas.accounts import AccountCommand
+from schemas.requests import Request, RequestCommand
+from schemas.topics import TopicSpec
+from streams import App, Table, Topic
+from tables import accounts as account_tables
+from tables import orders as order_tables
+from tables import requests as request_tables
+from tables.accounts import AccountTables
+from tables.orders import OrderTables
+
+Topics = dict[str, Topic]
+
+#: What is on a topic where agents do not read the bytes as they came.
+VALUES: dict[str, Any] = {"accounts.commands.v1": AccountCommand, "requests.commands.v1": RequestCommand}
+
+
+class Domains(NamedTuple):
+    """Everything that the agents work with."""
+
+    topics: Topics
+    orders: OrderTables
+    accounts: AccountTables
+    requests: Table[Request]
+
+
+def declare_topics(app: App, specs: Iterable[TopicSpec]) -> Topics:
+    """The topics of schemas/topics.py on an app, by name."""
+    return {
+        spec.name: app.topic(
+            spec.name,
+            partitions=spec.partitions,
+            group=spec.group,
+            value_type=VALUES.get(spec.name),
+            config=spec.config(),
+            max_message_bytes=spec.max_message_bytes,
+        )
+        for spec in specs
+    }
+
+
+def wire_orders(app: App, topics: Topics) -> OrderTables:
+    tables = order_tables.declare(app)
+    intake, commands, events = (topics[name] for name in ("orders", "orders.commands.v1", "orders.events.v1"))
+    order_rules.attach(app, intake=intake, commands=commands, events=events, tables=tables)
+    return tables
+
+
+def wire_accounts(app: App, topics: Topics) -> AccountTables:
+    tables = account_tables.declare(app)
+    commands, events = topics["accounts.commands.v1"], topics["accounts.events.v1"]
+    account_rules.attach(app, commands=commands, events=events, tables=tables)
+    return tables
+
+
+def wire_requests(app: App, topics: Topics) -> Table[Request]:
+    requests = request_tables.declare(app)
+    request_rules.attach(app, commands=topics["requests.commands.v1"], requests=requests)
+    return requests
+
+
+def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
+    """All of it, as app.py does line by line: what tests run without window and effects."""
+    topics = declare_topics(app, specs)
+    return Domains(topics, wire_orders(app, topics), wire_accounts(app, topics), wire_requests(app, topics))

@@ -1,0 +1,171 @@
+"""Accounts: events -> rows -> an account, its statement, its holds, the sums of the ledger. Tables of group `accounts`.
+
+All rows of an account are written by the task of its account_id, and so are those of the clearing accounts of that
+partition: both legs of a movement are in one transaction. The layout of the keys (NUL ends a part, none may hold it):
+
+    accounts           account_id -> Account                  and clearing:<side>:<currency>:<partition>
+    account_entries    account_id NUL version -> LedgerEntry  both legs, each with the running balance of its account
+    account_holds      account_id NUL hold_id -> Hold
+    account_commands   account_id NUL command_id -> CommandAnswer
+    accounts_by_user   user_id NUL account_id -> currency     each partition lists its own: a complete answer asks all
+    ledger_totals      currency -> LedgerTotals               sums of this partition
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from schemas.accounts import (
+    Account,
+    AccountCommand,
+    AccountCommandRefused,
+    AccountEvent,
+    AccountOpened,
+    CommandAnswer,
+    Hold,
+    LedgerEntry,
+    LedgerTotals,
+    Movement,
+    content_of,
+)
+from streams import App, Codec, Position, Table
+
+GROUP = "accounts"
+
+_NOTHING = LedgerTotals(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class AccountTables:
+    """The tables of accounts. Reads work in the group's agents and within `app.reading("accounts", partition)`."""
+
+    accounts: Table[Account]
+    entries: Table[LedgerEntry]
+    holds: Table[Hold]
+    commands: Table[CommandAnswer]
+    by_user: Table[bytes]
+    totals: Table[LedgerTotals]
+
+    def account(self, account_id: str) -> Account | None:
+        """The account as it stands."""
+        return self.accounts.get(account_id)
+
+    def hold(self, account_id: str, hold_id: str) -> Hold | None:
+        """The hold as it stands."""
+        return self.holds.get(f"{account_id}\0{hold_id}")
+
+    def answer(self, account_id: str, command_id: str) -> CommandAnswer | None:
+        """What became of a command; None when it has not come, or had nothing new to say."""
+        return self.commands.get(f"{account_id}\0{command_id}")
+
+    def statement(
+        self, account_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[str, LedgerEntry]]:
+        """What moved in an account, oldest first. `after`: a key given before."""
+        return self.entries.range(f"{account_id}\0", after=after, limit=limit)
+
+    def of_user(self, user_id: str) -> list[Account]:
+        """The user's accounts in this partition; there are at most as many as currencies."""
+        prefix = f"{user_id}\0"
+        return [self.accounts[key[len(prefix) :]] for key, _ in self.by_user.range(prefix)]
+
+    def sums(self) -> Iterator[tuple[str, LedgerTotals]]:
+        """The sums of this partition by currency."""
+        return self.totals.range()
+
+    def keep(
+        self,
+        before: Account | None,
+        after: Account | None,
+        event: AccountEvent,
+        command: AccountCommand,
+        cause: Position,
+    ) -> None:
+        """Write down what an event changed in its account, and that its command is answered."""
+        if after is not None and after is not before:
+            self._put(before, after)
+            if isinstance(event, AccountOpened):
+                self.by_user[f"{event.user_id}\0{event.account_id}"] = event.currency.encode()
+        self.commands[f"{event.account_id}\0{event.caused_by}"] = CommandAnswer(
+            content_of(command),
+            event.type,
+            event.reason if isinstance(event, AccountCommandRefused) else None,
+            event.version,
+            after.balance_minor if after else 0,
+            after.held_minor if after else 0,
+            event.occurred_at,
+            *cause,
+        )
+
+    def keep_hold(self, hold: Hold) -> None:
+        self.holds[f"{hold.account_id}\0{hold.hold_id}"] = hold
+
+    def keep_movement(
+        self,
+        account: Account,
+        clearing_before: Account | None,
+        clearing: Account,
+        movement: Movement,
+        event: AccountEvent,
+    ) -> None:
+        """Both legs of a movement: the clearing account, and a line in the statement of each side."""
+        self._put(clearing_before, clearing)
+        for side, other in ((account, clearing), (clearing, account)):
+            amount = movement.amount_minor if movement.credit == side.account_id else -movement.amount_minor
+            self.entries[f"{side.account_id}\0{side.version:010d}"] = LedgerEntry(
+                side.account_id,
+                side.version,
+                movement.movement_id,
+                other.account_id,
+                amount,
+                side.balance_minor,
+                movement.reason,
+                event.occurred_at,
+                event.caused_by,
+            )
+
+    def _put(self, before: Account | None, after: Account) -> None:
+        """An account and its part of the sums, from its own figures: what one leg forgets shows as a difference."""
+        self.accounts[after.account_id] = after
+        sums = self.totals.get(after.currency, _NOTHING)
+        grown = after.balance_minor - (before.balance_minor if before else 0)
+        if after.user_id is None:
+            self.totals[after.currency] = sums._replace(clearing_minor=sums.clearing_minor + grown)
+            return
+        self.totals[after.currency] = sums._replace(
+            accounts=sums.accounts + (before is None),
+            balance_minor=sums.balance_minor + grown,
+            held_minor=sums.held_minor + after.held_minor - (before.held_minor if before else 0),
+        )
+
+
+def declare(app: App) -> AccountTables:
+    """Declare the tables on the app. Their changelogs are named after them."""
+    return AccountTables(
+        accounts=app.Table(
+            "accounts", group=GROUP, codec=Codec(Account.to_json, Account.from_json), help="Accounts by id."
+        ),
+        entries=app.Table(
+            "account_entries",
+            group=GROUP,
+            codec=Codec(LedgerEntry.to_json, LedgerEntry.from_json),
+            help="Statements: every leg of every movement.",
+        ),
+        holds=app.Table(
+            "account_holds", group=GROUP, codec=Codec(Hold.to_json, Hold.from_json), help="Money set aside."
+        ),
+        commands=app.Table(
+            "account_commands",
+            group=GROUP,
+            codec=Codec(CommandAnswer.to_json, CommandAnswer.from_json),
+            help="Answered commands, so that none counts twice.",
+        ),
+        by_user=app.Table("accounts_by_user", group=GROUP, value_type=bytes, help="Accounts of a user."),
+        totals=app.Table(
+            "ledger_totals",
+            group=GROUP,
+            codec=Codec(LedgerTotals.to_json, LedgerTotals.from_json),
+            help="Sums by currency: the trial balance.",
+        ),
+    )
