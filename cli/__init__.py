@@ -2,7 +2,7 @@
 
 from faust.cli.base import cli as faust_cli
 
-from cli import dead_letters, doctor, order, produce, reset, sink, topics
+from cli import dead_letters, doctor, ledger, order, produce, reset, sink, topics
 from cli.console import Operator
 from schemas.settings import Settings
 from streams import App
@@ -14,6 +14,7 @@ COMMANDS = (
     dead_letters.dead_letters,
     doctor.doctor,
     sink.sink,
+    ledger.ledger,
     reset.reset,
 )
 

@@ -42,23 +42,23 @@ async def _look_up(base: str, order_uid: str, timeline: bool) -> dict[str, Any]:
     """The order, or None, and its timeline (a refusal has one without an order). Raises Found when there is neither."""
     path = f"/api/v1/orders/{quote(order_uid, safe='')}"
     async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
-        order = await _ask(session, base, path)
+        order = await ask(session, base, path)
         if not timeline:
             if order is None:
                 raise Found(f"There is no order {order_uid}.")
             return {"order": order}
         entries: list[Any] = []
-        page = await _ask(session, base, f"{path}/timeline")
+        page = await ask(session, base, f"{path}/timeline")
         if page is None:
             raise Found(f"There is no order {order_uid}.")
         while page is not None:
             entries += page["entries"]
             following = page["next_cursor"]
-            page = await _ask(session, base, f"{path}/timeline?cursor={quote(following)}") if following else None
+            page = await ask(session, base, f"{path}/timeline?cursor={quote(following)}") if following else None
         return {"order": order, "timeline": entries}
 
 
-async def _ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
+async def ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
     """The answer's JSON, or None for "no such order". While the worker recovers (503), ask again for a while."""
     deadline = time.monotonic() + PATIENCE_S
     while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol
 
 import structlog
 from aiohttp import web
@@ -17,6 +17,7 @@ from schemas.accounts import (
     OpenAccount,
     UserId,
     Withdraw,
+    account_id_of,
     content_of,
 )
 from schemas.base import derived_id
@@ -38,7 +39,6 @@ IdempotencyKey = Annotated[
         " nothing. 1 to 255 printable ASCII characters.",
     ),
 ]
-Named = TypeVar("Named", bound=OpenAccount | Deposit | Withdraw)
 
 #: Refusals that no later state of the account would change; the others depend on what is in it.
 _OF_THE_AMOUNT = {
@@ -97,8 +97,9 @@ class AccountWrites:
         asked = body.parse(raw, Opening)
 
         async def act(command_id: str) -> web.Response:
-            command = OpenAccount(command_id=command_id, user_id=asked.user_id, currency=asked.currency)
-            command = _named(command, asked.idempotency_key)
+            account_id = account_id_of(asked.user_id, asked.currency)
+            id = _command_id(account_id, asked.idempotency_key, command_id)
+            command = OpenAccount(command_id=id, user_id=asked.user_id, currency=asked.currency)
             position, told = await self._command(command)
             if told is None:
                 return _accepted(command, position)
@@ -130,12 +131,12 @@ class AccountWrites:
 
         async def act(command_id: str) -> web.Response:
             command = kind(
-                command_id=command_id,
+                command_id=_command_id(account_id, asked.idempotency_key, command_id),
                 account_id=account_id,
                 amount_minor=asked.amount_minor,
                 currency=asked.currency,
             )
-            return await self._moved(_named(command, asked.idempotency_key))
+            return await self._moved(command)
 
         return await self._requests.once(request, raw, act)
 
@@ -176,11 +177,9 @@ class AccountWrites:
         return position, outcome.meta
 
 
-def _named(command: Named, key: str | None) -> Named:
-    """The command under the id that follows from the caller's key, so that the account's owner knows it again."""
-    if key is None:
-        return command
-    return command.model_copy(update={"command_id": derived_id(f"{command.account_id}\0{key}")})
+def _command_id(account_id: str, key: str | None, otherwise: str) -> str:
+    """The id that follows from the caller's key, so that the account's owner knows the command again."""
+    return otherwise if key is None else derived_id(f"{account_id}\0{key}")
 
 
 def _at(first: dict[str, Any]) -> Position:

@@ -199,7 +199,7 @@ OPERATIONS = (
         "deposit",
         "accounts",
         "Put money into an account",
-        "An amount of zero or less is refused and changes nothing. With `idempotency_key` a deposit is made once, however"
+        "An amount of zero or less is refused and changes nothing. With `idempotency_key` it is made once, however"
         " often and late it is sent.",
         _MOVED,
         _REFUSALS,

@@ -1,0 +1,118 @@
+"""the ledger's sums, live from a worker or added up from the log -> a trial balance, or the first wrong offset."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import click
+import orjson
+
+from cli.books import Books, Finding, Lines, write_line
+from cli.console import PATIENCE_S, Found, Operator, json_option, progress, put_json, put_table
+from cli.letters import Gone, HiddenByTransaction, Reader, reader_of
+from cli.order import ask
+from streams.records import Record
+
+EVENTS = "accounts.events.v1"
+COLUMNS = ["currency", "accounts", "accounts_minor", "held_minor", "clearing_minor", "difference_minor"]
+
+
+@click.group()
+def ledger() -> None:
+    """The sums of all accounts, and whether they are right.
+
+    Exit codes: 0 right, 1 a difference or a record that cannot be, 2 usage, 3 no broker or no worker answers.
+    """
+
+
+@ledger.command("trial-balance")
+@click.option("--url", help="The worker to ask. Default: the one of ORDERSTREAM_WEB_HOST and ORDERSTREAM_WEB_PORT.")
+@json_option
+@click.pass_obj
+def trial_balance(operator: Operator, url: str | None, as_json: bool) -> None:
+    """Sum up accounts and clearing accounts by currency, live. Both together are 0 at any moment."""
+    lines = operator.run(_asked(url or operator.web_url))
+    _show(lines, as_json, {"currencies": lines})
+    wrong = [line["currency"] for line in lines if line["difference_minor"] != 0]
+    if wrong:
+        raise Found(f"{', '.join(wrong)} do not add up to 0: `faust -A app ledger verify` names the first offset.")
+
+
+@ledger.command()
+@json_option
+@click.pass_obj
+def verify(operator: Operator, as_json: bool) -> None:
+    """Add every balance up anew from accounts.events.v1, compare it with the tables, and name the first offset at which
+    something is wrong. Needs no worker; those that run may go on."""
+    try:
+        books, finding = operator.run(operator.after_check(_added_up(operator)))
+    except (Gone, HiddenByTransaction) as error:
+        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    lines = books.sums()
+    told = None if finding is None else finding._asdict()
+    counts = {"right": finding is None, "events": books.events, "movements": books.movements, "finding": told}
+    if finding is None or as_json:
+        _show(lines, as_json, {**counts, "currencies": lines})
+    if finding is not None:
+        raise Found(f"{finding}.")
+    if not as_json:
+        click.echo(f"Right: {books.events:,} events and {books.movements:,} movements, as the tables have them.")
+
+
+async def _asked(url: str) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
+        told = await ask(session, url, "/api/v1/ledger/trial-balance")
+        return list(told["currencies"])
+
+
+async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
+    """The tables first, the journal after them: what the tables hold is then in the journal that is read."""
+    events, _ = await reader_of(operator.bootstrap, EVENTS)
+    before = await events.ends("read_committed")
+    accounts = await _table(operator, "accounts")
+    lines = await _statements(operator)
+    # To the end of what was written, not of what is committed now: a transaction whose rows were just read may not have
+    # reached this topic yet.
+    ends = await events.ends("read_uncommitted")
+    books = Books(accounts, lines, {partition.partition: end for partition, end in before.items()})
+    with progress("adding up", sum(ends.values())) as bar:
+        async for record in events.read(ends, {}):
+            bar.update(1)
+            finding = books.post(record.partition, record.offset, record.topic, record.key, record.value)
+            if finding is not None:
+                return books, finding
+    return books, books.close()
+
+
+async def _rows(operator: Operator, table: str) -> AsyncIterator[Record]:
+    """The changelog of a table from its beginning, rows only."""
+    reader: Reader
+    reader, _ = await reader_of(operator.bootstrap, operator.app.groups["accounts"].tables[table].changelog)
+    async for record in reader.read(await reader.ends("read_uncommitted"), {}):
+        if record.key is not None and not record.key.startswith(b"\0"):  # the store's own
+            yield record
+
+
+async def _table(operator: Operator, table: str) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    async for record in _rows(operator, table):
+        if record.key is not None and record.value is not None:
+            rows[record.key.decode()] = orjson.loads(record.value)
+    return rows
+
+
+async def _statements(operator: Operator) -> dict[str, Lines[int]]:
+    found: dict[str, Lines[int]] = {}
+    async for record in _rows(operator, "account_entries"):
+        if record.value is not None:
+            write_line(found, orjson.loads(record.value))
+    return found
+
+
+def _show(lines: list[dict[str, Any]], as_json: bool, told: dict[str, Any]) -> None:
+    if as_json:
+        put_json(told)
+    else:
+        put_table(COLUMNS, [[line["currency"], *(f"{line[name]:,}" for name in COLUMNS[1:])] for line in lines])
