@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from pytest import mark
 
+from schemas.accounts import account_id_of
 from schemas.orders import CancelOrder, OrderCancelled, OrderDocument
 from schemas.topics import TOPICS
 from tests.web.platform import Platform, platform, raw, settings
@@ -67,7 +68,7 @@ async def test_every_operation_names_every_parameter_of_its_path_and_every_kind_
             names = [parameters[p["$ref"].rsplit("/", 1)[1]] for p in operation["parameters"]]
             in_path = {parameter["name"] for parameter in names if parameter["in"] == "path"}
             assert in_path == set(re.findall(r"{(\w+)}", path)), (method, path)
-            if "/orders" in path:
+            if path.startswith("/api"):
                 assert {"200", "201"} & set(operation["responses"]), (method, path)
                 assert {"500", "503"} <= set(operation["responses"])
             for response in operation["responses"].values():
@@ -132,12 +133,27 @@ async def test_answers_are_what_the_document_says(two: Platform) -> None:
     await hold("POST", f"{orders}/a/cancel", f"{one}/cancel", json={"reason": "x"})
     await hold("POST", f"{orders}/a/cancel", f"{one}/cancel", json={"reason": "x"})
     await hold("POST", f"{orders}/b/cancel", f"{one}/cancel", json={"reason": "x"})
+    accounts, account = "/api/v1/accounts", "/api/v1/accounts/{account_id}"
+    opening = {"user_id": "user", "currency": "INR"}
+    id = account_id_of("user", "INR")
+    await hold("POST", accounts, accounts, json={**opening, "idempotency_key": "k"})
+    await hold("POST", accounts, accounts, json=opening)
+    await hold("POST", accounts, accounts, json={"user_id": "user"})
+    await hold("GET", f"{accounts}?user_id=user", accounts)
+    for amount in (5, 0, 2**53):
+        await hold("POST", f"{accounts}/{id}/deposits", f"{account}/deposits", json={"amount_minor": amount})
+    for amount in (5, 5):
+        await hold("POST", f"{accounts}/{id}/withdrawals", f"{account}/withdrawals", json={"amount_minor": amount})
+    await hold("GET", f"{accounts}/{id}", account)
+    await hold("GET", f"{accounts}/x", account)
+    await hold("GET", f"{accounts}/{id}/entries", f"{account}/entries")
+    await hold("GET", "/api/v1/ledger/trial-balance", "/api/v1/ledger/trial-balance")
     two.unreadable |= {("orders", partition) for partition in range(4)}
     await hold("GET", f"{orders}/a", one)
     await hold("GET", orders, orders)
     for path in ("/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/asyncapi.json"):
         await hold("GET", path, path)
-    assert len(seen) >= 22
+    assert len(seen) >= 34
 
 
 def test_a_schema_refuses_what_the_document_does_not_have() -> None:
