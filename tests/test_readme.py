@@ -10,27 +10,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, RunningStack, Workers
+from schemas.accounts import account_id_of
+from tests.processes import ROOT, RunningStack, Worker, Workers
 
 README = (ROOT / "README.md").read_text()
 
 
-def readme_commands() -> list[str]:
-    """The block behind the comment that promises this test, one command a line, without its remark."""
-    (block,) = re.findall(r"<!-- tested:.*?-->\n```bash\n(.*?)```", README, flags=re.S)
-    return [re.sub(r"\s{2,}#.*", "", line) for line in block.splitlines() if line]
+def readme_commands() -> tuple[list[str], list[str]]:
+    """The two blocks behind the comments that promise this test, one command a line, without its remark.
+
+    Those of the first are independent of each other; the second is a script.
+    """
+    blocks = re.findall(r"<!-- tested:.*?-->\n```bash\n(.*?)```", README, flags=re.S)
+    first, second = ([re.sub(r"\s{2,}#.*", "", line) for line in block.splitlines() if line] for block in blocks)
+    return first, second
 
 
 def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: Workers) -> None:
     clean_stack.faust("topics", "create")
     worker = workers.start()
     env = clean_stack.env | {"ORDERSTREAM_WEB_PORT": str(worker.port)}
-    commands = readme_commands()
-    assert len(commands) >= 8
+    commands, script = readme_commands()
+    assert len(commands) >= 8 and len(script) >= 6
     said = {}
     for command in commands:
-        line = command.replace("127.0.0.1:6066", f"127.0.0.1:{worker.port}")
-        line = line.replace(".venv/bin/faust", f"{sys.executable} -m faust")
+        line = on(worker, command)
         for _ in range(40):  # an order that was just produced is on its way; so are the sink's rows
             ran = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
             if ran.returncode == 0:
@@ -43,6 +47,19 @@ def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: W
     assert placed["order_uid"] in {order["order_uid"] for order in listed["orders"]}
     assert any("order_placed" in text for command, text in said.items() if "--timeline" in command)
     assert any(text.startswith("Equal:") for command, text in said.items() if "sink verify" in command)
+
+    line = on(worker, "\n".join(["set -e", *script]))
+    ran = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
+    assert ran.stdout.count(account_id_of("asha", "INR")) >= 3
+    assert '"balance_minor":5000' in ran.stdout and '"reason":"insufficient_funds"' in ran.stdout
+    assert "Right: 3 events and 1 movements" in ran.stdout
+
+
+def on(worker: Worker, command: str) -> str:
+    """A command of the README, for this worker and this Python."""
+    line = command.replace("127.0.0.1:6066", f"127.0.0.1:{worker.port}")
+    return line.replace(".venv/bin/faust", f"{sys.executable} -m faust")
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+?)\)", README))))
