@@ -14,22 +14,7 @@ JsonObject = dict[str, Any]
 def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
     """By the name that operations use; `inputs` are the topics whose positions can be waited for."""
     return {
-        "order_uid": {
-            "name": "order_uid",
-            "in": "path",
-            "required": True,
-            "description": "The order's number, as its document has it.",
-            "schema": {"type": "string", "pattern": ORDER_UID_PATTERN},
-            "example": "b563feb7b2b84b6test",
-        },
-        "account_id": {
-            "name": "account_id",
-            "in": "path",
-            "required": True,
-            "description": "The account's id, as opening it answered.",
-            "schema": {"type": "string", "pattern": ACCOUNT_ID_PATTERN},
-            "example": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c4d",
-        },
+        **_in_path(),
         "user_id": {
             **_query("user_id", "Whose accounts.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"),
             "required": True,
@@ -76,6 +61,28 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
             "description": "Taken over into the answer and the logs when it is 1 to 128 of A-Z a-z 0-9 . _ : -",
             "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
             "example": "checkout-7f3a",
+        },
+    }
+
+
+def _in_path() -> JsonObject:
+    """What an address names."""
+    return {
+        "order_uid": {
+            "name": "order_uid",
+            "in": "path",
+            "required": True,
+            "description": "The order's number, as its document has it.",
+            "schema": {"type": "string", "pattern": ORDER_UID_PATTERN},
+            "example": "b563feb7b2b84b6test",
+        },
+        "account_id": {
+            "name": "account_id",
+            "in": "path",
+            "required": True,
+            "description": "The account's id, as opening it answered.",
+            "schema": {"type": "string", "pattern": ACCOUNT_ID_PATTERN},
+            "example": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c4d",
         },
     }
 
