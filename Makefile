@@ -42,9 +42,11 @@ format: $(READY) ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-lock: $(READY) ## write requirements.lock (from pyproject.toml) and local/kafka.lock; ARGS=--upgrade takes newer versions
-	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-	  --quiet $(ARGS) --output-file requirements.lock
+LOCKED := -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
+lock: $(READY) ## write the locks: requirements.lock, the image's part of it, Kafka's; ARGS=--upgrade takes newer versions
+	@$(PY) $(LOCKED) --extra embedded --extra dev $(ARGS) --output-file requirements.lock
+	@$(PY) $(LOCKED) --constraint requirements.lock --no-annotate --output-file deploy/requirements.lock
 	@$(PY) -m local lock
 
 clean: ## delete .venv and every cache; the data stays (python -m local reset deletes it)
