@@ -15,7 +15,7 @@ from agents.effects import postgres
 from schemas.requests import RequestCommand
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
-from streams import App
+from streams import App, Security
 from streams.logs import logging_config
 from tables import orders as order_tables
 from tables import requests as request_tables
@@ -28,6 +28,8 @@ app = App(
     "orderstream",
     broker=[f"kafka://{host}" for host in local.bootstrap(settings).split(",")],
     broker_hint=local.no_broker(settings),
+    security=Security(**settings.kafka_security()),
+    access_hint=local.no_access(settings),
     data_dir=settings.data_dir,
     web_bind=settings.web_host,
     web_host=settings.web_host,

@@ -22,6 +22,17 @@ def no_broker(settings: Settings) -> str:
     )
 
 
+def no_access(settings: Settings) -> str:
+    """What to do when a broker answers there and lets nobody in, or is not trusted."""
+    protocol = settings.kafka_security_protocol
+    names = ["KAFKA_SECURITY_PROTOCOL"]
+    if protocol.startswith("SASL"):
+        names += ["KAFKA_SASL_MECHANISM", "KAFKA_USER", "KAFKA_PASSWORD (or KAFKA_PASSWORD_FILE)"]
+    if protocol.endswith("SSL"):
+        names += ["KAFKA_CA_FILE", "KAFKA_CERT_FILE", "KAFKA_KEY_FILE"]
+    return f"Look at ORDERSTREAM_{', ORDERSTREAM_'.join(names)}; docs/security.md says what each is for."
+
+
 def postgres_dsn(settings: Settings) -> str:
     """The DSN: the setting's, or the running stack's. Raises LookupError with the mend when there is neither."""
     stack = running(settings.data_dir)

@@ -2,6 +2,7 @@
 
 from streams.agent import Agent, Stream
 from streams.app import App
+from streams.brokers import Security
 from streams.codec import Codec
 from streams.errors import FaultAt, Misdeclared, NotOwner, NotReadable, Poison
 from streams.reading import Owner
@@ -23,6 +24,7 @@ __all__ = [
     "Poison",
     "Position",
     "Record",
+    "Security",
     "Stream",
     "Table",
     "Topic",

@@ -18,6 +18,7 @@ from mode.types import ServiceT
 
 from streams import admin
 from streams.agent import Agent
+from streams.brokers import PLAINTEXT, Brokers, NotLetIn, Security
 from streams.codec import Codec
 from streams.deadlines import Deadlines
 from streams.engine import Engine
@@ -73,15 +74,25 @@ class App(faust.App):
     BootStrategy = Boot
 
     def __init__(
-        self, id: str, *, data_dir: Path, tuning: Mapping[str, Any] | None = None, broker_hint: str = "", **options: Any
+        self,
+        id: str,
+        *,
+        data_dir: Path,
+        tuning: Mapping[str, Any] | None = None,
+        security: Security = PLAINTEXT,
+        broker_hint: str = "",
+        access_hint: str = "",
+        **options: Any,
     ) -> None:
+        """`broker_hint`, `access_hint`: what to do when no broker answers, and when one lets nobody in."""
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("Worker", LoggedWorker)
         options.setdefault("key_serializer", "raw")
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)
-        self._id, self._broker_hint = id, broker_hint
+        self._id, self._broker_hint, self._access_hint = id, broker_hint, access_hint
+        self._security = security
         self._tuning = dict(tuning or {})
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
@@ -191,9 +202,18 @@ class App(faust.App):
         """`host:port,…` of the brokers."""
         return ",".join(f"{url.host}:{url.port or 9092}" for url in self.conf.broker)
 
+    @property
+    def brokers(self) -> Brokers:
+        """The brokers and how they are spoken to: what every client of this application is made from."""
+        return Brokers(self.bootstrap, self._security)
+
     def engine_settings(self) -> EngineSettings:
         return EngineSettings(
-            app_id=self._id, bootstrap=self.bootstrap, state_dir=Path(str(self.conf.datadir)), **self._tuning
+            app_id=self._id,
+            bootstrap=self.bootstrap,
+            state_dir=Path(str(self.conf.datadir)),
+            security=self._security,
+            **self._tuning,
         )
 
     def services(self) -> list[ServiceT]:
@@ -206,10 +226,12 @@ class App(faust.App):
             self.check_topology()
             require_files()
             self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
-            await admin.check(self.bootstrap, self.required_topics())
+            await admin.check(self.brokers, self.required_topics())
         except admin.BrokerUnreachable as error:
             refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
-        except (Misdeclared, TooFewFiles, admin.TopicsDiffer, admin.NoLeader) as error:
+        except NotLetIn as error:
+            refuse_to_start(f"{error}\n{self._access_hint}".rstrip())
+        except (Misdeclared, TooFewFiles, admin.TopicsDiffer, admin.TopicsRefused, admin.NoLeader) as error:
             refuse_to_start(str(error))
         await super().on_start()
 

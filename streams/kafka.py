@@ -24,6 +24,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
+from streams.brokers import client_options
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
 from streams.records import Fields, Headers, Position, Record, TopicPartition
@@ -49,7 +50,7 @@ def tune_sender(retry_backoff_ms: int) -> None:
 
 def bootstrap_of(settings: EngineSettings) -> dict[str, Any]:
     """What every client of this application connects with."""
-    return {"bootstrap_servers": settings.bootstrap, "request_timeout_ms": settings.request_timeout_ms}
+    return {**client_options(settings.brokers), "request_timeout_ms": settings.request_timeout_ms}
 
 
 def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from mode import Service
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.brokers import Brokers, client_options
 from streams.errors import LogMismatch
 from streams.records import Record
 
@@ -427,9 +428,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     """
 
     def __init__(
-        self, bootstrap: str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
+        self, brokers: Brokers | str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
     ) -> None:
-        self._bootstrap, self._group_id, self._topics = bootstrap, group_id, sorted(topics)
+        self._brokers, self._group_id, self._topics = brokers, group_id, sorted(topics)
         self._client = dict(client or {})
         self._consumer: Any = None
         self.generation = 0
@@ -439,7 +440,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._consumer is not None:
             return
         settings: dict[str, Any] = {
-            "bootstrap_servers": self._bootstrap,
+            **client_options(self._brokers),
             "group_id": self._group_id,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -506,7 +507,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
 class Sink(Service):
     """A pump in a worker: own consumer group, own pace. It never raises into the worker and nothing ever waits for it.
 
-    `client` holds further settings of the Kafka client (security); `source` replaces Kafka, as tests do.
+    `client` holds further settings of the Kafka client; `source` replaces Kafka, as tests do.
     """
 
     def __init__(
@@ -535,7 +536,7 @@ class Sink(Service):
     async def on_start(self) -> None:
         # Not earlier: where the brokers are is known once the worker has read its command line.
         source = self._source or KafkaSource(
-            self.app.bootstrap, f"{self.app.conf.id}-{self.name}", self.topics, self._client
+            self.app.brokers, f"{self.app.conf.id}-{self.name}", self.topics, self._client
         )
         self._pump = Pump(self.name, source, self.destination, self._metrics)
         self._pumping = asyncio.create_task(self._run(self._pump), name=f"sink {self.name}")
