@@ -121,6 +121,8 @@ class Task:
             self._runs[topic] = AgentRun(agent, self.batch, letters, self._metrics)
         self._look_at_deadlines()
         self.state = TaskState.RUNNING if self._replay is None else TaskState.REPLAYING
+        if self._replay is not None:
+            log.warning("%s takes its past again: %d records, no answers until then", self.name, self.remaining)
         if not self._held:
             self.flow()
 
@@ -252,6 +254,7 @@ class Task:
             raise self._damage
         if acts or not waiting:
             await self.process(acts)
+            self._metrics.replay_remaining.labels(self.group.name, str(self.partition)).set(self.remaining)
         if not waiting and await replay.current() is None:
             await self._end_replay(replay)
         return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
@@ -271,7 +274,7 @@ class Task:
         await replay.close()
         self._replay = None
         self.state = TaskState.RUNNING
-        log.info("%s has repeated its past and goes on from %s", self.name, self.committed)
+        log.warning("%s has taken its past again and goes on with what is new", self.name)
         if self._flowing.is_set():
             self.flow()
 
