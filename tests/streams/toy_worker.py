@@ -22,6 +22,7 @@ app = make_app(
     tuning={
         "session_timeout_ms": 3_000,
         "heartbeat_interval_ms": 300,
+        "batch_max_records": int(os.environ.get("TOY_BATCH", "2000")),
         "standby_replicas": int(os.environ.get("TOY_STANDBYS", "0")),
     },
 )
