@@ -270,6 +270,8 @@ class Engine(Service):
             try:
                 await task.run()
             except Exception as error:
+                if time.monotonic() - started_at > HEALTHY_AFTER_S:
+                    self._doubted.discard(name)
                 self._failures[name] = f"{type(error).__name__}: {error}"
                 if not await self._may_restart(name, error):
                     return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +16,13 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     NodeNotReadyError,
+    NotCoordinatorForGroupError,
     ProducerFenced,
+    UnknownTopicOrPartitionError,
+    for_code,
 )
 from aiokafka.producer import sender
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -41,6 +47,8 @@ CHANGES_OF_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, Txn
 MAX_BATCH_BYTES = 900_000
 #: The largest single request; above the largest record that any of our topics takes.
 MAX_REQUEST_BYTES = 12 << 20
+#: A coordinator that loads its group, or has moved, is asked again this long before the task that asks is told.
+COORDINATOR_S, COORDINATOR_PAUSE_S = 30.0, 0.1
 
 
 def tune_sender(retry_backoff_ms: int) -> None:
@@ -64,6 +72,49 @@ def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
         max_partition_fetch_bytes=max_bytes,
         check_crcs=False,  # RocksDB and TCP check; off is measurably faster
     )
+
+
+async def committed_offsets(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], patience_s: float = COORDINATOR_S
+) -> dict[TopicPartition, int]:
+    """The group's committed offsets; partitions without one are left out. Raises KafkaError.
+
+    aiokafka's own committed() overlooks the error that stands for a whole answer ("I am still loading", "no longer I")
+    and makes "nothing is committed" of it: after each restart of a broker a task might begin anew from nothing.
+    """
+    coordinator, deadline = consumer._coordinator, time.monotonic() + patience_s
+    while True:
+        try:
+            await coordinator.ensure_coordinator_known()
+            return await _fetch_offsets(coordinator, partitions)
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            if isinstance(error, NotCoordinatorForGroupError):
+                coordinator.coordinator_dead()
+            await asyncio.sleep(COORDINATOR_PAUSE_S)
+
+
+async def _fetch_offsets(coordinator: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for topic, partition in partitions:
+        wanted[topic].append(partition)
+    response = await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items())))
+    require(response.error_code)
+    offsets: dict[TopicPartition, int] = {}
+    for topic, found in response.topics:
+        for partition, offset, _, code in found:
+            if for_code(code) is not UnknownTopicOrPartitionError:
+                require(code)
+                if offset >= 0:
+                    offsets[TopicPartition(topic, partition)] = offset
+    return offsets
+
+
+def require(code: int) -> None:
+    """Raise what a broker's error code stands for."""
+    if code:
+        raise for_code(code)()
 
 
 class _InDoubt(Exception):
@@ -204,12 +255,10 @@ class KafkaLog:
         return KafkaTransactions(self._settings, transactional_id)
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        offsets: dict[TopicPartition, int] = {}
-        for partition in partitions:
-            offset = await self._asked(self._consumer.committed(partition), "committed offsets")
-            if offset is not None:
-                offsets[partition] = offset
-        return offsets
+        found: dict[TopicPartition, int] = await self._asked(
+            committed_offsets(self._consumer, partitions), "committed offsets"
+        )
+        return found
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         begins = await self._asked(self._consumer.beginning_offsets(list(partitions)), "beginning offsets")

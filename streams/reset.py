@@ -19,7 +19,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from streams import admin
 from streams.errors import Misdeclared
 from streams.journal import BEGAN, REPLAY, boundary_now
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of
+from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, committed_offsets
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY
@@ -150,11 +150,8 @@ async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicParti
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        wanted = {}
-        for partition in partitions:
-            committed = await consumer.committed(partition)
-            if committed is None or committed > ends[partition]:
-                wanted[partition] = begins[partition]
+        committed = await committed_offsets(consumer, partitions)
+        wanted = {p: begins[p] for p in partitions if not 0 <= committed.get(p, -1) <= ends[p]}
         if wanted:
             try:
                 await consumer.commit(wanted)
