@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import faust
-from aiohttp.web import Application
+from aiohttp.web import Application, AppRunner
 from faust.app.base import BootStrategy
 from faust.web.base import BlueprintManager
 from mode.types import ServiceT
@@ -47,6 +47,9 @@ CHANGELOG_CONFIG = {
 
 #: A journal is what makes a replay exact: kept as long as the inputs, which is for ever.
 JOURNAL_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+#: At its end a worker answers the requests that are under way; whoever is not done by then is cut off.
+LAST_ANSWERS_S = 5.0
 
 #: At rest a worker holds about 60 files and connections; its stores open tables as they grow.
 LEAST_FILES = 256
@@ -235,6 +238,15 @@ class App(faust.App):
             refuse_to_start(str(error))
         await super().on_start()
 
+    async def on_stop(self) -> None:
+        """Take no new request and answer those under way while the tables can still be read; then leave the group.
+
+        In mode's own order the server stops last, and each request would wait in vain for a task to come back.
+        """
+        if self.in_worker:
+            await self.web.stop()
+        await super().on_stop()
+
     def _create_directories(self) -> None:
         """Faust makes the last directory only."""
         Path(str(self.conf.datadir)).mkdir(parents=True, exist_ok=True)
@@ -249,6 +261,7 @@ class App(faust.App):
         """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
         web: Any = super()._new_web()
         web.blueprints = BlueprintManager([])
+        web._runner = AppRunner(web.web_app, access_log=None, shutdown_timeout=LAST_ANSWERS_S)
         for setup in self._web_setups:
             setup(web.web_app)
         return web

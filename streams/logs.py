@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.config
 import re
@@ -209,6 +210,18 @@ class LoggedWorker(faust.Worker):
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Leave the root logger alone."""
         self.spinner = None
+
+    def _gather_all(self) -> None:
+        """What the services have left behind is cancelled at once; mode gives it a second to end by itself."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self.loop.run_until_complete(asyncio.wait(left, timeout=1))
+
+    async def _sentinel_task(self) -> None:
+        """Let closed connections go; mode gives them a second."""
+        await asyncio.sleep(0.05)
 
 
 def configure(log_format: LogFormat = "console", level: str = "INFO", stream: TextIO | None = None) -> None:
