@@ -10,12 +10,15 @@ from tests.faults.row import row
 from tests.faults.trial import BUGGY, PLANTED, Restarts, Trial, metric
 from tests.oracle.broker import partitions_of
 from tests.oracle.log import INTAKE
+from tests.processes import Worker
 
 COMMIT = ("agents_ran", "begun", "sent", "offsets_sent", "committed", "applied")
 RECOVERY = ("fenced", "restored")
 REBALANCE = ("revoked", "assigned")
 SINK = ("sink_moved", "sink_applied", "sink_committed")
 KILLED = 128 + 9
+#: From kill -9 to the first record newly committed by the same member, back in its place.
+STATIC_S = 5.0
 #: An answer that took this long has waited for a task to come back.
 WAITED_S = 0.5
 
@@ -45,13 +48,38 @@ async def killed_at_each_step(trial: Trial) -> None:
     if trial.brief:
         points = [trial.chance.choice(kind) for kind in (COMMIT, RECOVERY + REBALANCE, SINK)]
     trial.chance.shuffle(points)
-    await trial.up(1 if trial.brief else 2)
+    workers = await trial.up(1 if trial.brief else 2)
     port = None
     async with trial.under_load():
         for point in points:
             port = await _kill_at(trial, point, port)
+        if not trial.brief:
+            await _restart_in_its_place(trial, workers)
     trial.figures["killed at"] = " ".join(points)
     await trial.converge(minimum=200 * len(points))
+
+
+async def _restart_in_its_place(trial: Trial, others: list[Worker]) -> None:
+    """A member with an id of its own is killed and started again: it goes on with what it had, and nobody else moves.
+
+    Three times; the quickest is judged, since a process that starts beside other work is late for reasons of its own.
+    """
+    static = {"ORDERSTREAM_GROUP_INSTANCE_ID": "static"}
+    (worker,) = await trial.up(1, **static)
+    in_place: list[float] = []
+    for _ in range(3):
+        before = [metric(other, "streams_rebalances_total") for other in others]
+        trial.gone(worker)
+        worker.kill()
+        since = trial.struck()
+        worker = await trial.begin(worker.port, **static)
+        seconds = await trial.recovered(since)
+        if before == [metric(other, "streams_rebalances_total") for other in others]:
+            in_place.append(round(seconds, 1))
+        await asyncio.to_thread(worker.wait_ready)
+        trial.urls.append(worker.url)
+    trial.figures["restarts in place, s"] = " / ".join(map(str, in_place))
+    assert in_place and min(in_place) < STATIC_S, f"static members were back in their places after {in_place} s"
 
 
 async def _kill_at(trial: Trial, point: str, port: int | None) -> int:

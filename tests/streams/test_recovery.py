@@ -11,6 +11,7 @@ import pytest
 
 from streams import admin
 from streams.reset import WorkersRunning, adopt, reset
+from tests.oracle.broker import Tail
 from tests.processes import Worker
 from tests.streams.load import TOY, Toy, ended
 from tests.streams.toy import make_app
@@ -97,6 +98,29 @@ async def test_a_standby_takes_over_where_the_owner_was(toy: Toy) -> None:
     await toy.judge(minimum=8_000)
     restored = standby.log().count("restored words")
     print(f"taken over {time.monotonic() - begun:.1f} s after kill -9 with {restored} restores")
+
+
+async def test_a_member_with_an_id_of_its_own_is_back_in_its_place(toy: Toy) -> None:
+    """Killed and started again within its session: same tasks, no rebalance for anybody, no session waited for."""
+    session = "60000"  # ms: a restart takes a second or two, on a machine with other work ten
+    other = await toy.start(TOY_SESSION_MS=session, TOY_INSTANCE="other")
+    worker = await toy.start(TOY_SESSION_MS=session, TOY_INSTANCE="mine")
+    tasks, generations = worker.get("/state")[1]["tasks"], other.log().count("Joined group")
+    with Tail(toy.stack.kafka, "counted") as tail:
+        async with toy.load(per_second=500):
+            await asyncio.sleep(1)
+            worker.kill()
+            tail.forget()
+            worker = await again(toy, worker, TOY_SESSION_MS=session, TOY_INSTANCE="mine")
+            await asyncio.to_thread(worker.wait_ready)
+            await asyncio.sleep(1)
+            silence = tail.longest_silence()
+    await toy.converge()
+    await toy.judge(minimum=1_000)
+    print(f"silent for {silence:.1f} s")
+    assert silence < 30
+    assert worker.get("/state")[1]["tasks"].keys() == tasks.keys() != set()
+    assert other.log().count("Joined group") == generations, "the other one had to join again"
 
 
 @pytest.mark.parametrize("topic", ["toy-counts-changelog", "words"])
