@@ -48,7 +48,7 @@ def workers(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[Wor
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: one has everything with servers, in the order of the files; the other the rest."""
+    """`make test` runs two processes: one has everything with servers, in the order of files; the other the rest."""
     for item in items:
         room = item.path.relative_to(ROOT).parts[1]
         if "stack" in getattr(item, "fixturenames", ()) or room in WITH_SERVERS:

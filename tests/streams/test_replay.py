@@ -7,7 +7,10 @@ import random
 
 from aiokafka import AIOKafkaProducer
 
+from streams.attest import Attested, attest
 from streams.reset import mark, reset
+from streams.settings import EngineSettings
+from streams.topology import Group
 from tests.processes import Worker
 from tests.reading import read_all
 from tests.streams.load import TOY, Toy, ended
@@ -49,6 +52,10 @@ async def settled(toy: Toy) -> tuple[dict[str, int], dict[str, int]]:
     raise AssertionError(f"still moving after a minute: {now[1]}")
 
 
+async def hashes(settings: EngineSettings, groups: dict[str, Group]) -> dict[tuple[str, int], Attested]:
+    return {(each.table, each.partition): each async for each in attest(settings, groups)}
+
+
 async def restarted(toy: Toy, worker: Worker, **env: str) -> Worker:
     """The same worker once more, in small batches, so that a replay is many transactions."""
     return await asyncio.to_thread(
@@ -64,6 +71,8 @@ async def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_rows_and
     assert await asyncio.to_thread(worker.stop) == 0
 
     app = make_app(toy.stack.data_dir, partitions=4, broker=f"kafka://{toy.stack.kafka}")
+    before = await hashes(app.engine_settings(), app.groups)
+    assert sum(each.rows for each in before.values()) > 100
     await mark(app.engine_settings(), app.groups, frozenset())  # as a reset that was killed right after its first step
     await reset(app.engine_settings(), app.groups, app.changelog_topics())
     for fault in ("sent:2", "committed:5", "applied:9", "restored:3"):
@@ -73,6 +82,17 @@ async def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_rows_and
     worker = await restarted(toy, worker)
     await asyncio.to_thread(worker.wait_ready)
     assert await settled(toy) == (rows, outputs)
+    assert await hashes(app.engine_settings(), app.groups) == before  # beside a worker, too
     await race(toy, 200)
     more, after = await settled(toy)
     assert more != rows and after["counted"] > outputs["counted"]
+    later = await hashes(app.engine_settings(), app.groups)
+    assert later["counts", 0].position != before["counts", 0].position
+    await plant(toy, "toy-counts-changelog", b"k1", b"17")
+    found = await hashes(app.engine_settings(), app.groups)
+    assert [at for at, each in found.items() if each != later[at]] == [("counts", 0)]
+
+
+async def plant(toy: Toy, topic: str, key: bytes, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=toy.stack.kafka) as producer:
+        await producer.send_and_wait(topic, value, key=key, partition=0)
