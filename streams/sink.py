@@ -13,9 +13,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from mode import Service
@@ -26,6 +26,7 @@ from streams.errors import LogMismatch
 from streams.records import Record
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it. To parse more at once would
 #: hold up the worker's event loop, and with it the orders, for longer than 10 ms.
@@ -211,6 +212,7 @@ class Pump:
         self._believed: dict[TopicPartition, int | None] = {}  # as committed in the destination
         self._proofs: dict[TopicPartition, Mark] = {}  # records that must come again before anything is written
         self._ends: dict[TopicPartition, int] = {}
+        self._seen: dict[TopicPartition, int] = {}  # where the log ended when it was first measured
         self._limit = self.max_records
         self._moved_at = self._measured_at = float("-inf")
         self._connected = False
@@ -245,11 +247,10 @@ class Pump:
     async def _rewind(self) -> None:
         """Positions as the destination has them; what was polled and not written is polled again."""
         generation, partitions = self.source.generation, self.source.assigned
-        self._forget_lag(set(self._believed) - partitions)
+        self._forget_lag((self._believed.keys() | self._seen.keys()) - partitions)
         stored: Mapping[TopicPartition, Standing] = {}
         if partitions:
-            async with asyncio.timeout(POSITIONS_TIMEOUT_S):
-                stored = await self.destination.positions(partitions)
+            stored = await self._watched(self.destination.positions(partitions), POSITIONS_TIMEOUT_S)
             self._answered()
         try:
             bounds = await self.source.bounds(partitions) if partitions else {}
@@ -321,8 +322,7 @@ class Pump:
             return
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                written = await self.destination.write(records, moves)
+            written = await self._watched(self.destination.write(records, moves), WRITE_TIMEOUT_S)
         except Exception as error:
             if not isinstance(error, PositionConflict):
                 self._limit = max(1, self._limit // 2)  # if the batch was too much for it, a smaller one will do
@@ -386,11 +386,27 @@ class Pump:
             self._measured_at = now + 20 - LAG_EVERY_S  # a log that is slow to answer must not slow the sink down too
             return
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
+        self._seen = {partition: self._seen.get(partition, end) for partition, end in self._ends.items()}
         self._show_lag()
 
+    async def _watched(self, call: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """What the destination answers; until it does, the lag is seen to grow."""
+        answer = asyncio.ensure_future(call)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (await asyncio.wait([answer], timeout=LAG_EVERY_S))[0]:
+                    await self._measure()
+            return answer.result()
+        finally:
+            if not answer.done():
+                answer.cancel()
+                await asyncio.wait([answer])
+
     def _lags(self) -> dict[TopicPartition, int]:
-        known = self.source.assigned & self._ends.keys() & self._believed.keys()
-        return {partition: max(0, self._ends[partition] - (self._believed[partition] or 0)) for partition in known}
+        """A destination that has not answered yet is behind by what has come since, at the least."""
+        known = self.source.assigned & self._ends.keys()
+        begun = self._seen | self._believed
+        return {p: max(0, self._ends[p] - (begun.get(p, self._ends[p]) or 0)) for p in known}
 
     def _show_lag(self) -> None:
         for partition, lag in self._lags().items():
