@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(_bad(dict(fault)) for fault in error.errors())) from None
         loaded = loaded.model_copy(update={"kafka_password": _kafka_password(loaded)})
         _require_fitting_security(loaded)
+        _require_dsn(loaded.postgres)
         return loaded
 
     @classmethod
@@ -215,6 +217,26 @@ def _require_fitting_security(settings: Settings) -> None:
         )
     if settings.kafka_key_file and not settings.kafka_cert_file:
         raise SettingsError(f"{PREFIX}KAFKA_KEY_FILE needs {PREFIX}KAFKA_CERT_FILE, the certificate it belongs to.")
+
+
+def _require_dsn(dsn: str | None) -> None:
+    """Raise SettingsError, without a word of it: what stands in the wrong place may be half of the password."""
+    if dsn is None:
+        return
+    try:
+        parts = urlsplit(dsn)
+        usable = parts.scheme in ("postgresql", "postgres") and (parts.port or 1) > 0
+        asked = dict(parse_qsl(parts.query))
+    except ValueError:
+        usable, asked = False, {}
+    if not usable:
+        raise SettingsError(
+            f"{PREFIX}POSTGRES is no DSN: postgresql://user:password@host:port/database is expected. What is special in"
+            " a URL (/ @ : ? # %) is written as %2F %40 %3A %3F %23 %25 within a password."
+        )
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"):
+        if name in asked and not Path(asked[name]).is_file():
+            raise SettingsError(f"{PREFIX}POSTGRES: {name}={asked[name]}: there is no such file.")
 
 
 def _unknown(name: str) -> str:

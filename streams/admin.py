@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
-from streams.brokers import Brokers, as_brokers, client_options, let_in
+from streams.brokers import GRANT, NOT_ALLOWED, Brokers, as_brokers, client_options, let_in
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +256,8 @@ async def _configs(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -
 
 def _refuse(topic: str, code: int, message: str | None) -> NoReturn:
     error = for_code(code)
-    raise TopicsRefused(f"the broker refused topic {topic}: {message or error.description} ({error.__name__})")
+    refusal = f"the broker refused topic {topic}: {message or error.description} ({error.__name__})"
+    raise TopicsRefused(f"{refusal}; `{GRANT}` prints the rights that are needed" if error in NOT_ALLOWED else refusal)
 
 
 def _same(setting: str, wanted: str, found: str | None) -> bool:

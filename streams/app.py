@@ -18,7 +18,7 @@ from mode.types import ServiceT
 
 from streams import admin
 from streams.agent import Agent
-from streams.brokers import PLAINTEXT, Brokers, NotLetIn, Security
+from streams.brokers import GRANT, PLAINTEXT, Brokers, NotLetIn, Security
 from streams.codec import Codec
 from streams.deadlines import Deadlines
 from streams.engine import Engine
@@ -28,7 +28,9 @@ from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Headers, Position
 from streams.restore import KEEP_DELETIONS_MS
+from streams.rights import Right, of_worker
 from streams.settings import EngineSettings
+from streams.sink import Sink
 from streams.table import Table as TableOf
 from streams.topic import Topic
 from streams.topology import Group
@@ -193,6 +195,11 @@ class App(faust.App):
             for table in group.tables.values()
         ]
 
+    def rights(self) -> list[Right]:
+        """What this application's user must be allowed to on the brokers."""
+        readers = [service for service in self._services if isinstance(service, Sink)]
+        return of_worker(self._id, self.declared, self.groups, readers)
+
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""
         for group in self.groups.values():
@@ -234,9 +241,18 @@ class App(faust.App):
             refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
         except NotLetIn as error:
             refuse_to_start(f"{error}\n{self._access_hint}".rstrip())
-        except (Misdeclared, TooFewFiles, admin.TopicsDiffer, admin.TopicsRefused, admin.NoLeader) as error:
+        except admin.TopicsDiffer as error:
+            refuse_to_start(f"{error}{self._unseen(error)}")
+        except (Misdeclared, TooFewFiles, admin.TopicsRefused, admin.NoLeader) as error:
             refuse_to_start(str(error))
         await super().on_start()
+
+    def _unseen(self, error: admin.TopicsDiffer) -> str:
+        """Brokers do not tell a user of topics that it has no right to."""
+        missing = any(difference.what is admin.What.MISSING for difference in error.differences)
+        if not (missing and self._security.protocol != "PLAINTEXT"):
+            return ""
+        return f"\nOr this user may not see what is missing: `{GRANT}` prints the rights that it needs."
 
     async def on_stop(self) -> None:
         """Take no new request and answer those under way while the tables can still be read; then leave the group.

@@ -12,9 +12,13 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IllegalSaslStateError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
 
@@ -30,6 +34,22 @@ NOT_LET_IN = (
     UnsupportedSaslMechanismError,
     ssl.SSLError,
 )
+#: What a broker says to a user whom it knows and who may not do this.
+NOT_ALLOWED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+#: The command that prints what has to be granted.
+GRANT = "faust -A app acls"
+
+
+def told(error: BaseException) -> str:
+    """An error for a log line or another error; one of rights says what to do, since to try again does not help."""
+    if isinstance(error, NOT_ALLOWED):
+        return f"{error!r}: this user has not the right to it; `{GRANT}` prints what it needs"
+    return repr(error)
 
 
 class NotLetIn(Exception):
@@ -156,5 +176,7 @@ def _why(error: Exception) -> str:
             return f"the broker's certificate is not trusted: {error.verify_message}"
         case ssl.SSLError():
             return f"they did not agree on TLS: {error.reason or error}"
+        case UnsupportedSaslMechanismError():
+            return "the broker does not take this mechanism"
         case _:
             return f"the broker refused: {error or type(error).__name__}"

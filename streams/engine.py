@@ -16,6 +16,7 @@ from mode import Service
 
 from streams import faults
 from streams.assignment import Member, TaskAssignor
+from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
 from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, tune_sender
@@ -116,9 +117,8 @@ class Engine(Service):
                         )
                     )
                     return
-                log.error(
-                    "membership of group %s broke: %r; joining again in %.1f s", self.settings.app_id, error, backoff
-                )
+                broke = "membership of group %s broke: %s; joining again in %.1f s"
+                log.error(broke, self.settings.app_id, told(error), backoff)
             self._settled.clear()
             await self._let_go(list(self._slots), list(self._standbys))
             if self._consumer is not None:

@@ -30,7 +30,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
-from streams.brokers import client_options
+from streams.brokers import NOT_ALLOWED, client_options, told
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
 from streams.records import Fields, Headers, Position, Record, TopicPartition
@@ -174,10 +174,11 @@ class KafkaTransactions:
                 await self._send_partition(partition, outgoing, futures)
             results = await asyncio.gather(*(future for _, _, future in futures), return_exceptions=True)
         except Exception as error:
-            raise self._translated(error, "sending") from error
+            raise self._translated(self._root(error), "sending") from error
         reached: dict[TopicPartition, int] = {}
         for (partition, count, _), result in zip(futures, results, strict=True):
             if isinstance(result, BaseException):
+                result = self._root(result)
                 raise self._translated(result, f"sending to {partition.topic}-{partition.partition}") from result
             reached[partition] = result.offset + count
         return reached
@@ -227,6 +228,12 @@ class KafkaTransactions:
                 "producer %s did not stop cleanly: %r; the broker's time-out ends its transaction", self._id, error
             )
 
+    def _root(self, error: BaseException) -> BaseException:
+        """A right that is missing for one topic fails every other send with errors that do not name it."""
+        waiter = self._producer._txn_manager._transaction_waiter
+        ended = waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
+        return ended if isinstance(ended, NOT_ALLOWED) else error
+
     async def _guard(self, call: Any, doing: str) -> None:
         try:
             await call
@@ -242,7 +249,7 @@ class KafkaTransactions:
             return OutcomeUnknown(
                 f"{self._id}: {doing}: the broker refused the size; compare max.message.bytes: {error}"
             )
-        return OutcomeUnknown(f"{self._id}: {doing}: {error!r}")
+        return OutcomeUnknown(f"{self._id}: {doing}: {told(error)}")
 
 
 class KafkaLog:
@@ -269,7 +276,7 @@ class KafkaLog:
         try:
             return await call
         except KafkaError as error:
-            raise OutcomeUnknown(f"asking for {what}: {error!r}") from error
+            raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
 
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
@@ -365,5 +372,5 @@ class PlainProducer:
                 topic, value, key=key, partition=partition, headers=list(headers) or None
             )
         except KafkaError as error:
-            raise NotReadable(f"the broker did not take the record for {topic}: {error!r}", 2.0) from error
+            raise NotReadable(f"the broker did not take the record for {topic}: {told(error)}", 2.0) from error
         return Position(sent.topic, sent.partition, sent.offset)

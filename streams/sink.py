@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from mode import Service
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from streams.brokers import Brokers, client_options
+from streams.brokers import NOT_ALLOWED, Brokers, client_options, told
 from streams.errors import LogMismatch
 from streams.records import Record
 
@@ -356,7 +356,7 @@ class Pump:
             self.metrics.conflicts.labels(self.name).inc()
             log.info("sink %s: %s; reading the positions again", self.name, error)
             return wait_s
-        text = masked(f"{type(cause).__name__}: {cause}")
+        text = masked(told(cause) if isinstance(cause, NOT_ALLOWED) else f"{type(cause).__name__}: {cause}")
         self._error = (text, self.now_s())
         self.metrics.errors.labels(self.name, type(cause).__name__).inc()
         log.warning("sink %s: %s; trying again in %.1f s", self.name, text, wait_s)
@@ -546,14 +546,16 @@ class Sink(Service):
         self._ending = asyncio.Event()
         super().__init__(**kwargs)
 
+    @property
+    def group_id(self) -> str:
+        return f"{self.app.conf.id}-{self.name}"
+
     def health(self) -> SinkHealth:
         return self._pump.health() if self._pump else SinkHealth(self.name, False, 0, None, None, "not started", None)
 
     async def on_start(self) -> None:
         # Not earlier: where the brokers are is known once the worker has read its command line.
-        source = self._source or KafkaSource(
-            self.app.brokers, f"{self.app.conf.id}-{self.name}", self.topics, self._client
-        )
+        source = self._source or KafkaSource(self.app.brokers, self.group_id, self.topics, self._client)
         self._pump = Pump(self.name, source, self.destination, self._metrics)
         self._pumping = asyncio.create_task(self._run(self._pump), name=f"sink {self.name}")
 
