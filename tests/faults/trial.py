@@ -80,6 +80,26 @@ class PatientLoad(Load):
             assert not left, f"{left} records were not taken by the broker within 250 s"
         assert not self.failures, self.failures[:3]
 
+    def produce_at(self, record: Planned, partition: int, timestamp: int) -> None:
+        """Into a partition of our choice, with a time of its own."""
+        producer = self._producers[0]
+
+        def told(error: Any, message: Any) -> None:
+            if error is not None:
+                self.failures.append(f"{record.what}: {error}")
+            self.positions[Position(message.topic(), message.partition(), message.offset())] = record
+
+        producer.produce(
+            record.topic,
+            record.value,
+            record.key,
+            partition,
+            on_delivery=told,
+            timestamp=timestamp,
+            headers=list(record.headers),
+        )
+        producer.poll(0)
+
     def plant(self, name: str, uid: str, partitions: int, paths: frozenset[str] = frozenset(), **more: Any) -> Position:
         """An order of its own in its home partition; where it stands."""
         record = Planned(name, INTAKE, uid.encode(), compact({**document(1, self.seed), "order_uid": uid, **more}))
@@ -129,7 +149,7 @@ class Trial(Job):
         self.urls: list[str] = []
         self.figures: dict[str, float | int | str] = {}
         self.recoveries: list[float] = []
-        self.strikes = 0
+        self.strikes = self.kills = self.fenced = 0
         self.totals: Totals | None = None
         self.bugs: set[Position] = set()
         self._struck_at = 0
@@ -216,6 +236,12 @@ class Trial(Job):
         broker.start()
         self.figures[RESTARTED] = 1 + int(self.figures.get(RESTARTED, 0))
         return True
+
+    def kill(self, worker: Worker) -> None:
+        """kill -9; nobody asks it any more."""
+        self.gone(worker)
+        worker.kill()
+        self.kills += 1
 
     async def ended(self, worker: Worker, timeout_s: float = 40.0) -> int:
         """Its exit code, once it has ended by itself."""
@@ -322,7 +348,7 @@ class Trial(Job):
         figures = {name: round(value, 2) if isinstance(value, float) else value for name, value in self.figures.items()}
         return Outcome(
             row.number, row.name, self.seed, work, self.strikes, counts[Kind.LOST], counts[Kind.DOUBLED], amiss,
-            slowest, took_s, figures, why,
+            slowest, took_s, figures, why, self.kills, self.fenced,
         )  # fmt: skip
 
 
