@@ -72,6 +72,11 @@ class Engine(Service):
         """Settle what is known only when the worker starts (Faust reads its options late)."""
         self.settings, self.url = settings, url.rstrip("/")
 
+    @property
+    def pressed(self) -> bool:
+        """Whether records wait for this worker, so that whatever can wait should."""
+        return any(task.pressed and task.state is TaskState.RUNNING for task in self.tasks.values())
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:

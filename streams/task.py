@@ -72,6 +72,8 @@ class Task:
         self.journal = group.journal(partition)
         self.state = TaskState.CREATED
         self.committed: dict[TopicPartition, int] = {}
+        #: The last look found at least half of a full batch: records wait for this task, and not it for them.
+        self.pressed = False
         self.store: Store
         self.batch: Batch
         self._log, self._open_store, self._settings = log_, open_store, settings
@@ -218,7 +220,9 @@ class Task:
             return await self._repeat(self._replay, timeout_s)
         if self._next_due_ms is not None:
             timeout_s = max(0.0, min(timeout_s, (self._next_due_ms - self._clock.now_ms()) / 1000))
-        fetched = await self._fetch(self.inputs, self._settings.batch_max_records, timeout_s)
+        most = self._settings.batch_max_records
+        fetched = await self._fetch(self.inputs, most, timeout_s)
+        self.pressed = 2 * sum(map(len, fetched.values())) >= most
         if self._damage is not None:
             raise self._damage
         acts: list[Act] = [Run(partition, records) for partition, records in fetched.items()]

@@ -12,7 +12,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.records import Record, StoredRecord, TopicPartition
-from streams.sink import Backoff, Mark, Move, PositionConflict, Pump, Sink, SinkMetrics, Standing, Written, masked
+from streams.sink import (
+    MAX_YIELD_S,
+    Backoff,
+    Mark,
+    Move,
+    PositionConflict,
+    Pump,
+    Sink,
+    SinkMetrics,
+    Standing,
+    Written,
+    masked,
+)
 
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -160,6 +172,20 @@ async def test_writes_records_and_positions_together(
     assert sink.health().lag == 0
     assert metric(sink, "records", topic="events") == 3
     assert metric(sink, "lag", partition="0") == 0
+
+
+async def test_while_records_wait_for_the_worker_each_write_is_followed_by_a_pause(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
+    waiting = True
+    sink = pump(source, destination, pressed=lambda: waiting)
+    topic.append(P0, b"a")
+    assert 0 < await sink.step() <= MAX_YIELD_S
+    assert await sink.step() == 0, "nothing was written, so there is nothing to make up for"
+    waiting = False
+    topic.append(P0, b"b")
+    assert await sink.step() == 0
+    assert destination.rows == [b"a", b"b"]
 
 
 async def test_goes_on_where_the_destination_stands(
