@@ -130,8 +130,7 @@ class Kafka(Service):
             return
         shutil.rmtree(making, ignore_errors=True)
         self._write_properties("format.properties", making.name)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = ("format", "--cluster-id", cluster_id, "--config", "format.properties")
+        options = ("format", "--cluster-id", new_cluster_id(), "--config", "format.properties")
         command = self._java(QUICK_JVM, "kafka.tools.StorageTool", *options, *self.format_options)
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
@@ -194,3 +193,9 @@ def java_major(java: str) -> int:
         return 0
     match = re.search(r'version "(\d+)', shown)
     return int(match[1]) if match else 0
+
+
+def new_cluster_id() -> str:
+    """As Kafka makes its own. No hyphen at the front: its tool takes that for an option, and one start in 64 failed."""
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return f"A{text[1:]}" if text.startswith("-") else text
