@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     request_timeout_ms: Milliseconds = Field(
         15_000, description="Longest time for one HTTP request, in ms. Above outcome_wait_ms and a forwarded read."
     )
+    idle_connection_ms: Annotated[int, Field(ge=100)] = Field(
+        75_000,
+        description="An HTTP connection without a whole request is closed after this, in ms. Above a proxy's 60 s.",
+    )
 
     # Topics
     partitions: Count = Field(

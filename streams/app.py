@@ -85,11 +85,16 @@ class App(faust.App):
         data_dir: Path,
         tuning: Mapping[str, Any] | None = None,
         security: Security = PLAINTEXT,
+        idle_connection_s: float = 75.0,
         broker_hint: str = "",
         access_hint: str = "",
         **options: Any,
     ) -> None:
-        """`broker_hint`, `access_hint`: what to do when no broker answers, and when one lets nobody in."""
+        """`broker_hint`, `access_hint`: what to do when no broker answers, and when one lets nobody in.
+
+        `idle_connection_s`: how long an HTTP connection may be without a whole request; aiohttp's own hour lets whoever
+        sends half a header hold a file that a store or another caller needs.
+        """
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("Worker", LoggedWorker)
@@ -97,7 +102,7 @@ class App(faust.App):
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)
         self._id, self._broker_hint, self._access_hint = id, broker_hint, access_hint
-        self._security = security
+        self._security, self._idle_connection_s = security, idle_connection_s
         self._tuning = dict(tuning or {})
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
@@ -277,7 +282,9 @@ class App(faust.App):
         """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
         web: Any = super()._new_web()
         web.blueprints = BlueprintManager([])
-        web._runner = AppRunner(web.web_app, access_log=None, shutdown_timeout=LAST_ANSWERS_S)
+        web._runner = AppRunner(
+            web.web_app, access_log=None, shutdown_timeout=LAST_ANSWERS_S, keepalive_timeout=self._idle_connection_s
+        )
         for setup in self._web_setups:
             setup(web.web_app)
         return web

@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 import faust
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -93,6 +94,22 @@ def mask_event(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     return masked
 
 
+class NoRequests(logging.Filter):
+    """What is no HTTP request is answered 400 and is one line without its bytes.
+
+    aiohttp logs a traceback that quotes what it could not read: a cookie with a wrong character, and as often as
+    somebody likes to send one.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.name == "aiohttp.server" and record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "what came from a client is no HTTP request: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 class Repeats(logging.Filter):
     """Lets a library say the same thing once in `EVERY_S`, and then how often it was not let.
 
@@ -101,7 +118,7 @@ class Repeats(logging.Filter):
     """
 
     EVERY_S = 5.0
-    LOUD = ("aiokafka", "mode", "faust", "asyncio")
+    LOUD = ("aiokafka", "mode", "faust", "asyncio", "aiohttp")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -164,11 +181,11 @@ def logging_config(
             "default": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
-                "filters": ["repeats"],
+                "filters": ["no requests", "repeats"],
                 "stream": stream or "ext://sys.stderr",
             }
         },
-        "filters": {"repeats": {"()": Repeats}},
+        "filters": {"repeats": {"()": Repeats}, "no requests": {"()": NoRequests}},
         "loggers": {
             # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
             "aiohttp.access": {"level": "WARNING"},
