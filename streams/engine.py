@@ -20,6 +20,7 @@ from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
 from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, tune_sender
+from streams.membership import name_instance
 from streams.metrics import Metrics
 from streams.records import Headers, Position, TopicPartition
 from streams.settings import EngineSettings
@@ -179,6 +180,7 @@ class Engine(Service):
             return ok
 
         coordinator._do_heartbeat = confirmed
+        name_instance(coordinator)
 
     async def _watch(self) -> None:
         """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them."""
