@@ -189,6 +189,8 @@ def logging_config(
         "loggers": {
             # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
             "aiohttp.access": {"level": "WARNING"},
+            # At DEBUG it quotes every record that it sends and every byte of a log-in, a password among them.
+            "aiokafka": {"level": "INFO"},
         },
     }
     if level is None:
