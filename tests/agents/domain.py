@@ -19,7 +19,7 @@ from tables.orders import OrderTables
 PARTITIONS = 3
 
 
-def make_app(data_dir: Path) -> tuple[App, OrderTables]:
+def make_app(data_dir: Path, partitions: int = PARTITIONS) -> tuple[App, OrderTables]:
     """As app.py, without window and effects."""
     app = App("orderstream", data_dir=data_dir, broker="kafka://127.0.0.1:9")
     values = {"requests.commands.v1": RequestCommand}
@@ -32,7 +32,7 @@ def make_app(data_dir: Path) -> tuple[App, OrderTables]:
             config=spec.config(),
             max_message_bytes=spec.max_message_bytes,
         )
-        for spec in topics(PARTITIONS, 1)
+        for spec in topics(partitions, 1)
     }
     orders, requests = order_tables.declare(app), request_tables.declare(app)
     order_rules.attach(

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from streams.driver import Driver
 from streams.records import Headers
-from tests.agents.domain import PARTITIONS, make_app
+from tests.agents.domain import make_app
 from tests.oracle.log import COMMANDS, EVENTS, INTAKE, LETTERS, home_of
 from tests.orders_load import Planned, plan, poison
 
 DIRECTORY = Path(__file__).parent / "recorded"
+PARTITIONS = 4  # the product's default
 ORDERS, OTHERS, POISON, SEED = 14, 12, 6, 19
 BEGAN_MS, STEP_MS = 1_763_700_000_000, 250
 
@@ -84,7 +85,7 @@ def raw(text: str | None) -> bytes | None:
 async def replayed(given: Iterable[Recorded]) -> list[Recorded]:
     """What today's code makes of it, in memory."""
     with TemporaryDirectory() as directory:
-        app, _ = make_app(Path(directory))
+        app, _ = make_app(Path(directory), PARTITIONS)
         changelogs = [topic.name for topic in app.changelog_topics()]
         async with Driver(app, now_ms=BEGAN_MS) as driver:
             for line in given:
