@@ -142,6 +142,7 @@ class Coordination:
     """aiokafka's coordinator of a consumer, as far as the engine and the log reach into it."""
 
     group_id = "simulated"
+    _group_instance_id = None  # its members are dynamic
 
     def __init__(self, consumer: SimConsumer) -> None:
         self._consumer = consumer
@@ -310,9 +311,17 @@ class Builder:
         self.records: list[Fields] = []
         self._most = most
 
-    def append(self, *, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Any]) -> object | None:
+    @property
+    def _builder(self) -> Builder:
+        """The C part of aiokafka's."""
+        return self
+
+    def append(
+        self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Any]
+    ) -> object | None:
         if len(self.records) >= self._most:
             return None
+        assert offset == len(self.records)
         self.records.append((timestamp, key, value, headers))
         return self
 
