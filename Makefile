@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench faults simulate lint format lock clean
+.PHONY: help setup demo dev test bench faults simulate audit lint format lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,8 @@ demo: $(READY) ## Kafka, PostgreSQL, a worker and sample orders; then addresses 
 dev: $(READY) ## the same without samples, with the worker's log on the terminal
 	@$(PY) -m local dev --with-parent
 
-test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL
-	@$(PY) -m pytest $(ARGS)
+test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL; what needs no servers runs beside them
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1
 	@LINES="$(LINES)" ROUNDS="$(ROUNDS)" SCALE="$(SCALE)" $(PY) -m bench
@@ -33,6 +33,9 @@ faults: $(READY) ## the fault runs of docs/faults.md: FAULTS=1,2,5 SEED=7 ROUNDS
 simulate: $(READY) ## histories of real tasks over a simulated Kafka: HISTORIES=1000, or one of them: SEED=4711
 	@$(PY) -m tests.simulation --histories "$(or $(HISTORIES),1000)" $(if $(SEED),--seed "$(SEED)") $(ARGS)
 
+audit: $(READY) ## known holes in locked packages (pip-audit); says so where its database cannot be reached
+	@$(PY) -m tests.security.audit
+
 lint: $(READY) ## ruff and mypy --strict
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -42,9 +45,11 @@ format: $(READY) ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-lock: $(READY) ## write requirements.lock (from pyproject.toml) and local/kafka.lock; ARGS=--upgrade takes newer versions
-	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-	  --quiet $(ARGS) --output-file requirements.lock
+LOCKED := -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
+lock: $(READY) ## write the locks: requirements.lock, the image's part of it, Kafka's; ARGS=--upgrade takes newer versions
+	@$(PY) $(LOCKED) --extra embedded --extra dev $(ARGS) --output-file requirements.lock
+	@$(PY) $(LOCKED) --constraint requirements.lock --no-annotate --output-file deploy/requirements.lock
 	@$(PY) -m local lock
 
 clean: ## delete .venv and every cache; the data stays (python -m local reset deletes it)

@@ -13,7 +13,7 @@ from agents.effects import postgres
 from agents.wiring import declare_topics, wire_accounts, wire_orders, wire_requests
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
-from streams import App
+from streams import App, Security
 from streams.logs import logging_config
 
 settings = Settings.load_or_exit()
@@ -24,11 +24,14 @@ app = App(
     "orderstream",
     broker=[f"kafka://{host}" for host in local.bootstrap(settings).split(",")],
     broker_hint=local.no_broker(settings),
+    security=Security(**settings.kafka_security()),
+    access_hint=local.no_access(settings),
     data_dir=settings.data_dir,
     web_bind=settings.web_host,
     web_host=settings.web_host,
     web_port=settings.web_port,
     canonical_url=settings.url,
+    idle_connection_s=settings.idle_connection_ms / 1000,
     logging_config=logging_config(settings.log_format, settings.log_level),
     tuning={
         "replication_factor": settings.replication_factor,

@@ -293,41 +293,41 @@ def attach(app: App, *, commands: Topic, events: Topic, tables: AccountTables) -
             deadlines.cancel(f"{event.account_id}\0{event.hold_id}")
 
     def keep(account: Account, event: AccountEvent, movement: Movement) -> None:
+        """Both legs, in the one transaction of this partition."""
         side = movement.debit if movement.credit == account.account_id else movement.credit
         before = tables.account(side)
         clearing = post(before, movement, side, event.occurred_at)
         tables.keep_movement(account, before, clearing, movement, event)
 
+    def carry_out(command: AccountCommand, cause: Record) -> None:
+        """Decide, remember and tell, if this partition is the account's home; else bring the command home, once."""
+        key = command.account_id
+        home = partition_for(key.encode(), commands.partitions)
+        if home != cause.partition:
+            commands.put(key=key, value=command, partition=home, headers=cause.headers)
+            return
+        account = tables.account(key)
+        hold = tables.hold(key, command.hold_id) if isinstance(command, Settling) else None
+        answered = tables.answer(key, command.command_id) is not None
+        for event in decide(account, hold, command, rfc3339(cause.timestamp), partition=home, answered=answered):
+            before, account = account, evolve(account, event)
+            tables.keep(before, account, event, command, Position(cause.topic, cause.partition, cause.offset))
+            if isinstance(event, FundsHeld | HoldCaptured | HoldReleased):
+                hold = evolve_hold(hold, event)
+                assert hold is not None, "such an event leaves a hold"
+                tables.keep_hold(hold)
+                settle_deadline(event)
+            if (movement := movement_of(event)) is not None:
+                assert account is not None, "money moves in accounts that exist"
+                keep(account, event, movement)
+            events.put(key=key, value=event, partition=home)
+
     @app.agent(commands, name="accounts.commands")
     async def obey(stream: Stream[AccountCommand]) -> None:
-        """Open accounts, move and hold money; a command that came to another partition is brought home, once."""
+        """Open accounts, move and hold money."""
         async for command in stream:
-            key, cause = command.account_id, stream.event
-            home = partition_for(key.encode(), commands.partitions)
-            if home != cause.partition:
-                await commands.send(key=key, value=command, partition=home, headers=cause.headers)
-                continue
-            account = tables.account(key)
-            hold = tables.hold(key, command.hold_id) if isinstance(command, Settling) else None
-            answered = tables.answer(key, command.command_id) is not None
-            at = rfc3339(cause.timestamp)
-            for event in decide(account, hold, command, at, partition=home, answered=answered):
-                before, account = account, evolve(account, event)
-                tables.keep(before, account, event, command, _position(cause))
-                if isinstance(event, FundsHeld | HoldCaptured | HoldReleased):
-                    hold = evolve_hold(hold, event)
-                    assert hold is not None, "such an event leaves a hold"
-                    tables.keep_hold(hold)
-                    settle_deadline(event)
-                if (movement := movement_of(event)) is not None:
-                    assert account is not None, "money moves in accounts that exist"
-                    keep(account, event, movement)
-                await events.send(key=key, value=event, partition=home)
+            carry_out(command, stream.event)
 
 
 #: Commands that name a hold.
 Settling = HoldFunds | CaptureHold | ReleaseHold
-
-
-def _position(record: Record) -> Position:
-    return Position(record.topic, record.partition, record.offset)

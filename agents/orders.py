@@ -18,10 +18,10 @@ from schemas.orders import (
     OrderStatus,
     PlacementRefusal,
     PlaceOrder,
+    check_document,
     encode_command,
     encode_event,
     read_command,
-    read_document,
     same_document,
 )
 from streams import App, FaultAt, Poison, Position, Record, Stream, Topic, partition_for
@@ -133,43 +133,41 @@ def _not_cancelled(
 def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: OrderTables) -> None:
     """Wire the rules to their topics: `intake` takes bare documents, `commands` says what shall happen."""
 
-    async def carry_out(command: OrderCommand, cause: Record) -> None:
+    def carry_out(command: OrderCommand, cause: Record) -> None:
         """Decide, remember and tell, if this partition is the order's home; else bring the command home, once.
 
         A producer may use another partitioner or no key. Home is where every worker looks for the order.
         """
-        home = partition_for(command.order_uid.encode(), commands.partitions)
+        uid = command.order_uid
+        home = partition_for(uid.encode(), commands.partitions)
         if home != cause.partition:
-            await commands.send(
-                key=command.order_uid, value=encode_command(command), partition=home, headers=cause.headers
-            )
+            commands.put(key=uid, value=encode_command(command), partition=home, headers=cause.headers)
             return
-        order = tables.order(command.order_uid)
-        position = Position(cause.topic, cause.partition, cause.offset)
+        order = tables.order(uid)
         # A placement of what does not exist cannot have been answered: the common case pays for no look back.
-        answered = (order is not None or isinstance(command, CancelOrder)) and tables.answered(command, order)
+        answered = (order is not None or not isinstance(command, PlaceOrder)) and tables.answered(command, order)
         for event in decide(order, command, rfc3339(cause.timestamp), answered=answered):
             before, order = order, evolve(order, event)
-            tables.keep(before, order, event, position)
-            await events.send(key=event.order_uid, value=encode_event(event), partition=home)
+            tables.keep(before, order, event, Position(cause.topic, cause.partition, cause.offset))
+            events.put(key=uid, value=encode_event(event), partition=home)
 
     @app.agent(intake, name="orders.intake")
     async def take_in(stream: Stream[bytes]) -> None:
         """Check each order document and place it."""
         async for raw in stream:
-            await carry_out(placement(raw, stream.event), stream.event)
+            carry_out(placement(raw, stream.event), stream.event)
 
     @app.agent(commands, name="orders.commands")
     async def obey(stream: Stream[bytes]) -> None:
         """Place and cancel orders."""
         async for raw in stream:
-            await carry_out(checked_command(raw), stream.event)
+            carry_out(checked_command(raw), stream.event)
 
 
 def placement(raw: bytes, record: Record) -> PlaceOrder:
     """The command that a bare document stands for. Its id is the record's place, so that a re-run says the same."""
     try:
-        document = read_document(raw)
+        document = check_document(raw)
     except InvalidDocument as error:
         raise poison(error) from None
     return PlaceOrder.of(document, raw, command_id_at(record.topic, record.partition, record.offset))

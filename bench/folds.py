@@ -22,7 +22,7 @@ from bench.watching import Outputs, Stuck, Watch, read_outputs, until_still
 from local.ports import find_free
 from local.process import Child
 from schemas.topics import ORDER_EVENTS
-from streams.app import CHANGELOG_CONFIG
+from streams.app import CHANGELOG_CONFIG, JOURNAL_CONFIG
 
 
 class Fed(NamedTuple):
@@ -180,6 +180,7 @@ class OurFold(OnOurEngine):
         super().create()
         self.ground.create_topics(f"{self.id}-letters")
         self.ground.create_topics(f"{self.id}-orders-changelog", config=CHANGELOG_CONFIG)
+        self.ground.create_topics(f"{self.id}-orders-journal", config=JOURNAL_CONFIG)
 
     def launch(self) -> None:
         for port in self._ports:

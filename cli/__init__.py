@@ -2,7 +2,7 @@
 
 from faust.cli.base import cli as faust_cli
 
-from cli import dead_letters, doctor, ledger, order, produce, reset, sink, topics
+from cli import acls, attest, dead_letters, doctor, ledger, order, produce, reset, sink, topics
 from cli.console import Operator
 from schemas.settings import Settings
 from streams import App
@@ -16,6 +16,8 @@ COMMANDS = (
     sink.sink,
     ledger.ledger,
     reset.reset,
+    acls.acls,
+    attest.attest,
 )
 
 

@@ -26,6 +26,7 @@ import local
 from schemas.settings import Settings
 from streams import App, admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
+from streams.brokers import Brokers, NotLetIn
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,9 +59,9 @@ class Operator:
         return str(self.app.conf.id)
 
     @property
-    def bootstrap(self) -> str:
+    def brokers(self) -> Brokers:
         """The brokers that app.py has found: the setting's, or those of the embedded stack."""
-        return self.app.bootstrap
+        return self.app.brokers
 
     def postgres(self) -> str:
         """The DSN: the setting's, or the embedded stack's. Raises Unreachable when there is neither."""
@@ -82,7 +83,7 @@ class Operator:
     async def after_check(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work once a broker has answered and the topics are as declared: errors are then told as everywhere."""
         try:
-            await admin.check(self.bootstrap, self.app.required_topics())
+            await admin.check(self.brokers, self.app.required_topics())
         except BaseException:
             work.close()
             raise
@@ -93,13 +94,15 @@ class Operator:
         with _quiet_libraries():
             try:
                 return asyncio.run(work)
+            except NotLetIn as error:
+                raise Found(f"{_sentence(error)}\n{local.no_access(self.settings)}") from error
             except BrokerUnreachable as error:
                 raise Unreachable(f"{_sentence(error)}\n{local.no_broker(self.settings)}") from error
             except (KafkaConnectionError, KafkaTimeoutError, RequestTimedOutError, NodeNotReadyError) as error:
-                detail = f"No Kafka broker answers at {self.bootstrap} ({type(error).__name__})"
+                detail = f"No Kafka broker answers at {self.brokers} ({type(error).__name__})"
                 raise Unreachable(f"{detail}\n{local.no_broker(self.settings)}") from error
             except KafkaError as error:
-                raise Found(f"The broker at {self.bootstrap} refused: {error or type(error).__name__}") from error
+                raise Found(f"The broker at {self.brokers} refused: {error or type(error).__name__}") from error
             except (TopicsDiffer, TopicsRefused, NoLeader) as error:
                 raise Found(_sentence(error)) from error
 

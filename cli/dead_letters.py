@@ -59,7 +59,7 @@ def show(operator: Operator, id_: str, as_json: bool) -> None:
     letter = next((each for each in _now(operator).letters if each.id == id_), None)
     if letter is None:
         raise Found(f"There is no dead letter {id_}; `faust -A app dead-letters list` shows the ids.")
-    whole = _run(operator, letters.whole(operator.bootstrap, letter))
+    whole = _run(operator, letters.whole(operator.brokers, letter))
     details = {**whole.details(), "redriven": letter.redriven}
     if as_json:
         put_json(details)
@@ -130,12 +130,12 @@ def _redrive(operator: Operator, choose: Callable[[Letter], bool], length: int) 
             bar.length = total
             bar.update(done - bar.pos)
 
-        work = letters.redrive(operator.bootstrap, operator.app_id, DEAD_LETTERS.name, choose, sent)
+        work = letters.redrive(operator.brokers, operator.app_id, DEAD_LETTERS.name, choose, sent)
         return _run(operator, work)
 
 
 def _now(operator: Operator) -> Contents:
-    contents = _run(operator, letters.letters_now(operator.bootstrap, DEAD_LETTERS.name))
+    contents = _run(operator, letters.letters_now(operator.brokers, DEAD_LETTERS.name))
     if contents.foreign:
         note(f"{contents.foreign} records on {DEAD_LETTERS.name} are no dead letters of ours: not shown.")
     return contents

@@ -30,6 +30,7 @@ from local.kafka import MINIMUM_JAVA, find_java, java_major
 from local.ports import holder, is_free
 from streams import admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicConfig, TopicsDiffer, TopicsRefused
+from streams.brokers import Brokers, NotLetIn, client_options
 
 MINIMUM_PYTHON = (3, 11)
 GIB = 1 << 30
@@ -219,18 +220,20 @@ def _existing(path: Path) -> Path:
 
 async def _broker(operator: Operator) -> list[Finding]:
     """One record to a topic of the check's own and back: it shows the round trip, the rights and the broker's clock."""
-    bootstrap = operator.bootstrap
+    brokers = operator.brokers
     name = f"{operator.app_id}-doctor-{uuid4().hex[:8]}"
     topic = TopicConfig(name, 1, 1, {"message.timestamp.type": "LogAppendTime", "retention.ms": "60000"})
     try:
-        async with asyncio.timeout(PATIENCE_S * 3), _topic_for_a_moment(bootstrap, topic):
-            round_trip_ms, ahead_ms = await _round_trip(bootstrap, name)
+        async with asyncio.timeout(PATIENCE_S * 3), _topic_for_a_moment(brokers, topic):
+            round_trip_ms, ahead_ms = await _round_trip(brokers, name)
     except BrokerUnreachable as error:
         return [Finding("broker", State.RED, str(error), local.no_broker(operator.settings))]
+    except NotLetIn as error:
+        return [Finding("broker", State.RED, str(error), local.no_access(operator.settings))]
     except (TopicsRefused, NoLeader, KafkaError, TimeoutError) as error:
         mend = "The broker answers and refuses or stalls: look at its log, its disk, and this user's rights on it."
-        return [Finding("broker", State.RED, f"{bootstrap}: {error or 'a record took too long'}", mend)]
-    detail = f"{bootstrap}: a record there and back in {round_trip_ms:.0f} ms"
+        return [Finding("broker", State.RED, f"{brokers}: {error or 'a record took too long'}", mend)]
+    detail = f"{brokers}: a record there and back in {round_trip_ms:.0f} ms"
     mend = "The network or the broker's disk is slow; every commit waits for both."
     slow = Finding("broker", State.WARNING, detail, mend)
     return [slow if round_trip_ms > ROUND_TRIP_WARNING_MS else Finding("broker", State.OK, detail), _clock(ahead_ms)]
@@ -245,12 +248,12 @@ def _clock(ahead_ms: float) -> Finding:
 
 
 @asynccontextmanager
-async def _topic_for_a_moment(bootstrap: str, topic: TopicConfig) -> AsyncIterator[None]:
-    await admin.create(bootstrap, [topic], timeout_s=PATIENCE_S)
+async def _topic_for_a_moment(brokers: Brokers, topic: TopicConfig) -> AsyncIterator[None]:
+    await admin.create(brokers, [topic], timeout_s=PATIENCE_S)
     try:
         yield
     finally:
-        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(PATIENCE_S * 1000))
+        client = AIOKafkaAdminClient(**client_options(brokers), request_timeout_ms=int(PATIENCE_S * 1000))
         await client.start()
         try:
             await client.delete_topics([topic.name])
@@ -258,11 +261,11 @@ async def _topic_for_a_moment(bootstrap: str, topic: TopicConfig) -> AsyncIterat
             await client.close()
 
 
-async def _round_trip(bootstrap: str, topic: str) -> tuple[float, float]:
+async def _round_trip(brokers: Brokers, topic: str) -> tuple[float, float]:
     """Milliseconds from a send to the same record read, and by how many the broker's clock is ahead of this one."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    producer = AIOKafkaProducer(**client_options(brokers), acks="all")
     consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20, enable_auto_commit=False
+        topic, **client_options(brokers), auto_offset_reset="earliest", fetch_max_wait_ms=20, enable_auto_commit=False
     )
     await producer.start()
     try:
@@ -282,9 +285,11 @@ async def _round_trip(bootstrap: str, topic: str) -> tuple[float, float]:
 async def _topics(operator: Operator) -> Finding:
     wanted = operator.app.required_topics()
     try:
-        await admin.check(operator.bootstrap, wanted, timeout_s=PATIENCE_S)
+        await admin.check(operator.brokers, wanted, timeout_s=PATIENCE_S)
     except BrokerUnreachable:
         return Finding("topics", State.RED, "not known: no broker answers", local.no_broker(operator.settings))
+    except NotLetIn as error:
+        return Finding("topics", State.RED, f"not known: {error}", local.no_access(operator.settings))
     except TopicsDiffer as error:
         mend = f"`{admin.MEND}`; `faust -A app topics plan` shows each."
         return Finding("topics", State.RED, f"{len(error.differences)} differences from what is declared", mend)

@@ -69,7 +69,7 @@ async def _asked(url: str) -> list[dict[str, Any]]:
 
 async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
     """The tables first, the journal after them: what the tables hold is then in the journal that is read."""
-    events, _ = await reader_of(operator.bootstrap, EVENTS)
+    events, _ = await reader_of(operator.brokers, EVENTS)
     before = await events.ends("read_committed")
     accounts = await _table(operator, "accounts")
     lines = await _statements(operator)
@@ -89,7 +89,7 @@ async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
 async def _rows(operator: Operator, table: str) -> AsyncIterator[Record]:
     """The changelog of a table from its beginning, rows only."""
     reader: Reader
-    reader, _ = await reader_of(operator.bootstrap, operator.app.groups["accounts"].tables[table].changelog)
+    reader, _ = await reader_of(operator.brokers, operator.app.groups["accounts"].tables[table].changelog)
     async for record in reader.read(await reader.ends("read_uncommitted"), {}):
         if record.key is not None and not record.key.startswith(b"\0"):  # the store's own
             yield record

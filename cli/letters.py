@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer
 
 from schemas.dead_letters import ATTEMPT, PREFIX, REDRIVEN, DeadLetter, Redriven, read_dead_letter
 from streams import admin
+from streams.brokers import Brokers, as_brokers, client_options
 from streams.errors import Fenced, OutcomeUnknown
 from streams.kafka import KafkaTransactions
 from streams.partitioner import partition_for
@@ -66,14 +67,14 @@ class Contents:
 class Reader:
     """Passes over one topic, outside any group, from the start to an end that is fixed at the beginning."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
-        self._bootstrap, self._topic = bootstrap, topic
+    def __init__(self, brokers: Brokers | str, topic: str, partitions: int) -> None:
+        self._brokers, self._topic = brokers, topic
         self.partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
     @asynccontextmanager
     async def _consumer(self, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._brokers),
             isolation_level=isolation_level,
             enable_auto_commit=False,
             fetch_max_wait_ms=50,
@@ -115,12 +116,12 @@ class Reader:
                     )
 
 
-async def reader_of(bootstrap: str, topic: str) -> tuple[Reader, dict[str, int]]:
+async def reader_of(brokers: Brokers | str, topic: str) -> tuple[Reader, dict[str, int]]:
     """A reader of the topic, and the partition count of every topic. Raises Gone, admin.BrokerUnreachable."""
-    counts = await admin.partition_counts(bootstrap)
+    counts = await admin.partition_counts(brokers)
     if topic not in counts:
-        raise Gone(f"there is no topic {topic} on {bootstrap}; `{admin.MEND}` creates it")
-    return Reader(bootstrap, topic, counts[topic]), counts
+        raise Gone(f"there is no topic {topic} on {brokers}; `{admin.MEND}` creates it")
+    return Reader(brokers, topic, counts[topic]), counts
 
 
 async def read_contents(reader: Reader, ends: Mapping[TopicPartition, int]) -> Contents:
@@ -143,15 +144,15 @@ async def read_contents(reader: Reader, ends: Mapping[TopicPartition, int]) -> C
     return contents
 
 
-async def letters_now(bootstrap: str, topic: str) -> Contents:
+async def letters_now(brokers: Brokers | str, topic: str) -> Contents:
     """What a read-committed reader finds from the start to the current end."""
-    reader, _ = await reader_of(bootstrap, topic)
+    reader, _ = await reader_of(brokers, topic)
     return await read_contents(reader, await reader.ends("read_committed"))
 
 
-async def whole(bootstrap: str, letter: Letter) -> DeadLetter:
+async def whole(brokers: Brokers | str, letter: Letter) -> DeadLetter:
     """The letter with its original bytes. Raises Gone when its retention ran out meanwhile."""
-    reader, _ = await reader_of(bootstrap, letter.lies_at.topic)
+    reader, _ = await reader_of(brokers, letter.lies_at.topic)
     async with aclosing(_records_of(reader, [letter])) as records:
         async for record in records:
             found = read_dead_letter(record.key, record.value, record.headers)
@@ -185,7 +186,7 @@ class Outcome:
 
 
 async def redrive(
-    bootstrap: str,
+    brokers: Brokers | str,
     app_id: str,
     topic: str,
     choose: Callable[[Letter], bool],
@@ -202,10 +203,10 @@ async def redrive(
     """
     outcome = Outcome()
     for attempt in range(1, ATTEMPTS + 1):
-        transactions = KafkaTransactions(_settings(bootstrap, app_id), f"{app_id}-redrive")
+        transactions = KafkaTransactions(_settings(brokers, app_id), f"{app_id}-redrive")
         try:
             await transactions.start()
-            reader, counts = await reader_of(bootstrap, topic)
+            reader, counts = await reader_of(brokers, topic)
             contents = await read_contents(reader, await reader.ends("read_uncommitted"))
             await _send_back(
                 transactions, reader, counts, [each for each in contents.letters if choose(each)], outcome, sent
@@ -293,6 +294,13 @@ def _home(letter: Letter, partitions: int) -> TopicPartition:
     return TopicPartition(letter.says.topic, partition)
 
 
-def _settings(bootstrap: str, app_id: str) -> EngineSettings:
+def _settings(brokers: Brokers | str, app_id: str) -> EngineSettings:
     """A redrive keeps no state; its transaction, should it die, must not hold readers up for long."""
-    return EngineSettings(app_id=app_id, bootstrap=bootstrap, state_dir=Path(), transaction_timeout_ms=10_000)
+    where = as_brokers(brokers)
+    return EngineSettings(
+        app_id=app_id,
+        bootstrap=where.addresses,
+        security=where.security,
+        state_dir=Path(),
+        transaction_timeout_ms=10_000,
+    )

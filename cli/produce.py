@@ -24,6 +24,7 @@ from schemas.orders import samples
 from schemas.topics import ORDERS
 from streams import admin
 from streams.admin import BrokerUnreachable
+from streams.brokers import Brokers, client_options
 from streams.partitioner import partition_for
 
 #: Records on their way and not yet acknowledged: bounds memory, and is far more than one round trip takes.
@@ -122,7 +123,7 @@ def produce(
         def advance(record: Outgoing) -> None:
             bar.update(1 if file is None else len(record.value) + 1)
 
-        summary = operator.run(_send(operator.bootstrap, ORDERS.name, records, choose, rate, advance))
+        summary = operator.run(_send(operator.brokers, ORDERS.name, records, choose, rate, advance))
     if as_json:
         put_json({**summary.row(), "seed": seed if file is None else None})
     else:
@@ -235,20 +236,20 @@ def _partitions(by: str, seed: int) -> Choose:
 
 
 async def _send(
-    bootstrap: str,
+    brokers: Brokers,
     topic: str,
     records: Iterable[Outgoing],
     choose: Choose,
     rate: float | None,
     advance: Callable[[Outgoing], None],
 ) -> Summary:
-    partitions = (await admin.partition_counts(bootstrap)).get(topic)
+    partitions = (await admin.partition_counts(brokers)).get(topic)
     if partitions is None:
-        raise Found(f"There is no topic {topic} on {bootstrap}; `{admin.MEND}` creates it.")
+        raise Found(f"There is no topic {topic} on {brokers}; `{admin.MEND}` creates it.")
     summary = Summary(topic)
     room = asyncio.Semaphore(IN_FLIGHT)
     started = time.perf_counter()
-    async with _producer(bootstrap) as producer:
+    async with _producer(brokers) as producer:
         async for record in _paced(records, rate):
             await room.acquire()
             key, partition = choose(record, partitions)
@@ -289,16 +290,16 @@ def _settle(summary: Summary, record: Outgoing, result: Any) -> None:
 
 
 @asynccontextmanager
-async def _producer(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+async def _producer(brokers: Brokers) -> AsyncIterator[AIOKafkaProducer]:
     """Idempotent and acknowledged by all replicas; sends are joined for 5 ms, which is what makes it fast."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=5, max_batch_size=256 << 10
+        **client_options(brokers), acks="all", enable_idempotence=True, linger_ms=5, max_batch_size=256 << 10
     )
     try:
         await producer.start()
     except KafkaError as error:
         await producer.stop()
-        raise BrokerUnreachable(bootstrap, str(error)) from error
+        raise BrokerUnreachable(brokers, str(error)) from error
     try:
         yield producer
     finally:

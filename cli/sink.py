@@ -47,7 +47,7 @@ def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
     with _bars() as advance:
         work = postgres.rebuild(
             dsn,
-            operator.bootstrap,
+            operator.brokers,
             postgres.TOPICS,
             postgres.make_sink(operator.app, lambda: dsn),
             progress=lambda done, total: advance("writing rows", done, total),
@@ -61,7 +61,7 @@ def _verified(operator: Operator) -> Verified:
     with _bars() as advance:
         work = postgres.verify_against_changelog(
             operator.postgres(),
-            operator.bootstrap,
+            operator.brokers,
             changelog,
             postgres.TOPICS,
             progress=lambda step, done, total: advance(STEPS[step], done, total),

@@ -10,6 +10,7 @@ import click
 from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table, wants_json
 from streams import admin
 from streams.admin import Difference, TopicConfig, What
+from streams.brokers import Brokers
 from streams.reset import WorkersRunning
 from streams.reset import adopt as take_in
 
@@ -31,7 +32,7 @@ def topics(context: click.Context) -> None:
 def plan(operator: Operator, as_json: bool) -> None:
     """Show every declared topic and how it differs from the broker's. Changes nothing."""
     wanted = operator.app.required_topics()
-    differences = operator.run(admin.plan(operator.bootstrap, wanted))
+    differences = operator.run(admin.plan(operator.brokers, wanted))
     if as_json:
         put_json({"topics": _rows(wanted, differences), "differences": len(differences)})
     else:
@@ -48,7 +49,7 @@ def plan(operator: Operator, as_json: bool) -> None:
 def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Create missing topics and set differing configurations. Partition counts are never changed: keys would move."""
     wanted = operator.app.required_topics()
-    differences = operator.run(admin.plan(operator.bootstrap, wanted))
+    differences = operator.run(admin.plan(operator.brokers, wanted))
     missing = [difference.topic for difference in differences if difference.what is What.MISSING]
     changes = [difference for difference in differences if difference.what is What.CONFIG]
     left = [difference for difference in differences if not difference.mendable]
@@ -56,7 +57,7 @@ def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
         for change in changes:
             if change.may_delete_records:
                 confirm(f"{change}. Setting it lets the broker delete records it keeps now. Set it?", yes)
-        operator.run(_mend(operator.bootstrap, [topic for topic in wanted if topic.name in missing], changes))
+        operator.run(_mend(operator.brokers, [topic for topic in wanted if topic.name in missing], changes))
     if as_json:
         put_json(
             {
@@ -79,7 +80,7 @@ def check(operator: Operator, as_json: bool) -> None:
     """Make the check that a worker makes at its start: topics as declared, and each partition has a leader."""
     wanted = operator.app.required_topics()
     try:
-        operator.run(admin.check(operator.bootstrap, wanted))
+        operator.run(admin.check(operator.brokers, wanted))
     except Found as error:
         if as_json:
             put_json({"ok": False, "topics": len(wanted), "detail": error.message})
@@ -116,9 +117,9 @@ def adopt(operator: Operator, topic: str, as_json: bool) -> None:
         click.echo(f"{topic} is known in every partition; nothing to do.")
 
 
-async def _mend(bootstrap: str, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:
-    await admin.create(bootstrap, missing)
-    await admin.alter(bootstrap, changes)
+async def _mend(brokers: Brokers, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:
+    await admin.create(brokers, missing)
+    await admin.alter(brokers, changes)
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

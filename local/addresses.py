@@ -15,11 +15,23 @@ def bootstrap(settings: Settings) -> str:
 def no_broker(settings: Settings) -> str:
     """What to do when no broker answers there."""
     if settings.kafka is not None:
-        return "Start it, or correct ORDERSTREAM_KAFKA."
+        protocol = settings.kafka_security_protocol
+        return f"Start it, or correct ORDERSTREAM_KAFKA, or ORDERSTREAM_KAFKA_SECURITY_PROTOCOL (now {protocol})."
     return (
         "Start the embedded Kafka and PostgreSQL with `make dev` (or `python -m local up`), or name your brokers in"
         f" ORDERSTREAM_KAFKA. Looked for a running stack in {settings.data_dir.absolute()}."
     )
+
+
+def no_access(settings: Settings) -> str:
+    """What to do when a broker answers there and lets nobody in, or is not trusted."""
+    protocol = settings.kafka_security_protocol
+    names = ["KAFKA_SECURITY_PROTOCOL"]
+    if protocol.startswith("SASL"):
+        names += ["KAFKA_SASL_MECHANISM", "KAFKA_USER", "KAFKA_PASSWORD (or ORDERSTREAM_KAFKA_PASSWORD_FILE)"]
+    if protocol.endswith("SSL"):
+        names += ["KAFKA_CA_FILE", "KAFKA_CERT_FILE", "KAFKA_KEY_FILE"]
+    return f"Look at ORDERSTREAM_{', ORDERSTREAM_'.join(names)}; docs/security.md says what each is for."
 
 
 def postgres_dsn(settings: Settings) -> str:

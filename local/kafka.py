@@ -79,6 +79,8 @@ class Kafka(Service):
     """One broker. `directory` is Kafka's own; a second start on it resumes with the same topics and records."""
 
     name = "Kafka"
+    #: For the format tool; users of SCRAM are made when there is no broker yet that could know them.
+    format_options: Sequence[str] = ()
 
     def __init__(
         self, directory: Path, port: int, *, cache: Path, log: Path, setting: str = "ORDERSTREAM_KAFKA_PORT"
@@ -110,14 +112,16 @@ class Kafka(Service):
 
     def _write_properties(self, name: str, log_dirs: str) -> None:
         """Anew at each start: the controller's port is whatever is free, since only the broker itself uses it."""
-        controller = ports.find_free()[0]
-        values = BROKER | {
+        values = self.properties(ports.find_free()[0]) | {"log.dirs": log_dirs}
+        (self.directory / name).write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+
+    def properties(self, controller: int) -> dict[str, str]:
+        """The broker's configuration, given its controller's port. Tests add listeners, users and rights to it."""
+        return BROKER | {
             "listeners": f"PLAINTEXT://{ports.HOST}:{self.port},CONTROLLER://{ports.HOST}:{controller}",
             "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{self.port}",
             "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
-            "log.dirs": log_dirs,
         }
-        (self.directory / name).write_text("".join(f"{key}={value}\n" for key, value in values.items()))
 
     def _format(self) -> None:
         """Once. It works in a directory that gets its name when it is whole: a cut-off one is done again."""
@@ -126,9 +130,8 @@ class Kafka(Service):
             return
         shutil.rmtree(making, ignore_errors=True)
         self._write_properties("format.properties", making.name)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = ("format", "--cluster-id", cluster_id, "--config", "format.properties")
-        command = self._java(QUICK_JVM, "kafka.tools.StorageTool", *options)
+        options = ("format", "--cluster-id", new_cluster_id(), "--config", "format.properties")
+        command = self._java(QUICK_JVM, "kafka.tools.StorageTool", *options, *self.format_options)
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
             raise LocalError(f"Kafka could not format {making}:\n{(result.stdout + result.stderr).strip()}")
@@ -190,3 +193,9 @@ def java_major(java: str) -> int:
         return 0
     match = re.search(r'version "(\d+)', shown)
     return int(match[1]) if match else 0
+
+
+def new_cluster_id() -> str:
+    """As Kafka makes its own. No hyphen at the front: its tool takes that for an option, and one start in 64 failed."""
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return f"A{text[1:]}" if text.startswith("-") else text

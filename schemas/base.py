@@ -72,6 +72,8 @@ def _bounded(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
 
 
 _namespace_digest = sha1(NAMESPACE.bytes, usedforsecurity=False)
+#: The digit of RFC 9562's variant: two bits are fixed, two are the digest's.
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 def derived_id(name: str) -> str:
@@ -79,8 +81,7 @@ def derived_id(name: str) -> str:
     digest = _namespace_digest.copy()
     digest.update(name.encode())
     text = digest.hexdigest()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def command_id_at(topic: str, partition: int, offset: int) -> str:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERSTREAM_"
@@ -43,6 +44,24 @@ class Settings(BaseSettings):
     postgres: str | None = Field(
         None, repr=False, description="PostgreSQL DSN for the sink. Unset: the embedded PostgreSQL of data_dir."
     )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to: with TLS (SSL), with a user (SASL), with both."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the user proves who it is. SCRAM never sends the password; PLAIN does."
+    )
+    kafka_user: str | None = Field(None, description="The user that brokers know this application by (SASL).")
+    kafka_password: SecretStr | None = Field(None, description="That user's password. Shown nowhere.")
+    kafka_password_file: Path | None = Field(
+        None, description="A file that holds the password, as a mounted secret does. Instead of kafka_password."
+    )
+    kafka_ca_file: Path | None = Field(
+        None, description="The authorities that brokers' certificates are checked against, PEM. Unset: the system's."
+    )
+    kafka_cert_file: Path | None = Field(None, description="This client's own certificate, PEM, where brokers ask.")
+    kafka_key_file: Path | None = Field(
+        None, description="The certificate's private key, PEM, not encrypted. Unset: it is in kafka_cert_file."
+    )
     kafka_port: Port = Field(9092, description="Port of the embedded Kafka, on loopback. Kafka's usual port.")
     postgres_port: Port = Field(
         15432, description="Port of the embedded PostgreSQL, on loopback. Not 5432, which a system server often has."
@@ -68,6 +87,10 @@ class Settings(BaseSettings):
     )
     request_timeout_ms: Milliseconds = Field(
         15_000, description="Longest time for one HTTP request, in ms. Above outcome_wait_ms and a forwarded read."
+    )
+    idle_connection_ms: Annotated[int, Field(ge=100)] = Field(
+        75_000,
+        description="An HTTP connection without a whole request is closed after this, in ms. Above a proxy's 60 s.",
     )
 
     # Topics
@@ -124,9 +147,13 @@ class Settings(BaseSettings):
         values: dict[str, Any] = {name: field.default for name, field in cls.model_fields.items()}
         values |= {name: value for name, value in given.items() if value != ""}
         try:
-            return cls(**(values | overrides))
+            loaded = cls(**(values | overrides))
         except ValidationError as error:
             raise SettingsError("\n".join(_bad(dict(fault)) for fault in error.errors())) from None
+        loaded = loaded.model_copy(update={"kafka_password": _kafka_password(loaded)})
+        _require_fitting_security(loaded)
+        _require_dsn(loaded.postgres)
+        return loaded
 
     @classmethod
     def load_or_exit(cls) -> "Settings":
@@ -137,10 +164,83 @@ class Settings(BaseSettings):
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
 
+    def kafka_security(self) -> dict[str, Any]:
+        """What a client needs besides addresses, the password in the clear: for the client, not for a log."""
+        return {
+            "protocol": self.kafka_security_protocol,
+            "mechanism": self.kafka_sasl_mechanism,
+            "user": self.kafka_user,
+            "password": self.kafka_password.get_secret_value() if self.kafka_password else None,
+            "ca_file": self.kafka_ca_file,
+            "cert_file": self.kafka_cert_file,
+            "key_file": self.kafka_key_file,
+        }
+
     @property
     def url(self) -> str:
         """Where other workers, and people on this machine, reach this worker."""
         return self.web_url or f"http://{self.web_host}:{self.web_port}"
+
+
+def _kafka_password(settings: Settings) -> SecretStr | None:
+    """The password, given or in its file. Raises SettingsError."""
+    given, file = settings.kafka_password, settings.kafka_password_file
+    if given is not None and file is not None:
+        raise SettingsError(f"{PREFIX}KAFKA_PASSWORD and {PREFIX}KAFKA_PASSWORD_FILE are both set: unset one.")
+    if file is None:
+        return given
+    try:
+        return SecretStr(file.read_text().rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"{PREFIX}KAFKA_PASSWORD_FILE={file} cannot be read: {why}.") from None
+
+
+def _require_fitting_security(settings: Settings) -> None:
+    """Raise SettingsError for what is missing, and for what would not be used: it would look safer than it is."""
+    protocol = f"{PREFIX}KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}"
+    with_user = settings.kafka_security_protocol.startswith("SASL")
+    encrypted = settings.kafka_security_protocol.endswith("SSL")
+    password = settings.kafka_password is not None
+    files = settings.kafka_ca_file or settings.kafka_cert_file or settings.kafka_key_file
+    if (with_user or encrypted) and settings.kafka is None:
+        raise SettingsError(f"{protocol} needs {PREFIX}KAFKA: the embedded broker has neither TLS nor users.")
+    if with_user and not (settings.kafka_user and password):
+        raise SettingsError(
+            f"{protocol} needs {PREFIX}KAFKA_USER, and {PREFIX}KAFKA_PASSWORD or {PREFIX}KAFKA_PASSWORD_FILE."
+        )
+    if not with_user and (settings.kafka_user or password):
+        raise SettingsError(
+            f"{PREFIX}KAFKA_USER and its password are not used with {protocol}: set that to SASL_SSL (or"
+            " SASL_PLAINTEXT), or unset them."
+        )
+    if not encrypted and files:
+        raise SettingsError(
+            f"{PREFIX}KAFKA_CA_FILE, _CERT_FILE and _KEY_FILE are not used with {protocol}: set that to SSL or"
+            " SASL_SSL, or unset them."
+        )
+    if settings.kafka_key_file and not settings.kafka_cert_file:
+        raise SettingsError(f"{PREFIX}KAFKA_KEY_FILE needs {PREFIX}KAFKA_CERT_FILE, the certificate it belongs to.")
+
+
+def _require_dsn(dsn: str | None) -> None:
+    """Raise SettingsError, without a word of it: what stands in the wrong place may be half of the password."""
+    if dsn is None:
+        return
+    try:
+        parts = urlsplit(dsn)
+        usable = parts.scheme in ("postgresql", "postgres") and (parts.port or 1) > 0
+        asked = dict(parse_qsl(parts.query))
+    except ValueError:
+        usable, asked = False, {}
+    if not usable:
+        raise SettingsError(
+            f"{PREFIX}POSTGRES is no DSN: postgresql://user:password@host:port/database is expected. What is special in"
+            " a URL (/ @ : ? # %) is written as %2F %40 %3A %3F %23 %25 within a password."
+        )
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"):
+        if name in asked and not Path(asked[name]).is_file():
+            raise SettingsError(f"{PREFIX}POSTGRES: {name}={asked[name]}: there is no such file.")
 
 
 def _unknown(name: str) -> str:

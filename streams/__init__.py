@@ -2,12 +2,14 @@
 
 from streams.agent import Agent, Stream
 from streams.app import App
+from streams.brokers import Security
 from streams.codec import Codec
 from streams.errors import FaultAt, Misdeclared, NotOwner, NotReadable, Poison
+from streams.partitioner import partition_for
 from streams.reading import Owner
 from streams.records import Event, Outgoing, Position, Record, TopicPartition
 from streams.table import Table
-from streams.topic import Topic, partition_for
+from streams.topic import Topic
 
 __all__ = [
     "Agent",
@@ -23,6 +25,7 @@ __all__ = [
     "Poison",
     "Position",
     "Record",
+    "Security",
     "Stream",
     "Table",
     "Topic",

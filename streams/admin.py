@@ -23,6 +23,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
+from streams.brokers import GRANT, NOT_ALLOWED, Brokers, as_brokers, client_options, let_in
+
 log = logging.getLogger(__name__)
 
 #: The command that mends what `create` can mend; the wiring of an app may name its own.
@@ -36,11 +38,10 @@ _POLL_S = 0.05
 
 
 class BrokerUnreachable(Exception):
-    """No broker answered. `bootstrap` is what was asked; what to do about it depends on who asks."""
+    """No broker answered. What to do about it depends on who asks."""
 
-    def __init__(self, bootstrap: str, cause: str) -> None:
-        self.bootstrap = bootstrap
-        super().__init__(f"no Kafka broker answers at {bootstrap}: {cause}")
+    def __init__(self, brokers: Brokers | str, cause: str) -> None:
+        super().__init__(f"no Kafka broker answers at {brokers}: {cause}")
 
 
 class TopicsRefused(Exception):
@@ -202,9 +203,9 @@ class _AlterConfigsRequest(Request[_AlterConfigs]):  # type: ignore[misc]
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started client that knows a broker; whatever keeps it from being answered is BrokerUnreachable."""
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+async def _admin(brokers: Brokers | str, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started client that knows a broker; whatever keeps it from being answered is BrokerUnreachable, or NotLetIn."""
+    client = AIOKafkaAdminClient(**client_options(brokers), request_timeout_ms=int(timeout_s * 1000))
     try:
         async with asyncio.timeout(timeout_s):
             await client.start()
@@ -213,15 +214,22 @@ async def _admin(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaAdmi
                 await client._client.force_metadata_update()
         yield client
     except (TimeoutError, RequestTimedOutError):
-        raise BrokerUnreachable(bootstrap, f"no answer within {timeout_s:g} s") from None
+        raise BrokerUnreachable(brokers, f"no answer within {timeout_s:g} s") from None
     except BrokerResponseError as error:  # it answered, with a no
-        raise TopicsRefused(f"the broker at {bootstrap} refused: {error} ({type(error).__name__})") from error
+        raise TopicsRefused(f"the broker at {brokers} refused: {error} ({type(error).__name__})") from error
     except KafkaConnectionError as error:  # its text repeats the addresses, as Python shows tuples
-        raise BrokerUnreachable(bootstrap, "the connection was refused or cut") from error
+        await let_in(brokers, timeout_s)
+        raise BrokerUnreachable(brokers, f"the connection was refused or cut{_how(brokers)}") from error
     except (KafkaError, OSError) as error:
-        raise BrokerUnreachable(bootstrap, str(error) or type(error).__name__) from error
+        raise BrokerUnreachable(brokers, str(error) or type(error).__name__) from error
     finally:
         await client.close()
+
+
+def _how(brokers: Brokers | str) -> str:
+    """A listener that expects something else than what it is sent only hangs up: say what it was sent."""
+    asked = as_brokers(brokers)
+    return f" ({asked.how})" if asked.security.encrypted or asked.security.with_user else ""
 
 
 async def _topics(client: AIOKafkaAdminClient) -> dict[str, dict[str, Any]]:
@@ -248,7 +256,8 @@ async def _configs(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -
 
 def _refuse(topic: str, code: int, message: str | None) -> NoReturn:
     error = for_code(code)
-    raise TopicsRefused(f"the broker refused topic {topic}: {message or error.description} ({error.__name__})")
+    refusal = f"the broker refused topic {topic}: {message or error.description} ({error.__name__})"
+    raise TopicsRefused(f"{refusal}; `{GRANT}` prints the rights that are needed" if error in NOT_ALLOWED else refusal)
 
 
 def _same(setting: str, wanted: str, found: str | None) -> bool:
@@ -285,20 +294,22 @@ async def _plan(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -> l
 
 
 async def plan(
-    bootstrap: str, wanted: Sequence[TopicConfig], *, timeout_s: float = ANSWER_TIMEOUT_S
+    brokers: Brokers | str, wanted: Sequence[TopicConfig], *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[Difference]:
     """Everything that is not as declared, in the order of `wanted`; changes nothing. Raises BrokerUnreachable."""
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         return await _plan(client, wanted)
 
 
-async def partition_counts(bootstrap: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, int]:
+async def partition_counts(brokers: Brokers | str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, int]:
     """How many partitions each existing topic has. Raises BrokerUnreachable."""
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         return {name: len(topic["partitions"]) for name, topic in (await _topics(client)).items()}
 
 
-async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: float = LEADER_TIMEOUT_S) -> list[str]:
+async def create(
+    brokers: Brokers | str, missing: Sequence[TopicConfig], *, timeout_s: float = LEADER_TIMEOUT_S
+) -> list[str]:
     """Create topics and wait until each partition has a leader; returns the names that this call made.
 
     A topic that exists already is left as it is, so two starters may call this at once: `check` afterwards tells
@@ -311,7 +322,7 @@ async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: f
         NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
         for topic in missing
     ]
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         response = await client.create_topics(new, timeout_ms=int(timeout_s * 1000))
         for name, code, *message in response.topic_errors:
             if code == 0:
@@ -322,9 +333,9 @@ async def create(bootstrap: str, missing: Sequence[TopicConfig], *, timeout_s: f
     return made
 
 
-async def delete(bootstrap: str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
+async def delete(brokers: Brokers | str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
     """Delete topics and wait until they are gone; those that are not there are passed over."""
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         existing = sorted(set(names) & (await _topics(client)).keys())
         if existing:
             await client.delete_topics(existing)
@@ -334,7 +345,7 @@ async def delete(bootstrap: str, names: Sequence[str], *, timeout_s: float = LEA
 
 
 async def alter(
-    bootstrap: str, differences: Sequence[Difference], *, timeout_s: float = ANSWER_TIMEOUT_S
+    brokers: Brokers | str, differences: Sequence[Difference], *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[Difference]:
     """Set the configurations that differ, and no other setting of those topics; returns what was changed.
 
@@ -347,7 +358,7 @@ async def alter(
     settings: dict[str, dict[str, str]] = {}
     for change in changes:
         settings.setdefault(change.topic, {})[change.setting or ""] = change.wanted
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         response = await client._send_request(_AlterConfigsRequest(settings))
         for code, message, _type, name in response.resources:
             if code:
@@ -393,13 +404,13 @@ def _leaderless(existing: Mapping[str, Mapping[str, Any]], wanted: Sequence[Topi
 
 
 async def check(
-    bootstrap: str, wanted: Sequence[TopicConfig], *, mend: str = MEND, timeout_s: float = LEADER_TIMEOUT_S
+    brokers: Brokers | str, wanted: Sequence[TopicConfig], *, mend: str = MEND, timeout_s: float = LEADER_TIMEOUT_S
 ) -> None:
     """Return when every topic is as declared and led; the gate that a worker passes before it does anything else.
 
     Raises TopicsDiffer (missing, other partition count or configuration), NoLeader, BrokerUnreachable.
     """
-    async with _admin(bootstrap, timeout_s) as client:
+    async with _admin(brokers, timeout_s) as client:
         differences = await _plan(client, wanted)
         if any(difference.blocks for difference in differences):
             raise TopicsDiffer(differences, mend)

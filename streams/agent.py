@@ -110,7 +110,7 @@ class AgentRun:
         """Undo what this record did and put it on the dead-letter topic, in the same transaction."""
         self.batch.rollback()
         letter = dead_letter(record, self.agent.name, error)
-        self.batch.send(self._dead_letters.topic, self._dead_letters.partition, letter)
+        self.batch.send(self._dead_letters, letter)
         kind = "poison" if isinstance(error, Poison) else "failed"
         self._metrics.dead_letters.labels(record.topic, kind).inc()
 

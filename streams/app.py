@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import faust
-from aiohttp.web import Application
+from aiohttp.web import Application, AppRunner
 from faust.app.base import BootStrategy
 from faust.web.base import BlueprintManager
 from mode.types import ServiceT
 
 from streams import admin
 from streams.agent import Agent
+from streams.brokers import GRANT, PLAINTEXT, Brokers, NotLetIn, Security
 from streams.codec import Codec
 from streams.deadlines import Deadlines
 from streams.engine import Engine
@@ -27,7 +28,9 @@ from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Headers, Position
 from streams.restore import KEEP_DELETIONS_MS
+from streams.rights import Right, of_worker
 from streams.settings import EngineSettings
+from streams.sink import Sink
 from streams.table import Table as TableOf
 from streams.topic import Topic
 from streams.topology import Group
@@ -46,6 +49,9 @@ CHANGELOG_CONFIG = {
 
 #: A journal is what makes a replay exact: kept as long as the inputs, which is for ever.
 JOURNAL_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+#: At its end a worker answers the requests that are under way; whoever is not done by then is cut off.
+LAST_ANSWERS_S = 5.0
 
 #: At rest a worker holds about 60 files and connections; its stores open tables as they grow.
 LEAST_FILES = 256
@@ -73,15 +79,30 @@ class App(faust.App):
     BootStrategy = Boot
 
     def __init__(
-        self, id: str, *, data_dir: Path, tuning: Mapping[str, Any] | None = None, broker_hint: str = "", **options: Any
+        self,
+        id: str,
+        *,
+        data_dir: Path,
+        tuning: Mapping[str, Any] | None = None,
+        security: Security = PLAINTEXT,
+        idle_connection_s: float = 75.0,
+        broker_hint: str = "",
+        access_hint: str = "",
+        **options: Any,
     ) -> None:
+        """`broker_hint`, `access_hint`: what to do when no broker answers, and when one lets nobody in.
+
+        `idle_connection_s`: how long an HTTP connection may be without a whole request; aiohttp's own hour lets whoever
+        sends half a header hold a file that a store or another caller needs.
+        """
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("Worker", LoggedWorker)
         options.setdefault("key_serializer", "raw")
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)
-        self._id, self._broker_hint = id, broker_hint
+        self._id, self._broker_hint, self._access_hint = id, broker_hint, access_hint
+        self._security, self._idle_connection_s = security, idle_connection_s
         self._tuning = dict(tuning or {})
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
@@ -179,6 +200,11 @@ class App(faust.App):
             for table in group.tables.values()
         ]
 
+    def rights(self) -> list[Right]:
+        """What this application's user must be allowed to on the brokers."""
+        readers = [service for service in self._services if isinstance(service, Sink)]
+        return of_worker(self._id, self.declared, self.groups, readers)
+
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""
         for group in self.groups.values():
@@ -191,9 +217,18 @@ class App(faust.App):
         """`host:port,…` of the brokers."""
         return ",".join(f"{url.host}:{url.port or 9092}" for url in self.conf.broker)
 
+    @property
+    def brokers(self) -> Brokers:
+        """The brokers and how they are spoken to: what every client of this application is made from."""
+        return Brokers(self.bootstrap, self._security)
+
     def engine_settings(self) -> EngineSettings:
         return EngineSettings(
-            app_id=self._id, bootstrap=self.bootstrap, state_dir=Path(str(self.conf.datadir)), **self._tuning
+            app_id=self._id,
+            bootstrap=self.bootstrap,
+            state_dir=Path(str(self.conf.datadir)),
+            security=self._security,
+            **self._tuning,
         )
 
     def services(self) -> list[ServiceT]:
@@ -206,12 +241,32 @@ class App(faust.App):
             self.check_topology()
             require_files()
             self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
-            await admin.check(self.bootstrap, self.required_topics())
+            await admin.check(self.brokers, self.required_topics())
         except admin.BrokerUnreachable as error:
             refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
-        except (Misdeclared, TooFewFiles, admin.TopicsDiffer, admin.NoLeader) as error:
+        except NotLetIn as error:
+            refuse_to_start(f"{error}\n{self._access_hint}".rstrip())
+        except admin.TopicsDiffer as error:
+            refuse_to_start(f"{error}{self._unseen(error)}")
+        except (Misdeclared, TooFewFiles, admin.TopicsRefused, admin.NoLeader) as error:
             refuse_to_start(str(error))
         await super().on_start()
+
+    def _unseen(self, error: admin.TopicsDiffer) -> str:
+        """Brokers do not tell a user of topics that it has no right to."""
+        missing = any(difference.what is admin.What.MISSING for difference in error.differences)
+        if not (missing and self._security.protocol != "PLAINTEXT"):
+            return ""
+        return f"\nOr this user may not see what is missing: `{GRANT}` prints the rights that it needs."
+
+    async def on_stop(self) -> None:
+        """Take no new request and answer those under way while the tables can still be read; then leave the group.
+
+        In mode's own order the server stops last, and each request would wait in vain for a task to come back.
+        """
+        if self.in_worker:
+            await self.web.stop()
+        await super().on_stop()
 
     def _create_directories(self) -> None:
         """Faust makes the last directory only."""
@@ -227,6 +282,9 @@ class App(faust.App):
         """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
         web: Any = super()._new_web()
         web.blueprints = BlueprintManager([])
+        web._runner = AppRunner(
+            web.web_app, access_log=None, shutdown_timeout=LAST_ANSWERS_S, keepalive_timeout=self._idle_connection_s
+        )
         for setup in self._web_setups:
             setup(web.web_app)
         return web

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 _ABSENT: Any = object()
 
-#: A row of the overlay: the value as agents see it and the bytes that the log will hold; both None for a deletion.
-Row = tuple[Any, bytes | None]
-DELETED: Row = (None, None)
+#: Rows of the overlay as the log and the store will hold them; None for a deletion.
+Rows = dict[bytes, bytes | None]
 
 
 class View(Protocol):
@@ -77,34 +76,32 @@ class CommittedView:
 class Batch:
     """The overlay and the outbox of one transaction, with a savepoint per record.
 
-    Reads see the overlay first and the store second. Several writes of one key leave one change behind: only the last
-    is sent to the changelog.
+    Reads see the overlay first and the store second, and decode what they find in either: a value that was just written
+    is read as it will be read later. Several writes of one key leave one change behind: only the last is sent to the
+    changelog.
     """
 
     def __init__(self, store: Store, partition: int) -> None:
         self.partition = partition
         self.record: Record | None = None
-        self.changes: dict[Table[Any], dict[bytes, Row]] = {}
+        #: What is derived from a record carries that record's time, so that a re-run writes the same bytes.
+        self.timestamp = 0
+        self.changes: dict[Table[Any], Rows] = {}
         self.outbox: dict[TopicPartition, list[Fields]] = {}
         self._store = store
-        self._undo: list[tuple[dict[bytes, Row], bytes, Row]] = []
+        self._undo: list[tuple[Rows, bytes, bytes | None]] = []
         self._sent: list[list[Fields]] = []
-
-    @property
-    def timestamp(self) -> int:
-        """What is derived from a record carries that record's time, so that a re-run writes the same bytes."""
-        return self.record.timestamp if self.record is not None else 0
 
     def reset(self) -> None:
         """Begin the next batch with nothing written and nothing sent."""
-        self.record = None
+        self.record, self.timestamp = None, 0
         self.changes, self.outbox = {}, {}
         self._undo.clear()
         self._sent.clear()
 
     def savepoint(self, record: Record | None) -> None:
         """Everything written and sent from here on belongs to this record."""
-        self.record = record
+        self.record, self.timestamp = record, 0 if record is None else record.timestamp
         self._undo.clear()
         self._sent.clear()
 
@@ -125,52 +122,43 @@ class Batch:
 
     def get(self, table: Table[Any], key: bytes) -> Any:
         rows = self.changes.get(table)
-        if rows is not None:
-            row = rows.get(key)
-            if row is not None:
-                return row[0]
-        raw = self._store.get(table.name, key)
+        raw = _ABSENT if rows is None else rows.get(key, _ABSENT)
+        if raw is _ABSENT:
+            raw = self._store.get(table.name, key)
         return None if raw is None else table.codec.decode(raw)
 
-    def set(self, table: Table[Any], key: bytes, value: Any) -> None:
-        """Encodes at once, so that a value that cannot be written fails the record that wrote it and no other."""
-        self._put(table, key, (value, table.encode(value)))
-
-    def delete(self, table: Table[Any], key: bytes) -> None:
-        self._put(table, key, DELETED)
-
-    def _put(self, table: Table[Any], key: bytes, row: Row) -> None:
+    def put(self, table: Table[Any], key: bytes, raw: bytes | None) -> None:
+        """A row; None deletes it. The caller has encoded it, so that what cannot be written fails its own record."""
         rows = self.changes.get(table)
         if rows is None:
             rows = self.changes[table] = {}
         self._undo.append((rows, key, rows.get(key, _ABSENT)))
-        rows[key] = row
+        rows[key] = raw
 
     def range(self, table: Table[Any], start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, Any]]:
         """The store's range with the overlay laid over it."""
-        rows = self.changes.get(table, {})
+        rows: Rows = self.changes.get(table, {})
         fresh = iter(sorted((key for key in rows if start <= key < end), reverse=reverse))
         decode, following = table.codec.decode, next(fresh, None)
         for key, raw in self._store.range(table.name, start, end, reverse):
             while following is not None and following != key and (following > key) == reverse:
-                if rows[following] is not DELETED:
-                    yield following, rows[following][0]
+                if (written := rows[following]) is not None:
+                    yield following, decode(written)
                 following = next(fresh, None)
             if following != key:
                 yield key, decode(raw)
         while following is not None:
-            if rows[following] is not DELETED:
-                yield following, rows[following][0]
+            if (written := rows[following]) is not None:
+                yield following, decode(written)
             following = next(fresh, None)
 
-    def send(self, topic: str, partition: int, record: Fields) -> None:
-        destination = TopicPartition(topic, partition)
+    def send(self, destination: TopicPartition, record: Fields) -> None:
         records = self.outbox.get(destination)
         if records is None:
             records = self.outbox[destination] = []
         records.append(record)
         self._sent.append(records)
 
-    def changelog(self) -> dict[Table[Any], dict[bytes, bytes | None]]:
+    def changelog(self) -> dict[Table[Any], Rows]:
         """The folded changes as they go to the changelog and then to the store; None deletes."""
-        return {table: {key: raw for key, (_, raw) in rows.items()} for table, rows in self.changes.items() if rows}
+        return {table: rows for table, rows in self.changes.items() if rows}

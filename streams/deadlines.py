@@ -14,9 +14,10 @@ import orjson
 
 from streams.batch import Batch, view_in_use
 from streams.codec import Codec, encode_json
-from streams.records import Outgoing
+from streams.partitioner import partition_for
+from streams.records import Outgoing, TopicPartition
 from streams.table import Table
-from streams.topic import Topic, partition_for
+from streams.topic import Topic
 
 #: Bounds one batch, so that a crowd of deadlines does not hold up the records for longer than a full batch would.
 MAX_DUE = 500
@@ -93,9 +94,8 @@ class Deadlines:
         for deadline in list(self.due(now_ms)):
             topic = self._topics[deadline.topic]
             key = deadline.key.encode()
-            batch.send(
-                topic.name, partition_for(key, topic.partitions), Outgoing(deadline.due_at_ms, key, deadline.value)
-            )
+            home = TopicPartition(topic.name, partition_for(key, topic.partitions))
+            batch.send(home, Outgoing(deadline.due_at_ms, key, deadline.value))
             self.cancel(deadline.id)
             count += 1
         return count

@@ -19,11 +19,11 @@ from streams.errors import Fenced
 from streams.journal import REPLAY, boundary_now
 from streams.log import Extent, Offsets
 from streams.metrics import Metrics
+from streams.partitioner import partition_for
 from streams.records import Fields, Headers, Outgoing, Position, Record, StoredRecord, TopicPartition
 from streams.settings import EngineSettings
 from streams.store import MemoryStore
 from streams.task import Task
-from streams.topic import partition_for
 from streams.topology import task_name
 
 

@@ -16,9 +16,11 @@ from mode import Service
 
 from streams import faults
 from streams.assignment import Member, TaskAssignor
+from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
 from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, tune_sender
+from streams.membership import name_instance
 from streams.metrics import Metrics
 from streams.records import Headers, Position, TopicPartition
 from streams.settings import EngineSettings
@@ -71,6 +73,11 @@ class Engine(Service):
         """Settle what is known only when the worker starts (Faust reads its options late)."""
         self.settings, self.url = settings, url.rstrip("/")
 
+    @property
+    def pressed(self) -> bool:
+        """Whether records wait for this worker, so that whatever can wait should."""
+        return any(task.pressed and task.state is TaskState.RUNNING for task in self.tasks.values())
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
@@ -116,9 +123,8 @@ class Engine(Service):
                         )
                     )
                     return
-                log.error(
-                    "membership of group %s broke: %r; joining again in %.1f s", self.settings.app_id, error, backoff
-                )
+                broke = "membership of group %s broke: %s; joining again in %.1f s"
+                log.error(broke, self.settings.app_id, told(error), backoff)
             self._settled.clear()
             await self._let_go(list(self._slots), list(self._standbys))
             if self._consumer is not None:
@@ -174,6 +180,7 @@ class Engine(Service):
             return ok
 
         coordinator._do_heartbeat = confirmed
+        name_instance(coordinator)
 
     async def _watch(self) -> None:
         """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them."""
@@ -270,6 +277,8 @@ class Engine(Service):
             try:
                 await task.run()
             except Exception as error:
+                if time.monotonic() - started_at > HEALTHY_AFTER_S:
+                    self._doubted.discard(name)
                 self._failures[name] = f"{type(error).__name__}: {error}"
                 if not await self._may_restart(name, error):
                     return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +16,13 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     NodeNotReadyError,
+    NotCoordinatorForGroupError,
     ProducerFenced,
+    UnknownTopicOrPartitionError,
+    for_code,
 )
 from aiokafka.producer import sender
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -24,6 +30,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
+from streams.brokers import NOT_ALLOWED, client_options, told
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
 from streams.records import Fields, Headers, Position, Record, TopicPartition
@@ -40,6 +47,8 @@ CHANGES_OF_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, Txn
 MAX_BATCH_BYTES = 900_000
 #: The largest single request; above the largest record that any of our topics takes.
 MAX_REQUEST_BYTES = 12 << 20
+#: A coordinator that loads its group, or has moved, is asked again this long before the task that asks is told.
+COORDINATOR_S, COORDINATOR_PAUSE_S = 30.0, 0.1
 
 
 def tune_sender(retry_backoff_ms: int) -> None:
@@ -49,7 +58,7 @@ def tune_sender(retry_backoff_ms: int) -> None:
 
 def bootstrap_of(settings: EngineSettings) -> dict[str, Any]:
     """What every client of this application connects with."""
-    return {"bootstrap_servers": settings.bootstrap, "request_timeout_ms": settings.request_timeout_ms}
+    return {**client_options(settings.brokers), "request_timeout_ms": settings.request_timeout_ms}
 
 
 def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
@@ -63,6 +72,49 @@ def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
         max_partition_fetch_bytes=max_bytes,
         check_crcs=False,  # RocksDB and TCP check; off is measurably faster
     )
+
+
+async def committed_offsets(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], patience_s: float = COORDINATOR_S
+) -> dict[TopicPartition, int]:
+    """The group's committed offsets; partitions without one are left out. Raises KafkaError.
+
+    aiokafka's own committed() overlooks the error that stands for a whole answer ("I am still loading", "no longer I")
+    and makes "nothing is committed" of it: after each restart of a broker a task might begin anew from nothing.
+    """
+    coordinator, deadline = consumer._coordinator, time.monotonic() + patience_s
+    while True:
+        try:
+            await coordinator.ensure_coordinator_known()
+            return await _fetch_offsets(coordinator, partitions)
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            if isinstance(error, NotCoordinatorForGroupError):
+                coordinator.coordinator_dead()
+            await asyncio.sleep(COORDINATOR_PAUSE_S)
+
+
+async def _fetch_offsets(coordinator: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for topic, partition in partitions:
+        wanted[topic].append(partition)
+    response = await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items())))
+    require(response.error_code)
+    offsets: dict[TopicPartition, int] = {}
+    for topic, found in response.topics:
+        for partition, offset, _, code in found:
+            if for_code(code) is not UnknownTopicOrPartitionError:
+                require(code)
+                if offset >= 0:
+                    offsets[TopicPartition(topic, partition)] = offset
+    return offsets
+
+
+def require(code: int) -> None:
+    """Raise what a broker's error code stands for."""
+    if code:
+        raise for_code(code)()
 
 
 class _InDoubt(Exception):
@@ -122,10 +174,11 @@ class KafkaTransactions:
                 await self._send_partition(partition, outgoing, futures)
             results = await asyncio.gather(*(future for _, _, future in futures), return_exceptions=True)
         except Exception as error:
-            raise self._translated(error, "sending") from error
+            raise self._translated(self._root(error), "sending") from error
         reached: dict[TopicPartition, int] = {}
         for (partition, count, _), result in zip(futures, results, strict=True):
             if isinstance(result, BaseException):
+                result = self._root(result)
                 raise self._translated(result, f"sending to {partition.topic}-{partition.partition}") from result
             reached[partition] = result.offset + count
         return reached
@@ -136,25 +189,31 @@ class KafkaTransactions:
         outgoing: Sequence[Fields],
         futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]],
     ) -> None:
-        producer = self._producer
+        """Straight into the builder's C part: the Python method around it costs more than the record does."""
         none: list[tuple[str, bytes]] = []
-        builder = producer.create_batch()
-        append = builder.append
+        builder, count = self._producer.create_batch(), 0
+        append = builder._builder.append
         for timestamp, key, value, headers in outgoing:
             listed = list(headers) if headers else none  # aiokafka takes nothing but a list
-            if append(timestamp=timestamp, key=key, value=value, headers=listed) is None:
-                await self._submit(builder, partition, futures)
-                builder = producer.create_batch()
-                append = builder.append
-                append(timestamp=timestamp, key=key, value=value, headers=listed)
-        await self._submit(builder, partition, futures)
+            if append(count, timestamp, key, value, listed) is None:
+                await self._submit(builder, count, partition, futures)
+                builder, count = self._producer.create_batch(), 0
+                append = builder._builder.append
+                append(count, timestamp, key, value, listed)
+            count += 1
+        await self._submit(builder, count, partition, futures)
 
     async def _submit(
-        self, builder: Any, partition: TopicPartition, futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]]
+        self,
+        builder: Any,
+        count: int,
+        partition: TopicPartition,
+        futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]],
     ) -> None:
+        builder._relative_offset = count  # what its own `append` would have counted; the sequence numbers follow it
         builder.close()
         future = await self._producer.send_batch(builder, partition.topic, partition=partition.partition)
-        futures.append((partition, builder.record_count(), future))
+        futures.append((partition, count, future))
 
     async def send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Called after the produce futures: in flight together, the broker says "retry" and each costs a back-off."""
@@ -175,6 +234,12 @@ class KafkaTransactions:
                 "producer %s did not stop cleanly: %r; the broker's time-out ends its transaction", self._id, error
             )
 
+    def _root(self, error: BaseException) -> BaseException:
+        """A right that is missing for one topic fails every other send with errors that do not name it."""
+        waiter = self._producer._txn_manager._transaction_waiter
+        ended = waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
+        return ended if isinstance(ended, NOT_ALLOWED) else error
+
     async def _guard(self, call: Any, doing: str) -> None:
         try:
             await call
@@ -190,7 +255,7 @@ class KafkaTransactions:
             return OutcomeUnknown(
                 f"{self._id}: {doing}: the broker refused the size; compare max.message.bytes: {error}"
             )
-        return OutcomeUnknown(f"{self._id}: {doing}: {error!r}")
+        return OutcomeUnknown(f"{self._id}: {doing}: {told(error)}")
 
 
 class KafkaLog:
@@ -203,12 +268,10 @@ class KafkaLog:
         return KafkaTransactions(self._settings, transactional_id)
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        offsets: dict[TopicPartition, int] = {}
-        for partition in partitions:
-            offset = await self._asked(self._consumer.committed(partition), "committed offsets")
-            if offset is not None:
-                offsets[partition] = offset
-        return offsets
+        found: dict[TopicPartition, int] = await self._asked(
+            committed_offsets(self._consumer, partitions), "committed offsets"
+        )
+        return found
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         begins = await self._asked(self._consumer.beginning_offsets(list(partitions)), "beginning offsets")
@@ -219,7 +282,7 @@ class KafkaLog:
         try:
             return await call
         except KafkaError as error:
-            raise OutcomeUnknown(f"asking for {what}: {error!r}") from error
+            raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
 
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
@@ -315,5 +378,5 @@ class PlainProducer:
                 topic, value, key=key, partition=partition, headers=list(headers) or None
             )
         except KafkaError as error:
-            raise NotReadable(f"the broker did not take the record for {topic}: {error!r}", 2.0) from error
+            raise NotReadable(f"the broker did not take the record for {topic}: {told(error)}", 2.0) from error
         return Position(sent.topic, sent.partition, sent.offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.config
 import re
@@ -13,6 +14,7 @@ from typing import Any, Literal, TextIO
 import faust
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -92,6 +94,22 @@ def mask_event(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     return masked
 
 
+class NoRequests(logging.Filter):
+    """What is no HTTP request is answered 400 and is one line without its bytes.
+
+    aiohttp logs a traceback that quotes what it could not read: a cookie with a wrong character, and as often as
+    somebody likes to send one.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.name == "aiohttp.server" and record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "what came from a client is no HTTP request: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 class Repeats(logging.Filter):
     """Lets a library say the same thing once in `EVERY_S`, and then how often it was not let.
 
@@ -100,7 +118,7 @@ class Repeats(logging.Filter):
     """
 
     EVERY_S = 5.0
-    LOUD = ("aiokafka", "mode", "faust", "asyncio")
+    LOUD = ("aiokafka", "mode", "faust", "asyncio", "aiohttp")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -163,14 +181,16 @@ def logging_config(
             "default": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
-                "filters": ["repeats"],
+                "filters": ["no requests", "repeats"],
                 "stream": stream or "ext://sys.stderr",
             }
         },
-        "filters": {"repeats": {"()": Repeats}},
+        "filters": {"repeats": {"()": Repeats}, "no requests": {"()": NoRequests}},
         "loggers": {
             # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
             "aiohttp.access": {"level": "WARNING"},
+            # At DEBUG it quotes every record that it sends and every byte of a log-in, a password among them.
+            "aiokafka": {"level": "INFO"},
         },
     }
     if level is None:
@@ -209,6 +229,18 @@ class LoggedWorker(faust.Worker):
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Leave the root logger alone."""
         self.spinner = None
+
+    def _gather_all(self) -> None:
+        """What the services have left behind is cancelled at once; mode gives it a second to end by itself."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self.loop.run_until_complete(asyncio.wait(left, timeout=1))
+
+    async def _sentinel_task(self) -> None:
+        """Let closed connections go; mode gives them a second."""
+        await asyncio.sleep(0.05)
 
 
 def configure(log_format: LogFormat = "console", level: str = "INFO", stream: TextIO | None = None) -> None:

@@ -42,6 +42,12 @@ class Metrics:
             ["group", "partition"],
             registry=registry,
         )
+        self.replay_remaining = Gauge(
+            "streams_replay_remaining_records",
+            "Input records still to be taken again after a reset.",
+            ["group", "partition"],
+            registry=registry,
+        )
         self.restore_seconds = Histogram(
             "streams_restore_seconds",
             "Duration of a task's restore.",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streams.batch import View, current_view
 from streams.errors import NotOwner, NotReadable
+from streams.partitioner import partition_for
 from streams.records import Position
-from streams.topic import partition_for
 from streams.topology import task_name
 
 if TYPE_CHECKING:

@@ -60,6 +60,10 @@ class Outgoing(NamedTuple):
     headers: Headers = ()
 
 
+def _whole_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
 class Position(NamedTuple):
     """Where a record stands in the log. Its text form is `topic-partition-offset`."""
 
@@ -73,10 +77,12 @@ class Position(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Position:
         """Read `topic-partition-offset` (the topic may hold hyphens). Raises ValueError."""
+        shown = text if len(text) <= 80 else f"{text[:80]}…"
         parts = text.rsplit("-", 2)
-        if len(parts) != 3 or not parts[0] or not all(part.isascii() and part.isdigit() for part in parts[1:]):
-            raise ValueError(f"not a position: {text!r}; write <topic>-<partition>-<offset>, as in orders-2-1234")
+        # int() of thousands of digits raises an error of its own; Kafka's largest offset has 19.
+        if len(parts) != 3 or not parts[0] or not all(_whole_number(part) for part in parts[1:]):
+            raise ValueError(f"not a position: {shown!r}; write <topic>-<partition>-<offset>, as in orders-2-1234")
         partition, offset = int(parts[1]), int(parts[2])
         if partition >= 2**31 or offset >= 2**63:
-            raise ValueError(f"not a position: {text!r}; the partition or the offset is larger than Kafka's")
+            raise ValueError(f"not a position: {shown!r}; the partition or the offset is larger than Kafka's")
         return cls(parts[0], partition, offset)

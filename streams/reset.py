@@ -19,7 +19,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from streams import admin
 from streams.errors import Misdeclared
 from streams.journal import BEGAN, REPLAY, boundary_now
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of
+from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, committed_offsets
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY
@@ -57,8 +57,8 @@ async def reset(
     await require_no_members(settings)
     await mark(settings, groups, frozenset(emit))
     await forget_offsets(settings)
-    await admin.delete(settings.bootstrap, [topic.name for topic in changelogs])
-    await admin.create(settings.bootstrap, changelogs)
+    await admin.delete(settings.brokers, [topic.name for topic in changelogs])
+    await admin.create(settings.brokers, changelogs)
     stores = local_stores(settings)
     for store in stores:
         shutil.rmtree(store)
@@ -98,7 +98,7 @@ def local_stores(settings: EngineSettings) -> list[Path]:
 
 async def require_no_members(settings: EngineSettings) -> None:
     """Raise WorkersRunning before anything is touched; `forget_offsets` is the one that cannot be raced."""
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    client = AIOKafkaAdminClient(**bootstrap_of(settings))
     try:
         await client.start()
         for response in await client.describe_consumer_groups([settings.app_id]):
@@ -110,7 +110,7 @@ async def require_no_members(settings: EngineSettings) -> None:
 
 async def forget_offsets(settings: EngineSettings) -> None:
     """Delete the group. The broker refuses while it has members, and that is the lock. Raises WorkersRunning."""
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    client = AIOKafkaAdminClient(**bootstrap_of(settings))
     try:
         await client.start()
         coordinator = await client.find_coordinator(settings.app_id)
@@ -144,19 +144,14 @@ async def adopt(settings: EngineSettings, groups: Mapping[str, Group], topic: st
 
 
 async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap, group_id=settings.app_id, enable_auto_commit=False
-    )
+    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
     try:
         await consumer.start()
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        wanted = {}
-        for partition in partitions:
-            committed = await consumer.committed(partition)
-            if committed is None or committed > ends[partition]:
-                wanted[partition] = begins[partition]
+        committed = await committed_offsets(consumer, partitions)
+        wanted = {p: begins[p] for p in partitions if not 0 <= committed.get(p, -1) <= ends[p]}
         if wanted:
             try:
                 await consumer.commit(wanted)
@@ -171,8 +166,8 @@ async def _adopt_log(
     settings: EngineSettings, partitions: Sequence[TopicPartition], key: bytes
 ) -> list[TopicPartition]:
     """Give each empty partition its first record; a changelog's value is its identity."""
-    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap)
+    producer = AIOKafkaProducer(**bootstrap_of(settings), acks="all")
+    consumer = AIOKafkaConsumer(**bootstrap_of(settings))
     try:
         await consumer.start()
         await producer.start()

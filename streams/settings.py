@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from streams.brokers import PLAINTEXT, Brokers, Security
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -13,6 +15,7 @@ class EngineSettings:
     app_id: str
     bootstrap: str
     state_dir: Path
+    security: Security = PLAINTEXT
     dead_letters: str = "dead_letters.v1"
     dead_letter_partitions: int = 4
     replication_factor: int = 1
@@ -44,3 +47,8 @@ class EngineSettings:
     restart_backoff_max_s: float = 15.0
     # How long an idle task waits in one fetch before it looks up again.
     poll_s: float = 0.5
+
+    @property
+    def brokers(self) -> Brokers:
+        """The cluster, and how it is spoken to."""
+        return Brokers(self.bootstrap, self.security)

@@ -13,18 +13,20 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from mode import Service
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.brokers import NOT_ALLOWED, Brokers, client_options, told
 from streams.errors import LogMismatch
 from streams.records import Record
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Records in one write: enough that a transaction's fixed cost (about 3 ms) is lost in it. To parse more at once would
 #: hold up the worker's event loop, and with it the orders, for longer than 10 ms.
@@ -38,6 +40,11 @@ IDLE_MOVE_S = 1.0
 LAG_EVERY_S = 2.0
 #: Each partition's fetch; with the partitions assigned it bounds the memory that fetched records can take.
 PARTITION_FETCH_BYTES = 4 << 20
+
+
+#: While records wait for the worker, a write is followed by a pause of so many times its own length: a copy for others
+#: must not take the processor from the orders. It goes on all the same, and catches up later.
+YIELD, MAX_YIELD_S = 4, 2.0
 
 
 class Mark(NamedTuple):
@@ -204,13 +211,16 @@ class Pump:
     poll_s: float = 0.5
     backoff: Backoff = field(default_factory=Backoff)
     now_s: Callable[[], float] = time.time
+    pressed: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self._generation: int | None = None  # the assignment that `_believed` is for; None: read the positions again
         self._believed: dict[TopicPartition, int | None] = {}  # as committed in the destination
         self._proofs: dict[TopicPartition, Mark] = {}  # records that must come again before anything is written
         self._ends: dict[TopicPartition, int] = {}
+        self._seen: dict[TopicPartition, int] = {}  # where the log ended when it was first measured
         self._limit = self.max_records
+        self._write_s = 0.0  # how long the last step's write took
         self._moved_at = self._measured_at = float("-inf")
         self._connected = False
         self._success_at: float | None = None
@@ -220,6 +230,7 @@ class Pump:
 
     async def step(self) -> float:
         """One round. Returns the seconds to wait: 0 when there may be more to do at once."""
+        self._write_s = 0.0
         try:
             await self._open()
             if self._generation != self.source.generation:
@@ -233,7 +244,7 @@ class Pump:
             raise
         except Exception as error:
             return await self._failed(error)
-        return 0.0
+        return min(YIELD * self._write_s, MAX_YIELD_S) if self._write_s and self.pressed() else 0.0
 
     async def _open(self) -> None:
         try:
@@ -244,11 +255,10 @@ class Pump:
     async def _rewind(self) -> None:
         """Positions as the destination has them; what was polled and not written is polled again."""
         generation, partitions = self.source.generation, self.source.assigned
-        self._forget_lag(set(self._believed) - partitions)
+        self._forget_lag((self._believed.keys() | self._seen.keys()) - partitions)
         stored: Mapping[TopicPartition, Standing] = {}
         if partitions:
-            async with asyncio.timeout(POSITIONS_TIMEOUT_S):
-                stored = await self.destination.positions(partitions)
+            stored = await self._watched(self.destination.positions(partitions), POSITIONS_TIMEOUT_S)
             self._answered()
         try:
             bounds = await self.source.bounds(partitions) if partitions else {}
@@ -320,18 +330,18 @@ class Pump:
             return
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                written = await self.destination.write(records, moves)
+            written = await self._watched(self.destination.write(records, moves), WRITE_TIMEOUT_S)
         except Exception as error:
             if not isinstance(error, PositionConflict):
                 self._limit = max(1, self._limit // 2)  # if the batch was too much for it, a smaller one will do
             raise
+        self._write_s = time.perf_counter() - started
         self._limit = min(self.max_records, self._limit * 2)
         self._moved_at = now
         for partition, move in moves.items():
             self._believed[partition] = move.next
         self._answered()
-        self._count(records, written, time.perf_counter() - started)
+        self._count(records, written, self._write_s)
         self._show_lag()
 
     def _count(self, records: Sequence[Record], written: Written, seconds: float) -> None:
@@ -355,7 +365,7 @@ class Pump:
             self.metrics.conflicts.labels(self.name).inc()
             log.info("sink %s: %s; reading the positions again", self.name, error)
             return wait_s
-        text = masked(f"{type(cause).__name__}: {cause}")
+        text = masked(told(cause) if isinstance(cause, NOT_ALLOWED) else f"{type(cause).__name__}: {cause}")
         self._error = (text, self.now_s())
         self.metrics.errors.labels(self.name, type(cause).__name__).inc()
         log.warning("sink %s: %s; trying again in %.1f s", self.name, text, wait_s)
@@ -385,11 +395,27 @@ class Pump:
             self._measured_at = now + 20 - LAG_EVERY_S  # a log that is slow to answer must not slow the sink down too
             return
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
+        self._seen = {partition: self._seen.get(partition, end) for partition, end in self._ends.items()}
         self._show_lag()
 
+    async def _watched(self, call: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """What the destination answers; until it does, the lag is seen to grow."""
+        answer = asyncio.ensure_future(call)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (await asyncio.wait([answer], timeout=LAG_EVERY_S))[0]:
+                    await self._measure()
+            return answer.result()
+        finally:
+            if not answer.done():
+                answer.cancel()
+                await asyncio.wait([answer])
+
     def _lags(self) -> dict[TopicPartition, int]:
-        known = self.source.assigned & self._ends.keys() & self._believed.keys()
-        return {partition: max(0, self._ends[partition] - (self._believed[partition] or 0)) for partition in known}
+        """A destination that has not answered yet is behind by what has come since, at the least."""
+        known = self.source.assigned & self._ends.keys()
+        begun = self._seen | self._believed
+        return {p: max(0, self._ends[p] - (begun.get(p, self._ends[p]) or 0)) for p in known}
 
     def _show_lag(self) -> None:
         for partition, lag in self._lags().items():
@@ -427,9 +453,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
     """
 
     def __init__(
-        self, bootstrap: str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
+        self, brokers: Brokers | str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
     ) -> None:
-        self._bootstrap, self._group_id, self._topics = bootstrap, group_id, sorted(topics)
+        self._brokers, self._group_id, self._topics = brokers, group_id, sorted(topics)
         self._client = dict(client or {})
         self._consumer: Any = None
         self.generation = 0
@@ -439,7 +465,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._consumer is not None:
             return
         settings: dict[str, Any] = {
-            "bootstrap_servers": self._bootstrap,
+            **client_options(self._brokers),
             "group_id": self._group_id,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -506,7 +532,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
 class Sink(Service):
     """A pump in a worker: own consumer group, own pace. It never raises into the worker and nothing ever waits for it.
 
-    `client` holds further settings of the Kafka client (security); `source` replaces Kafka, as tests do.
+    `client` holds further settings of the Kafka client; `source` replaces Kafka, as tests do. While `pressed`
+    says that the worker has more to do than it can, the sink takes a fifth of the time at most.
     """
 
     def __init__(
@@ -519,9 +546,11 @@ class Sink(Service):
         metrics: SinkMetrics | None = None,
         client: Mapping[str, Any] | None = None,
         source: Source | None = None,
+        pressed: Callable[[], bool] = lambda: False,
         **kwargs: Any,
     ) -> None:
         self.app, self.name, self.topics, self.destination = app, name, tuple(topics), destination
+        self._pressed = pressed
         self._metrics = metrics or SinkMetrics(app.metrics.registry)
         self._client, self._source = client, source
         self._pump: Pump | None = None
@@ -529,15 +558,17 @@ class Sink(Service):
         self._ending = asyncio.Event()
         super().__init__(**kwargs)
 
+    @property
+    def group_id(self) -> str:
+        return f"{self.app.conf.id}-{self.name}"
+
     def health(self) -> SinkHealth:
         return self._pump.health() if self._pump else SinkHealth(self.name, False, 0, None, None, "not started", None)
 
     async def on_start(self) -> None:
         # Not earlier: where the brokers are is known once the worker has read its command line.
-        source = self._source or KafkaSource(
-            self.app.bootstrap, f"{self.app.conf.id}-{self.name}", self.topics, self._client
-        )
-        self._pump = Pump(self.name, source, self.destination, self._metrics)
+        source = self._source or KafkaSource(self.app.brokers, self.group_id, self.topics, self._client)
+        self._pump = Pump(self.name, source, self.destination, self._metrics, pressed=self._pressed)
         self._pumping = asyncio.create_task(self._run(self._pump), name=f"sink {self.name}")
 
     async def _run(self, pump: Pump) -> None:

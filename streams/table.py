@@ -12,9 +12,6 @@ from streams.codec import Codec, codec_for
 V = TypeVar("V")
 D = TypeVar("D")
 
-#: Keys of the store itself begin with NUL, so those of a table may not.
-RESERVED = b"\0"
-
 
 class Table(Generic[V]):
     """State by key. Inside an agent it reads and writes the batch; within `app.reading(...)` committed state.
@@ -58,10 +55,16 @@ class Table(Generic[V]):
     def __setitem__(self, key: str, value: V) -> None:
         view = current_view.get()
         batch = view if view.__class__ is Batch else self._batch()  # four of these for each order: no detour
-        batch.set(self, self._key(key), value)
+        raw = key.encode()
+        if not raw or raw[0] == 0:
+            raise self._bad_key(key)
+        batch.put(self, raw, self.encode(value))
 
     def __delitem__(self, key: str) -> None:
-        self._batch().delete(self, self._key(key))
+        batch, raw = self._batch(), key.encode()
+        if not raw or raw[0] == 0:
+            raise self._bad_key(key)
+        batch.put(self, raw, None)
 
     def range(
         self, prefix: str = "", *, after: str | None = None, limit: int | None = None, reverse: bool = False
@@ -83,11 +86,9 @@ class Table(Generic[V]):
             raise RuntimeError(f"table {self.name} is written by its agents only; here it is open for reading")
         return view
 
-    def _key(self, key: str) -> bytes:
-        raw = key.encode()
-        if not raw or raw.startswith(RESERVED):
-            raise ValueError(f"a key of table {self.name} must not be empty or begin with NUL: {key!r}")
-        return raw
+    def _bad_key(self, key: str) -> ValueError:
+        """Keys of the store itself begin with NUL."""
+        return ValueError(f"a key of table {self.name} must not be empty or begin with NUL: {key!r}")
 
     def __repr__(self) -> str:
         return f"<Table {self.name} of {self.group}>"

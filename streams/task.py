@@ -72,6 +72,8 @@ class Task:
         self.journal = group.journal(partition)
         self.state = TaskState.CREATED
         self.committed: dict[TopicPartition, int] = {}
+        #: The last look found at least half of a full batch: records wait for this task, and not it for them.
+        self.pressed = False
         self.store: Store
         self.batch: Batch
         self._log, self._open_store, self._settings = log_, open_store, settings
@@ -121,6 +123,8 @@ class Task:
             self._runs[topic] = AgentRun(agent, self.batch, letters, self._metrics)
         self._look_at_deadlines()
         self.state = TaskState.RUNNING if self._replay is None else TaskState.REPLAYING
+        if self._replay is not None:
+            log.warning("%s takes its past again: %d records, no answers until then", self.name, self.remaining)
         if not self._held:
             self.flow()
 
@@ -216,7 +220,9 @@ class Task:
             return await self._repeat(self._replay, timeout_s)
         if self._next_due_ms is not None:
             timeout_s = max(0.0, min(timeout_s, (self._next_due_ms - self._clock.now_ms()) / 1000))
-        fetched = await self._fetch(self.inputs, self._settings.batch_max_records, timeout_s)
+        most = self._settings.batch_max_records
+        fetched = await self._fetch(self.inputs, most, timeout_s)
+        self.pressed = 2 * sum(map(len, fetched.values())) >= most
         if self._damage is not None:
             raise self._damage
         acts: list[Act] = [Run(partition, records) for partition, records in fetched.items()]
@@ -252,6 +258,7 @@ class Task:
             raise self._damage
         if acts or not waiting:
             await self.process(acts)
+            self._metrics.replay_remaining.labels(self.group.name, str(self.partition)).set(self.remaining)
         if not waiting and await replay.current() is None:
             await self._end_replay(replay)
         return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
@@ -271,7 +278,7 @@ class Task:
         await replay.close()
         self._replay = None
         self.state = TaskState.RUNNING
-        log.info("%s has repeated its past and goes on from %s", self.name, self.committed)
+        log.warning("%s has taken its past again and goes on with what is new", self.name)
         if self._flowing.is_set():
             self.flow()
 

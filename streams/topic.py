@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any
 
-from streams import partitioner
 from streams.batch import Batch, current_view
 from streams.codec import codec_for, encode_json
-from streams.records import Headers, Position
+from streams.partitioner import partition_for
+from streams.records import Headers, Position, TopicPartition
 
 #: How a record leaves that no agent sends: topic, partition, key, value, headers -> where it stands.
 Produce = Callable[[str, int, bytes | None, bytes | None, Headers], Awaitable[Position]]
 
-#: An agent asks for the partition of the same key several times in a row; murmur2 in Python costs microseconds.
-partition_for = lru_cache(maxsize=8192)(partitioner.partition_for)
+
+class _Places(dict[int, TopicPartition]):
+    """A topic's partitions by number: each record needs one, and making it costs more than finding it."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__()
+        self._topic = topic
+
+    def __missing__(self, partition: int) -> TopicPartition:
+        place = self[partition] = TopicPartition(self._topic, partition)
+        return place
 
 
 class Topic:
@@ -37,6 +45,7 @@ class Topic:
     ) -> None:
         self._produce = produce
         self.name, self.partitions, self.group = name, partitions, group
+        self._places = _Places(name)
         self.codec = codec_for(value_type)
         self.value_type = value_type
         self.config = dict(config or {})
@@ -45,6 +54,16 @@ class Topic:
     def get_topic_name(self) -> str:
         """Faust's name for it: `faust -A app agents` asks."""
         return self.name
+
+    def put(
+        self, *, key: str | bytes | None = None, value: Any = None, partition: int | None = None, headers: Headers = ()
+    ) -> None:
+        """What `send` does inside an agent: nothing there is waited for, and a coroutine costs half a microsecond."""
+        batch = current_view.get()
+        if batch.__class__ is not Batch:
+            raise RuntimeError(f"{self.name}: `put` is for agents, whose batch it joins; elsewhere `await send(...)`")
+        place, raw_key, raw = self._prepared(key, value, partition)
+        batch.send(place, (batch.timestamp, raw_key, raw, headers))
 
     async def send(
         self, *, key: str | bytes | None = None, value: Any = None, partition: int | None = None, headers: Headers = ()
@@ -55,6 +74,15 @@ class Topic:
         Elsewhere it is produced at once, acknowledged by all replicas, and its Position is returned.
         Raises ValueError for a record larger than the topic takes.
         """
+        if isinstance(current_view.get(), Batch):
+            self.put(key=key, value=value, partition=partition, headers=headers)
+            return None
+        place, raw_key, raw = self._prepared(key, value, partition)
+        return await self._produce(self.name, place.partition, raw_key, raw, headers)
+
+    def _prepared(
+        self, key: str | bytes | None, value: Any, partition: int | None
+    ) -> tuple[TopicPartition, bytes | None, bytes | None]:
         raw_key = key.encode() if isinstance(key, str) else key
         raw = None if value is None else encode_json(value)
         if partition is None:
@@ -62,11 +90,7 @@ class Topic:
         size = (len(raw) if raw else 0) + (len(raw_key) if raw_key else 0) + 512
         if size > self.max_message_bytes:
             raise ValueError(f"a record of {size} bytes is larger than {self.name} takes ({self.max_message_bytes})")
-        view = current_view.get()
-        if isinstance(view, Batch):
-            view.send(self.name, partition, (view.timestamp, raw_key, raw, headers))
-            return None
-        return await self._produce(self.name, partition, raw_key, raw, headers)
+        return self._places[partition], raw_key, raw
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}, {self.partitions} partitions>"

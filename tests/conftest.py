@@ -2,11 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.processes import RunningStack, Workers, start_stack
 
+ROOT = Path(__file__).parent.parent
+#: Rooms that start servers of their own, or measure.
+WITH_SERVERS = {"faults", "local", "test_bench.py"}
 FAILED = pytest.StashKey[bool]()
 
 
@@ -41,6 +45,14 @@ def workers(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[Wor
         factory.stop_all()
         if request.node.stash.get(FAILED, False):
             print(factory.log_tails())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` runs two processes: one has everything with servers, in the order of files; the other the rest."""
+    for item in items:
+        room = item.path.relative_to(ROOT).parts[1]
+        if "stack" in getattr(item, "fixturenames", ()) or room in WITH_SERVERS:
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.hookimpl(wrapper=True)

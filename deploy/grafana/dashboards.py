@@ -81,6 +81,8 @@ ORDERSTREAM: dict[str, tuple[Panel, ...]] = {
     "Recovery": (
         Panel("Still to restore", "Changelog records until a store is whole, by task.", "short",
               (("sum by (group, partition) (streams_restore_remaining_records)", "{{group}}-{{partition}}"),)),
+        Panel("Still to replay", "Input records until the past is taken again after a reset, by task.", "short",
+              (("sum by (group, partition) (streams_replay_remaining_records)", "{{group}}-{{partition}}"),)),
         Panel("Restored", "Changelog records copied per second, by worker; standby copies are among them.", "ops",
               (("sum by (instance) (rate(streams_restore_records_total[$__rate_interval]))", "{{instance}}"),)),
         Panel("Duration of restores", "How long tasks took to be whole.", "s", quantiles("streams_restore_seconds")),

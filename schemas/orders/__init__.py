@@ -1,4 +1,5 @@
-"""Orders: everything that is said about them. document.py the order itself, reading.py its check, words.py the rest."""
+"""Orders: everything that is said about them. document.py the order itself, reading.py and first_look.py its check,
+words.py the rest."""
 
 from schemas.base import Fault, InvalidDocument
 from schemas.orders.document import (
@@ -11,7 +12,7 @@ from schemas.orders.document import (
     OrderUid,
     Payment,
 )
-from schemas.orders.reading import find_faults, read_document, same_document
+from schemas.orders.reading import Identified, check_document, find_faults, read_document, same_document
 from schemas.orders.words import (
     CancellationRefusal,
     CancellationRefused,
@@ -42,6 +43,7 @@ __all__ = [
     "CustomerId",
     "Delivery",
     "Fault",
+    "Identified",
     "InvalidDocument",
     "Item",
     "Order",
@@ -58,6 +60,7 @@ __all__ = [
     "PlacementRefusal",
     "RawDocument",
     "TimelineEntry",
+    "check_document",
     "encode_command",
     "encode_event",
     "find_faults",

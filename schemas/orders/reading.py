@@ -1,17 +1,16 @@
 """bytes of an order document -> the checked document, or every fault in it with its path.
 
-Two readings of the same rules. The quick one answers yes for almost every order in about 10 µs and never says yes
-wrongly; whatever it does not like goes to the thorough one, which finds and names everything. A property test holds
-them together. A still quicker first look can stand before both: `read_document` is the only door.
+Three readings of the same rules, each for what the one before does not like. The first look (first_look.py) takes
+almost every order, in 5 µs; the quick one takes the others that are good, in 12 µs; neither says yes wrongly. The
+thorough one finds and names everything. A property test holds them together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
 from itertools import chain
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +19,7 @@ from pydantic_core import ErrorDetails
 from schemas.base import MAX_FAULTS, Fault, InvalidDocument
 from schemas.currencies import MINOR_DIGITS
 from schemas.orders.document import MAX_DOCUMENT_BYTES, MAX_ITEMS, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
+from schemas.orders.first_look import first_look, is_a_day
 from schemas.strict_json import MAX_DEPTH, MAX_INT, MIN_INT, location_path, read_tree
 
 _validate_json = OrderDocument.__pydantic_validator__.validate_json
@@ -30,6 +30,21 @@ _ITEMS_AT_ONCE = 100
 
 _NAMES_PER_ITEM = len(Item.model_fields)
 _NAMES_WITHOUT_ITEMS = len(OrderDocument.model_fields) + len(Delivery.model_fields) + len(Payment.model_fields)
+
+
+class Identified(Protocol):
+    """A document that was checked, whoever checked it: whose order it is, and which."""
+
+    @property
+    def order_uid(self) -> str: ...
+    @property
+    def customer_id(self) -> str: ...
+
+
+def check_document(raw: bytes) -> Identified:
+    """As `read_document`, in a third of its time for almost every order, for those who keep the bytes."""
+    plain: Identified | None = first_look(raw)
+    return read_document(raw) if plain is None else plain
 
 
 def read_document(raw: bytes) -> OrderDocument:
@@ -111,16 +126,8 @@ def _adds_up(document: OrderDocument) -> bool:
         total == payment.goods_total
         and total + payment.delivery_cost + payment.custom_fee == payment.amount
         and payment.currency in MINOR_DIGITS
-        and ((created[8:10] <= "28" and created[:4] != "0000") or _is_a_day(created[:10]))
+        and ((created[8:10] <= "28" and created[:4] != "0000") or is_a_day(created[:10]))
     )
-
-
-def _is_a_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
@@ -190,7 +197,7 @@ def _sum_faults(tree: Any) -> Iterator[Fault]:
         yield from _track_number_faults(items, tree.get("track_number"))
     if isinstance(payment, dict):
         yield from _payment_faults(payment, items)
-    if isinstance(created, str) and len(created) >= 20 and not _is_a_day(created[:10]):
+    if isinstance(created, str) and len(created) >= 20 and not is_a_day(created[:10]):
         yield Fault(path="$.date_created", message="names a day that the calendar does not have")
 
 

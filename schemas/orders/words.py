@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from schemas.base import Command, Event, Fault, InvalidDocument
 from schemas.orders.document import CustomerId, OrderDocument, OrderUid
-from schemas.orders.reading import field_fault, find_faults, read_document
+from schemas.orders.reading import Identified, check_document, field_fault, find_faults
 from schemas.strict_json import member_bytes, read_tree
 
 _CUT = b',"document":'
@@ -61,8 +61,8 @@ class PlaceOrder(Command):
     document: RawDocument = Field(description="The order, as received.")
 
     @classmethod
-    def of(cls, document: OrderDocument, raw: bytes, command_id: str) -> Self:
-        """The command to place a document that `read_document` accepted from these bytes."""
+    def of(cls, document: Identified, raw: bytes, command_id: str) -> Self:
+        """The command to place a document that `check_document` or `read_document` accepted from these bytes."""
         return cls(command_id=command_id, order_uid=document.order_uid, customer_id=document.customer_id, document=raw)
 
 
@@ -260,7 +260,7 @@ def _read_as_we_write(raw: bytes) -> PlaceOrder | None:
         if "document" in head or head.get("type") != "place_order":
             return None
         received = raw[at + len(_CUT) : -1]
-        command = PlaceOrder.of(read_document(received), received, head.get("command_id"))
+        command = PlaceOrder.of(check_document(received), received, head.get("command_id"))
     except (orjson.JSONDecodeError, InvalidDocument, ValidationError):
         return None
     return command if head.get("order_uid") == command.order_uid else None
@@ -314,7 +314,7 @@ def _document_faults(document: bytes, tree: dict[str, Any]) -> list[Fault]:
 
 
 def encode_event(event: OrderEvent) -> bytes:
-    head = {
+    head: dict[str, Any] = {
         "type": event.type,
         "event_id": event.event_id,
         "caused_by": event.caused_by,
@@ -325,9 +325,10 @@ def encode_event(event: OrderEvent) -> bytes:
     match event:
         case OrderPlaced():
             head["customer_id"] = event.customer_id
-            return orjson.dumps({**head, "document": orjson.Fragment(event.document)})
+            head["document"] = orjson.Fragment(event.document)
         case OrderCancelled() | OrderRefused() | CancellationRefused():
-            return orjson.dumps({**head, "reason": event.reason})
+            head["reason"] = event.reason
+    return orjson.dumps(head)
 
 
 _events: TypeAdapter[OrderEvent] = TypeAdapter(Annotated[OrderEvent, Field(discriminator="type")])

@@ -3,6 +3,7 @@
 __main__.py    `python -m tests.faults`: which rows, which seed, the table at the end
 row.py         what a row is, what came of it, the table
 trial.py       the platform under load, its strikes and recoveries, the judgement
+recording.py   what an older version wrote, and what came of it: recorded/*.jsonl
 app.py         the product's app with a bug, a slow hand, a jumping clock or a limit planted in it
 *_rows.py      the rows
 """

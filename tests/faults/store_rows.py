@@ -118,7 +118,7 @@ async def _status(trial: Trial, wanted: int, timeout_s: float) -> float:
     return time.monotonic() - began
 
 
-@row(10, "disk full under Kafka")
+@row(10, "disk full under Kafka", fresh=True)
 async def broker_full(trial: Trial) -> None:
     """Kafka ends when its disk is full. With room again it is started, and nothing that it acknowledged is missing."""
     broker = trial.stack.broker

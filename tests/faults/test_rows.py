@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.faults import rows
-from tests.faults.row import Outcome, table, write
+from tests.faults.row import Outcome, shortcoming, table, write
 from tests.processes import ROOT
 
 
@@ -23,3 +23,11 @@ def test_what_does_not_hold_is_said_with_its_seed(tmp_path: Path) -> None:
     write(tmp_path / "result.json", [held, broken])
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["runs"], result["held"], [row["held"] for row in result["rows"]]) == (2, 1, [True, False])
+
+
+def test_a_full_run_that_did_too_little_says_so() -> None:
+    assert (
+        shortcoming([Outcome(2, "a", 7, kills=16), Outcome(3, "b", 7, kills=4), Outcome(5, "c", 7, fenced=3)]) is None
+    )
+    assert "19 kill -9 of 20, 3 zombies" in str(shortcoming([Outcome(2, "a", 7, kills=19, fenced=3)]))
+    assert "2 zombies fenced of 3" in str(shortcoming([Outcome(2, "a", 7, kills=25, fenced=2)]))

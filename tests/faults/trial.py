@@ -41,6 +41,10 @@ ON_ITS_WAY_S = 0.3
 #: I8: a strike while nothing is going on proves nothing.
 NUMBERS_AFTER_A_STRIKE = 100
 SAMPLED = 60
+#: What Kafka 4.2.0 logs when it has loaded a group twice at once, as it may after a kill -9: it leads a partition,
+#: loses it and leads it again while the first load still runs. It then refuses the group until its next start.
+LOADED_TWICE = b"is out of sync with the underlying log"
+RESTARTED = "Kafka restarted for its own fault"
 #: A brief trial waits less for the dead. A full one has the default settings.
 BRIEF = {"ORDERSTREAM_SESSION_TIMEOUT_MS": "3000"}
 BUGGY = "tests.faults.app"
@@ -75,6 +79,26 @@ class PatientLoad(Load):
             left = producer.flush(250)
             assert not left, f"{left} records were not taken by the broker within 250 s"
         assert not self.failures, self.failures[:3]
+
+    def produce_at(self, record: Planned, partition: int, timestamp: int) -> None:
+        """Into a partition of our choice, with a time of its own."""
+        producer = self._producers[0]
+
+        def told(error: Any, message: Any) -> None:
+            if error is not None:
+                self.failures.append(f"{record.what}: {error}")
+            self.positions[Position(message.topic(), message.partition(), message.offset())] = record
+
+        producer.produce(
+            record.topic,
+            record.value,
+            record.key,
+            partition,
+            on_delivery=told,
+            timestamp=timestamp,
+            headers=list(record.headers),
+        )
+        producer.poll(0)
 
     def plant(self, name: str, uid: str, partitions: int, paths: frozenset[str] = frozenset(), **more: Any) -> Position:
         """An order of its own in its home partition; where it stands."""
@@ -125,10 +149,11 @@ class Trial(Job):
         self.urls: list[str] = []
         self.figures: dict[str, float | int | str] = {}
         self.recoveries: list[float] = []
-        self.strikes = 0
+        self.strikes = self.kills = self.fenced = 0
         self.totals: Totals | None = None
         self.bugs: set[Position] = set()
         self._struck_at = 0
+        self._broker_said = stack.broker.log.stat().st_size
         self._poller = Poller(self.urls, self.watched)
         self.pulse = Pulse(stack.kafka, EVENTS)
 
@@ -188,6 +213,8 @@ class Trial(Job):
     async def recovered(self, since: float, within_s: float = RECOVERED_S) -> float:
         """Until every partition has committed again; gives the seconds since the strike."""
         while (seconds := self.pulse.resumed(since)) is None:
+            if await asyncio.to_thread(self._broker_lost_its_way):
+                since = time.monotonic()
             waited = time.monotonic() - since
             assert waited < within_s + 30, f"a partition has committed nothing for {waited:.0f} s after the strike"
             await asyncio.sleep(0.05)
@@ -195,6 +222,26 @@ class Trial(Job):
         if seconds > within_s:
             self.verdict.add(Kind.WRONG, "recovery", f"strike {self.strikes}", f"{seconds:.1f} s of {within_s:.0f}")
         return seconds
+
+    def _broker_lost_its_way(self) -> bool:
+        """Start Kafka once more, as an operator must, when it refuses our group for a fault of its own; and say so."""
+        broker = self.stack.broker
+        with broker.log.open("rb") as log:
+            log.seek(self._broker_said)
+            news = log.read()
+        self._broker_said += len(news)
+        if LOADED_TWICE not in news:
+            return False
+        broker.stop()
+        broker.start()
+        self.figures[RESTARTED] = 1 + int(self.figures.get(RESTARTED, 0))
+        return True
+
+    def kill(self, worker: Worker) -> None:
+        """kill -9; nobody asks it any more."""
+        self.gone(worker)
+        worker.kill()
+        self.kills += 1
 
     async def ended(self, worker: Worker, timeout_s: float = 40.0) -> int:
         """Its exit code, once it has ended by itself."""
@@ -301,7 +348,7 @@ class Trial(Job):
         figures = {name: round(value, 2) if isinstance(value, float) else value for name, value in self.figures.items()}
         return Outcome(
             row.number, row.name, self.seed, work, self.strikes, counts[Kind.LOST], counts[Kind.DOUBLED], amiss,
-            slowest, took_s, figures, why,
+            slowest, took_s, figures, why, self.kills, self.fenced,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pytest import mark, param
 from schemas.base import MAX_FAULTS, InvalidDocument
 from schemas.orders import MAX_DOCUMENT_BYTES, OrderDocument, read_document, reading, same_document
 from schemas.orders.document import MAX_ITEMS, MAX_WHOLE
+from schemas.orders.first_look import first_look
 from tests.schemas.documents import GONE, SAMPLE, changed, faults_of
 
 
@@ -113,7 +114,9 @@ def test_extra_fields_are_kept_at_every_level(path: str) -> None:
 )
 def test_a_bad_field_is_named(path: str, value: Any) -> None:
     shown = "$." + path.replace("items.0", "items[0]")
-    assert shown in faults_of(changed((path, value)))
+    raw = changed((path, value))
+    assert shown in faults_of(raw)
+    assert first_look(raw) is None
 
 
 @mark.parametrize(
@@ -162,6 +165,14 @@ def with_two_items(*changes: tuple[str, Any]) -> bytes:
             id="goods_total",
         ),
         param(
+            with_two_items(("payment.amount", 2000), ("payment.goods_total", 501)),
+            {
+                "$.payment.goods_total": "is 501, but the items' total_price add up to 500",
+                "$.payment.amount": "is 2000, but goods_total + delivery_cost + custom_fee is 2001",
+            },
+            id="goods_total alone",
+        ),
+        param(
             with_two_items(("payment.amount", 2001)),
             {"$.payment.amount": "is 2001, but goods_total + delivery_cost + custom_fee is 2000"},
             id="amount",
@@ -180,6 +191,7 @@ def with_two_items(*changes: tuple[str, Any]) -> bytes:
 )
 def test_fields_agree_with_each_other(raw: bytes, faults: dict[str, str]) -> None:
     assert faults_of(raw) == faults
+    assert (first_look(raw) is None) == bool(faults)
 
 
 def test_all_faults_are_reported_together_the_sums_among_them() -> None:
@@ -265,6 +277,7 @@ def nested(levels: int) -> bytes:
     ],
 )
 def test_json_that_readers_read_differently(raw: bytes, path: str, message: str) -> None:
+    assert first_look(raw) is None
     faults = faults_of(raw)
     (found,) = [fault for fault in faults if fault.startswith(path)]
     assert message in faults[found]

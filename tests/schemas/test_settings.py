@@ -75,6 +75,48 @@ def test_the_password_in_the_dsn_is_not_shown_by_repr() -> None:
     assert "hunter2" not in repr(Settings.load({PREFIX + "POSTGRES": "postgresql://u:hunter2@h/db"}))
 
 
+SASL = {"KAFKA": "a:1", "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_USER": "orders"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "SECURITY_PROTOCOL=SSL needs ORDERSTREAM_KAFKA: the embedded broker"),
+        (SASL, "SASL_SSL needs ORDERSTREAM_KAFKA_USER, and ORDERSTREAM_KAFKA_PASSWORD or ORDERSTREAM_KAFKA_PASSWORD_F"),
+        ({"KAFKA": "a:1", "KAFKA_USER": "u"}, "not used with ORDERSTREAM_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ({"KAFKA": "a:1", "KAFKA_PASSWORD": "hunter2"}, "its password are not used with"),
+        ({"KAFKA": "a:1", "KAFKA_CA_FILE": "ca.pem"}, "_CA_FILE, _CERT_FILE and _KEY_FILE are not used with"),
+        (SASL | {"KAFKA_PASSWORD": "hunter2", "KAFKA_PASSWORD_FILE": "x"}, "are both set: unset one"),
+        (SASL | {"KAFKA_PASSWORD_FILE": "/no/such/file"}, "PASSWORD_FILE=/no/such/file cannot be read: No such file"),
+        (SASL | {"KAFKA_PASSWORD": "hunter2", "KAFKA_KEY_FILE": "k"}, "KEY_FILE needs ORDERSTREAM_KAFKA_CERT_FILE"),
+        ({"KAFKA_SASL_MECHANISM": "GSSAPI"}, "ORDERSTREAM_KAFKA_SASL_MECHANISM=GSSAPI: Input should be 'PLAIN'"),
+        ({"POSTGRES": "postgresql://u:hunter2/x@h/db"}, "ORDERSTREAM_POSTGRES is no DSN"),
+        ({"POSTGRES": "host=h password=hunter2"}, "ORDERSTREAM_POSTGRES is no DSN"),
+        ({"POSTGRES": "postgresql://u:hunter2@h:99999/db"}, "ORDERSTREAM_POSTGRES is no DSN"),
+        (
+            {"POSTGRES": "postgresql://u:hunter2@h/db?sslrootcert=/no/ca.pem"},
+            "sslrootcert=/no/ca.pem: there is no such",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_said_without_a_password(given: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({PREFIX + name: value for name, value in given.items()})
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_brokers_password_is_given_or_in_a_file_and_shown_nowhere(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter 2 \n")
+    given = {PREFIX + name: value for name, value in SASL.items()}
+    read = Settings.load(given | {PREFIX + "KAFKA_PASSWORD_FILE": str(secret)})
+    assert read.kafka_security()["password"] == "hunter 2 ", "without the end of the line, and nothing else"
+    assert Settings.load(given | {PREFIX + "KAFKA_PASSWORD": "x"}).kafka_security()["password"] == "x"
+    assert "hunter" not in f"{read!r} {read} {read.model_dump()}"
+    assert Settings.load({}).kafka_security()["protocol"] == "PLAINTEXT"
+
+
 def test_settings_do_not_change_after_the_start() -> None:
     with pytest.raises(ValidationError):
         Settings.load({}).web_port = 1  # type: ignore[misc]

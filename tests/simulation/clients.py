@@ -27,6 +27,7 @@ from aiokafka.errors import (
     UnknownError,
     UnknownMemberIdError,
 )
+from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -41,6 +42,8 @@ from tests.simulation.loop import NOWHERE
 from tests.simulation.network import Network
 
 RETRY_S = 0.03
+#: How often a coordinator is still loading its group when it is asked for offsets, and that error's code.
+LOADING, LOAD_IN_PROGRESS = 0.1, 14
 
 
 async def insist(network: Network, fun: Callable[..., Any], *args: Any) -> Any:
@@ -136,10 +139,22 @@ class SimReader(Reads):
 
 
 class Coordination:
-    """aiokafka's coordinator of a consumer, as far as the engine reaches into it."""
+    """aiokafka's coordinator of a consumer, as far as the engine and the log reach into it."""
+
+    group_id = "simulated"
+    _group_instance_id = None  # its members are dynamic
 
     def __init__(self, consumer: SimConsumer) -> None:
         self._consumer = consumer
+
+    async def ensure_coordinator_known(self) -> None:
+        """There is one broker."""
+
+    def coordinator_dead(self) -> None:
+        """It is asked again."""
+
+    async def _send_req(self, request: OffsetFetchRequest) -> OffsetFetchResponse_v3:
+        return await self._consumer.offsets(request._partitions or [])
 
     async def _do_heartbeat(self) -> bool:
         return await self._consumer.beat()
@@ -248,9 +263,16 @@ class SimConsumer(Reads):
             raise IllegalStateError(f"{tp} is not assigned")
         super().seek(tp, offset)
 
-    async def committed(self, tp: TopicPartition) -> int | None:
-        found: int | None = await insist(self.network, self.cluster.committed.get, tp)
-        return found
+    async def offsets(self, wanted: Sequence[tuple[str, list[int]]]) -> OffsetFetchResponse_v3:
+        """The group's; a coordinator that is loading says so for all of them at once and lists none."""
+        if self.network.chance.random() < LOADING:
+            return OffsetFetchResponse_v3(0, [], LOAD_IN_PROGRESS)
+        found = await insist(self.network, self.cluster.committed.copy)
+        listed = [
+            (topic, [(number, found.get(TopicPartition(topic, number), -1), "", 0) for number in numbers])
+            for topic, numbers in wanted
+        ]
+        return OffsetFetchResponse_v3(0, listed, 0)
 
     async def getmany(
         self, *tps: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -289,9 +311,17 @@ class Builder:
         self.records: list[Fields] = []
         self._most = most
 
-    def append(self, *, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Any]) -> object | None:
+    @property
+    def _builder(self) -> Builder:
+        """The C part of aiokafka's."""
+        return self
+
+    def append(
+        self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Any]
+    ) -> object | None:
         if len(self.records) >= self._most:
             return None
+        assert offset == len(self.records)
         self.records.append((timestamp, key, value, headers))
         return self
 

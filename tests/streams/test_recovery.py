@@ -11,6 +11,7 @@ import pytest
 
 from streams import admin
 from streams.reset import WorkersRunning, adopt, reset
+from tests.oracle.broker import Tail
 from tests.processes import Worker
 from tests.streams.load import TOY, Toy, ended
 from tests.streams.toy import make_app
@@ -97,6 +98,44 @@ async def test_a_standby_takes_over_where_the_owner_was(toy: Toy) -> None:
     await toy.judge(minimum=8_000)
     restored = standby.log().count("restored words")
     print(f"taken over {time.monotonic() - begun:.1f} s after kill -9 with {restored} restores")
+
+
+async def test_a_member_with_an_id_of_its_own_is_back_in_its_place(toy: Toy) -> None:
+    """Killed and started again within its session: same tasks, no rebalance for anybody, no session waited for.
+
+    In a group of its own, since the broker keeps these members for a minute.
+    """
+    app = make_app(toy.stack.data_dir, "static", 4, broker=f"kafka://{toy.stack.kafka}")
+    await admin.create(toy.stack.kafka, app.required_topics())
+    settings = {"TOY_ID": "static", "TOY_SESSION_MS": "60000"}  # a restart takes 2 s, or 10 beside other work
+    other = await toy.start(True, **settings, TOY_INSTANCE="other")
+    worker = await toy.start(True, **settings, TOY_INSTANCE="mine")
+    tasks, generations = worker.get("/state")[1]["tasks"], other.log().count("Joined group")
+    with Tail(toy.stack.kafka, "counted") as tail:
+        async with toy.load(per_second=500):
+            await asyncio.sleep(1)
+            worker.kill()
+            tail.forget()
+            worker = await again(toy, worker, **settings, TOY_INSTANCE="mine")
+            await asyncio.to_thread(worker.wait_ready)
+            await asyncio.sleep(1)
+            silence = tail.longest_silence()
+    await toy.converge()
+    print(f"silent for {silence:.1f} s")
+    assert silence < 30
+    assert worker.get("/state")[1]["tasks"].keys() == tasks.keys() != set()
+    assert other.log().count("Joined group") == generations, "the other one had to join again"
+
+
+async def test_of_two_workers_with_one_id_the_older_stops_and_says_why(toy: Toy) -> None:
+    older = await toy.start(TOY_INSTANCE="twin")
+    newer = await toy.start(TOY_INSTANCE="twin", wait=False)
+    await ended(older, 30)
+    assert older.child.exit_code == 1 and "another worker uses the group instance id 'twin'" in older.log()
+    await asyncio.to_thread(newer.wait_ready)
+    joined = newer.log().count("Joined group")
+    await asyncio.sleep(1.5)
+    assert newer.log().count("Joined group") == joined, "it is put out again"
 
 
 @pytest.mark.parametrize("topic", ["toy-counts-changelog", "words"])

@@ -12,7 +12,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.records import Record, StoredRecord, TopicPartition
-from streams.sink import Backoff, Mark, Move, PositionConflict, Pump, Sink, SinkMetrics, Standing, Written, masked
+from streams.sink import (
+    MAX_YIELD_S,
+    Backoff,
+    Mark,
+    Move,
+    PositionConflict,
+    Pump,
+    Sink,
+    SinkMetrics,
+    Standing,
+    Written,
+    masked,
+)
 
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -162,6 +174,20 @@ async def test_writes_records_and_positions_together(
     assert metric(sink, "lag", partition="0") == 0
 
 
+async def test_while_records_wait_for_the_worker_each_write_is_followed_by_a_pause(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
+    waiting = True
+    sink = pump(source, destination, pressed=lambda: waiting)
+    topic.append(P0, b"a")
+    assert 0 < await sink.step() <= MAX_YIELD_S
+    assert await sink.step() == 0, "nothing was written, so there is nothing to make up for"
+    waiting = False
+    topic.append(P0, b"b")
+    assert await sink.step() == 0
+    assert destination.rows == [b"a", b"b"]
+
+
 async def test_goes_on_where_the_destination_stands(
     topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
 ) -> None:
@@ -253,6 +279,49 @@ async def test_the_lag_grows_in_sight_while_the_destination_is_away(
         await sink.step()
     assert sink.health().lag == 55
     assert metric(sink, "lag", partition="0") == 55
+
+
+async def test_a_destination_away_from_the_very_start_is_seen_to_fall_behind(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
+    """How far it had come nobody knows: what has arrived since is the least that it is behind."""
+    topic.append(P0, *[b"x"] * 50)
+    destination.down = True
+    sink = pump(source, destination)
+    for _ in range(5):
+        await sink.step()
+    assert metric(sink, "lag", partition="0") == 0
+    topic.append(P0, *[b"y"] * 7)
+    for _ in range(5):
+        await sink.step()
+    assert sink.health().lag == 7 == metric(sink, "lag", partition="0")
+    destination.down = False
+    await sink.step()
+    assert sink.health().lag == 0 and len(destination.rows) == 57
+
+
+async def test_a_destination_frozen_within_a_write_is_seen_to_fall_behind(
+    topic: MemoryTopic, source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.sink.LAG_EVERY_S", 0.01)
+    thawed = asyncio.Event()
+
+    class Frozen(MemoryDestination):
+        async def write(self, records: Sequence[Record], moves: Mapping[TopicPartition, Move]) -> Written:
+            await thawed.wait()
+            return await super().write(records, moves)
+
+    topic.append(P0, b"a")
+    destination = Frozen()
+    sink = pump(source, destination)
+    step = asyncio.create_task(sink.step())
+    await asyncio.sleep(0.05)
+    topic.append(P0, b"b", b"c")
+    await asyncio.sleep(0.05)
+    assert metric(sink, "lag", partition="0") == 3
+    thawed.set()
+    assert await step == 0
+    assert destination.rows == [b"a"]
 
 
 async def test_a_failed_write_is_tried_again_in_smaller_pieces_and_then_in_larger_ones(

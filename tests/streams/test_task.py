@@ -32,6 +32,24 @@ async def test_several_writes_of_a_key_leave_one_changelog_record(tmp_path: Path
         assert [r.value for r in driver.read("toy-counts-changelog") if r.key == b"a"] == [b"5"]
 
 
+async def test_a_task_knows_when_records_wait_for_it(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1), batch_max_records=4) as driver:
+        task = driver.tasks["words-0"]
+        found = []
+        for count in (1, 2, 4, 0):
+            for _ in range(count):
+                driver.produce("words", key="a", value=b"x")
+            await task.step(0.0)
+            found.append(task.pressed)
+        assert found == [False, True, True, False]
+
+
+async def test_put_is_for_agents(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    with pytest.raises(RuntimeError, match="counted: `put` is for agents"):
+        app.declared["counted"].put(key="a", value=b"x")
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "fault"), [(b"bad", b"poison", "a bad word"), (b"bug", b"failed", "a bug of ours")]
 )

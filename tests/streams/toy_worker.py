@@ -20,8 +20,10 @@ app = make_app(
     web_host="127.0.0.1",
     web_port=int(os.environ.get("ORDERSTREAM_WEB_PORT", "6066")),
     tuning={
-        "session_timeout_ms": 3_000,
+        "session_timeout_ms": int(os.environ.get("TOY_SESSION_MS", "3000")),
+        "group_instance_id": os.environ.get("TOY_INSTANCE"),
         "heartbeat_interval_ms": 300,
+        "batch_max_records": int(os.environ.get("TOY_BATCH", "2000")),
         "standby_replicas": int(os.environ.get("TOY_STANDBYS", "0")),
     },
 )

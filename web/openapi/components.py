@@ -16,11 +16,16 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
     return {
         **_in_path(),
         "user_id": {
-            **_query("user_id", "Whose accounts.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"),
+            **_query(
+                "user_id",
+                "Whose accounts.",
+                {"type": "string", "minLength": 1, "maxLength": 64, "pattern": r"^[^\x00-\x1f\x7f]+$"},
+                "test",
+            ),
             "required": True,
         },
         "customer_id": _query(
-            "customer_id", "Only orders of this customer.", {"type": "string", "minLength": 1, "maxLength": 64}, "test"
+            "customer_id", "Only orders of this customer.", {"type": "string", "maxLength": 64}, "test"
         ),
         "status": _query(
             "status", "Only orders that stand so.", {"type": "string", "enum": [str(s) for s in OrderStatus]}, "placed"
@@ -37,7 +42,7 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
             "Wait, bounded, until the record at this position is in the state, then read; 503 when that takes too long."
             f" A position as writes answer with it, in {' or '.join(sorted(inputs))},"
             " on the own partition of what is read.",
-            {"type": "string", "pattern": r"^.+-[0-9]+-[0-9]+$"},
+            {"type": "string", "pattern": r"^(.+-[0-9]+-[0-9]+)?$"},
             "orders.commands.v1-2-1234",
         ),
         "If-None-Match": {
@@ -58,8 +63,9 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         "X-Request-Id": {
             "name": "X-Request-Id",
             "in": "header",
-            "description": "Taken over into the answer and the logs when it is 1 to 128 of A-Z a-z 0-9 . _ : -",
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+            "description": "Taken over into the answer and the logs when it is 1 to 128 of A-Z a-z 0-9 . _ : -; else a"
+            " new one is made.",
+            "schema": {"type": "string"},
             "example": "checkout-7f3a",
         },
     }
@@ -101,7 +107,14 @@ def headers() -> JsonObject:
 
 
 def _query(name: str, description: str, schema: JsonObject, example: Any) -> JsonObject:
-    parameter = {"name": name, "in": "query", "description": description, "schema": schema}
+    # An empty one counts as not given, as forms send it.
+    parameter = {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "allowEmptyValue": True,
+        "schema": schema,
+    }
     return parameter if example is None else {**parameter, "example": example}
 
 

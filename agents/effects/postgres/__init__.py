@@ -27,17 +27,19 @@ READERS = {ORDER_EVENTS.name: read_event, DEAD_LETTERS.name: read_dead_letter}
 TOPICS = tuple(READERS)
 
 
-def make_sink(app: App, dsn: Callable[[], str], metrics: SinkMetrics | None = None) -> Sink:
+def make_sink(
+    app: App, dsn: Callable[[], str], metrics: SinkMetrics | None = None, pressed: Callable[[], bool] = lambda: False
+) -> Sink:
     """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again.
 
     Without `metrics`, as for a command, nobody sees its figures.
     """
     counted = metrics or SinkMetrics(CollectorRegistry())
-    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=counted)
+    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=counted, pressed=pressed)
 
 
 def attach(app: App, dsn: Callable[[], str]) -> Sink:
     """Run the sink in every worker of the app; they share the partitions. Its `health()` is for health checks."""
-    sink = make_sink(app, dsn, SinkMetrics(app.metrics.registry))
+    sink = make_sink(app, dsn, SinkMetrics(app.metrics.registry), lambda: app.engine.pressed)
     app.add_service(sink)
     return sink

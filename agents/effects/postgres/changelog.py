@@ -14,6 +14,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rocksdict import Options, Rdict, WriteBatch
 
+from streams.brokers import Brokers, client_options
 from streams.sink import PARTITION_FETCH_BYTES
 
 #: A transaction that nobody ends is aborted by the broker after 15 s, its own time-out: reads wait for that at most.
@@ -25,10 +26,10 @@ class Stalled(Exception):
 
 
 async def bounds(
-    bootstrap: str, topics: Collection[str], *, committed: bool, client: Mapping[str, Any] | None = None
+    brokers: Brokers | str, topics: Collection[str], *, committed: bool, client: Mapping[str, Any] | None = None
 ) -> dict[TopicPartition, tuple[int, int]]:
     """First offset and end of every partition: the end of what is committed, or of all that was written."""
-    async with _reader(bootstrap, committed, client) as consumer:
+    async with _reader(brokers, committed, client) as consumer:
         partitions = await _partitions(consumer, topics)
         first, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         return {partition: (first[partition], end[partition]) for partition in partitions}
@@ -36,7 +37,7 @@ async def bounds(
 
 @asynccontextmanager
 async def folded(
-    bootstrap: str,
+    brokers: Brokers | str,
     changelog: str,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -50,8 +51,8 @@ async def folded(
     try:
         # To the end of what was written, not of what is committed now: a transaction that has just been committed on
         # the events' partition may not be so on this one yet.
-        ends = await bounds(bootstrap, [changelog], committed=False, client=client)
-        async with _reader(bootstrap, True, client) as consumer:
+        ends = await bounds(brokers, [changelog], committed=False, client=client)
+        async with _reader(brokers, True, client) as consumer:
             await _fold(consumer, {p: bound for p, bound in ends.items() if bound[0] < bound[1]}, table, progress)
         yield _values(table)
     finally:
@@ -95,9 +96,9 @@ async def _values(table: Any) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def _reader(bootstrap: str, committed: bool, client: Mapping[str, Any] | None) -> AsyncIterator[Any]:
+async def _reader(brokers: Brokers | str, committed: bool, client: Mapping[str, Any] | None) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(brokers),
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed" if committed else "read_uncommitted",

@@ -217,7 +217,12 @@ class PostgresDestination:
             refused = shapes.refused_row(records[0], f"{type(error).__name__}: {error}")
             await connection.execute(REFUSE, *refused)
             written = Counter({"refused_rows": 1})
-            log.error("PostgreSQL refused the rows of %s-%d-%d: %s", *refused[:3], error)
+            # Not the error's text, which may quote a value of the order; the table has it.
+            log.error(
+                "PostgreSQL refused the rows of %s-%d-%d: %s; the table refused_rows has the reason",
+                *refused[:3],
+                type(error).__name__,
+            )
         else:
             await connection.execute("RELEASE SAVEPOINT batch")
         counts += written

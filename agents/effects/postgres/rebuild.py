@@ -8,6 +8,7 @@ from agents.effects.postgres.changelog import bounds
 from agents.effects.postgres.destination import connect
 from agents.effects.postgres.migrate import SCHEMA, migrate
 from agents.effects.postgres.verify import caught_up
+from streams.brokers import Brokers
 from streams.sink import Sink
 
 #: Positions first: every writer locks them first, so that this waits for the write in hand instead of deadlocking.
@@ -28,7 +29,7 @@ async def empty(dsn: str) -> None:
 
 async def rebuild(
     dsn: str,
-    bootstrap: str,
+    brokers: Brokers | str,
     topics: Collection[str],
     sink: Sink,
     *,
@@ -39,7 +40,7 @@ async def rebuild(
     `sink` is started here and stopped at the end: it shares the work with those of running workers, and does all of it
     when none runs. Safe at any time, and again after a rebuild that was cut off. Raises Stalled when nothing moves.
     """
-    spans = await bounds(bootstrap, topics, committed=False)
+    spans = await bounds(brokers, topics, committed=False)
     await empty(dsn)
     await sink.start()
     try:

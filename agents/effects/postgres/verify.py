@@ -14,6 +14,7 @@ from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.changelog import STALLED_S, Stalled, bounds, folded
 from agents.effects.postgres.destination import connect, read_positions
 from agents.effects.postgres.rows import Row
+from streams.brokers import Brokers
 from streams.records import TopicPartition
 
 #: Rows fetched ahead of the comparison.
@@ -138,7 +139,7 @@ async def _pairs(
 
 async def verify_against_changelog(
     dsn: str,
-    bootstrap: str,
+    brokers: Brokers | str,
     changelog: str,
     topics: Collection[str],
     *,
@@ -149,9 +150,9 @@ async def verify_against_changelog(
 
     Raises Stalled when the sink does not move. `progress` gets what is done: "read", "wait" or "compare", and how far.
     """
-    before = await bounds(bootstrap, topics, committed=True, client=client)
-    async with folded(bootstrap, changelog, progress=lambda d, t: progress("read", d, t), client=client) as tables:
-        after = await bounds(bootstrap, topics, committed=False, client=client)
+    before = await bounds(brokers, topics, committed=True, client=client)
+    async with folded(brokers, changelog, progress=lambda d, t: progress("read", d, t), client=client) as tables:
+        after = await bounds(brokers, topics, committed=False, client=client)
         ends = {partition: end for partition, (_, end) in after.items()}
         await caught_up(dsn, ends, progress=lambda done, total: progress("wait", done, total))
         return await verify(

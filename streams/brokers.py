@@ -1,0 +1,182 @@
+"""addresses, protocol, user, certificates -> the options of every Kafka client of ours, or why none gets in."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedSaslMechanismError,
+)
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+#: What a broker, or the handshake with it, says to somebody whom it does not let in.
+NOT_LET_IN = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    IllegalSaslStateError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+    ssl.SSLError,
+)
+#: What a broker says to a user whom it knows and who may not do this.
+NOT_ALLOWED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+#: The command that prints what has to be granted.
+GRANT = "faust -A app acls"
+
+
+def told(error: BaseException) -> str:
+    """An error for a log line or another error; one of rights says what to do, since to try again does not help."""
+    if isinstance(error, NOT_ALLOWED):
+        return f"{error!r}: this user has not the right to it; `{GRANT}` prints what it needs"
+    return repr(error)
+
+
+class NotLetIn(Exception):
+    """Nothing gets in with these settings: a file that cannot be used, a broker not trusted, a user refused.
+
+    To try again changes nothing. The message says what and where; which setting to mend, whoever knows their names.
+    """
+
+
+@dataclass(frozen=True)
+class Security:
+    """How brokers are spoken to. `password` is not shown by repr; certificates are files in PEM, keys unencrypted."""
+
+    protocol: Protocol = "PLAINTEXT"
+    mechanism: Mechanism = "SCRAM-SHA-512"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def with_user(self) -> bool:
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+#: Neither encryption nor a user.
+PLAINTEXT = Security()
+
+
+@dataclass(frozen=True)
+class Brokers:
+    """A Kafka cluster: where it is and how it is spoken to. As text, its addresses."""
+
+    addresses: str
+    security: Security = PLAINTEXT
+
+    def __str__(self) -> str:
+        return self.addresses
+
+    @property
+    def how(self) -> str:
+        """For an error: `SASL_SSL, SCRAM-SHA-512 as orders`."""
+        if not self.security.with_user:
+            return self.security.protocol
+        return f"{self.security.protocol}, {self.security.mechanism} as {self.security.user}"
+
+
+def as_brokers(brokers: Brokers | str) -> Brokers:
+    return Brokers(brokers) if isinstance(brokers, str) else brokers
+
+
+def client_options(brokers: Brokers | str) -> dict[str, Any]:
+    """What every client connects with; a bare address means neither encryption nor a user. Raises NotLetIn."""
+    brokers = as_brokers(brokers)
+    security = brokers.security
+    options: dict[str, Any] = {"bootstrap_servers": brokers.addresses, "security_protocol": security.protocol}
+    if security.encrypted:
+        options["ssl_context"] = _ssl_context(security)
+    if security.with_user:
+        options["sasl_mechanism"] = security.mechanism
+        options["sasl_plain_username"] = security.user
+        options["sasl_plain_password"] = security.password
+    return options
+
+
+@lru_cache(maxsize=4)
+def _ssl_context(security: Security) -> ssl.SSLContext:
+    """Once for all clients: reading the authorities takes longer than anything else that a client does at its start."""
+    _require_file(security.ca_file, "the CA file")
+    _require_file(security.cert_file, "the client certificate")
+    _require_file(security.key_file, "the client key")
+    try:
+        context = ssl.create_default_context(cafile=security.ca_file)
+    except ssl.SSLError as error:
+        raise NotLetIn(f"the CA file {security.ca_file} holds no certificate in PEM form: {error}") from None
+    if security.cert_file is not None:
+        try:
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(security.cert_file, security.key_file, password="")
+        except ssl.SSLError as error:
+            raise NotLetIn(
+                f"the client certificate {security.cert_file} and the key {security.key_file or 'in it'} do not fit"
+                f" together, are not in PEM form, or the key is encrypted: {error}"
+            ) from None
+    return context
+
+
+def _require_file(path: Path | None, what: str) -> None:
+    if path is None:
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise NotLetIn(f"{what} {path} cannot be read: {error.strerror}") from None
+
+
+async def let_in(brokers: Brokers | str, timeout_s: float) -> None:
+    """Ask each address once, after a client found none. Raises NotLetIn with the reason that aiokafka only logs.
+
+    Returns when one lets us in after all, and when none answers: then it is no question of rights.
+    """
+    brokers = as_brokers(brokers)
+    options = client_options(brokers)
+    for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
+        place = f"{host}:{port}"
+        try:
+            connection = await create_conn(host, port, request_timeout_ms=int(timeout_s * 1000), **options)
+        except NOT_LET_IN as error:
+            raise NotLetIn(f"the broker at {place} and this client ({brokers.how}): {_why(error)}") from error
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        connection.close()
+        return
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the broker's certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            return f"they did not agree on TLS: {error.reason or error}"
+        case UnsupportedSaslMechanismError():
+            return "the broker does not take this mechanism"
+        case _:
+            return f"the broker refused: {error or type(error).__name__}"

@@ -1,0 +1,50 @@
+"""a static member's heartbeat -> the same with the member's own id, so that a member that was replaced hears of it.
+
+aiokafka's heartbeats do not say which instance they are of. The broker then calls a replaced member unknown, and it
+joins again and replaces its replacement: two workers with one id would put each other out for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
+from aiokafka.protocol.types import Int32, Schema, String
+
+
+class _Response(Response):  # type: ignore[misc]  # aiokafka has no types
+    API_KEY, API_VERSION, SCHEMA = 12, 3, HeartbeatResponse_v1.SCHEMA
+
+
+class _Struct(RequestStruct):  # type: ignore[misc]
+    API_KEY, API_VERSION, RESPONSE_TYPE = 12, 3, _Response
+    SCHEMA = Schema(
+        ("group", String("utf-8")),
+        ("generation_id", Int32),
+        ("member_id", String("utf-8")),
+        ("group_instance_id", String("utf-8")),
+    )
+
+
+class InstanceHeartbeat(Request[_Struct]):  # type: ignore[misc]
+    """KIP-345's: refused with FENCED_INSTANCE_ID when another member has taken the instance's place."""
+
+    API_KEY = 12
+
+    def __init__(self, plain: HeartbeatRequest, instance_id: str) -> None:
+        self._words = (plain._group, plain._generation_id, plain._member_id, instance_id)
+
+    def build(self, request_struct_class: type[_Struct]) -> _Struct:
+        return request_struct_class(*self._words)
+
+
+def name_instance(coordinator: Any) -> None:
+    """Have this coordinator's heartbeats say which instance they are of, if it is one."""
+    send, instance_id = coordinator._send_req, coordinator._group_instance_id
+
+    async def named(request: Any) -> Any:
+        return await send(InstanceHeartbeat(request, instance_id) if isinstance(request, HeartbeatRequest) else request)
+
+    if instance_id is not None:
+        coordinator._send_req = named

@@ -1,0 +1,38 @@
+"""docs/security.md -> its variables, files and limits -> the settings and the code say the same."""
+
+import re
+
+import pytest
+
+from schemas.settings import PREFIX, Settings
+from streams.brokers import GRANT
+from tests.processes import ROOT
+
+PAGE = (ROOT / "docs" / "security.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(rf"{PREFIX}([A-Z_]+[A-Z])\b", PAGE))))
+def test_every_variable_is_a_setting(name: str) -> None:
+    assert name.lower() in Settings.model_fields
+
+
+def test_every_setting_of_the_kafka_client_is_explained() -> None:
+    about = [name for name in Settings.model_fields if name.startswith("kafka_") and name != "kafka_port"]
+    assert len(about) == 8
+    assert [name for name in about if PREFIX + name.upper() not in PAGE] == []
+
+
+def test_the_defaults_that_it_names_are_the_defaults() -> None:
+    settings = Settings.load({})
+    assert settings.kafka_security_protocol == "PLAINTEXT" and "`PLAINTEXT` (default)" in PAGE
+    assert settings.kafka_sasl_mechanism == "SCRAM-SHA-512" and "`SCRAM-SHA-512` (default)" in PAGE
+    assert settings.max_request_bytes == 1 << 20 and "Bodies end at 1 MiB" in PAGE
+    assert settings.max_json_depth == 32 and "nesting at 32 levels" in PAGE
+    assert settings.request_timeout_ms == 15_000 and "a request at 15 s" in PAGE
+    assert settings.idle_connection_ms == 75_000 and "request at 75 s" in PAGE
+    assert GRANT in PAGE
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:streams|tests|schemas)/[\w./]*)`", PAGE))))
+def test_every_path_exists(path: str) -> None:
+    assert (ROOT / path).exists()

@@ -1,0 +1,94 @@
+"""answers of a broker -> what our side of aiokafka makes of them, where aiokafka itself overlooks something."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, GroupLoadInProgressError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.commit import OffsetFetchResponse_v3
+from aiokafka.record import MemoryRecords
+
+from streams import kafka
+from streams.kafka import KafkaTransactions, committed_offsets
+from streams.records import TopicPartition
+
+LOADING, MOVED, UNKNOWN_TOPIC, FORBIDDEN = 14, 16, 3, 30
+A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
+ANSWER = [("a", [(0, 7, "", 0), (1, -1, "", 0)]), ("b", [(0, -1, "", UNKNOWN_TOPIC)])]
+
+
+def consumer(*answers: Any) -> Any:
+    """A member whose coordinator gives these answers, one after the other; what it was told is in `calls`."""
+    left, calls = list(answers), []
+
+    async def send(request: Any) -> Any:
+        calls.append(request)
+        topics, code = left.pop(0)
+        return OffsetFetchResponse_v3(0, topics, code)
+
+    async def known() -> None:
+        calls.append("known")
+
+    coordinator = SimpleNamespace(
+        group_id="g", ensure_coordinator_known=known, _send_req=send, coordinator_dead=lambda: calls.append("dead")
+    )
+    return SimpleNamespace(_coordinator=coordinator, calls=calls)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "COORDINATOR_PAUSE_S", 0.0)
+
+
+async def test_a_coordinator_that_is_not_ready_has_not_said_that_nothing_is_committed() -> None:
+    """Its answer lists no partition at all: aiokafka's committed() gives None for each of them."""
+    member = consumer(([], LOADING), ([], MOVED), (ANSWER, 0))
+    assert await committed_offsets(member, [A0, A1, B0]) == {A0: 7}
+    assert member.calls.count("dead") == 1, "who is no longer the coordinator is not asked again"
+
+
+async def test_patience_ends_and_the_reason_is_told() -> None:
+    with pytest.raises(GroupLoadInProgressError):
+        await committed_offsets(consumer(*[([], LOADING)] * 3), [A0], patience_s=-1)
+
+
+async def test_what_will_not_pass_is_told_at_once() -> None:
+    with pytest.raises(GroupAuthorizationFailedError):
+        await committed_offsets(consumer(([], FORBIDDEN)), [A0])
+    with pytest.raises(GroupAuthorizationFailedError):
+        await committed_offsets(consumer(([("a", [(0, -1, "", FORBIDDEN)])], 0)), [A0])
+
+
+class Accumulator:
+    """What `send` needs of a producer: aiokafka's own batches, small ones, each acknowledged at the log's end."""
+
+    def __init__(self) -> None:
+        self.log: dict[TopicPartition, list[Any]] = {}
+        self.batches = 0
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(1_000, 0, is_transactional=1)
+
+    async def send_batch(self, builder: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
+        records = self.log.setdefault(TopicPartition(topic, partition), [])
+        written = list(MemoryRecords(bytes(builder._build())).next_batch())
+        assert [record.offset for record in written] == list(range(builder.record_count()))
+        self.batches += 1
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(SimpleNamespace(offset=len(records)))
+        records += written
+        return done
+
+
+async def test_records_leave_in_order_in_as_many_batches_as_they_need() -> None:
+    transactions = object.__new__(KafkaTransactions)
+    transactions._producer = producer = Accumulator()
+    sent = [(1_000 + n, b"k%d" % n, None if n == 3 else b"v" * 90 * n, (("h", b"x"),) * (n % 2)) for n in range(20)]
+    assert await transactions.send({A0: sent, B0: sent[:1]}) == {A0: 20, B0: 1}
+    found = [(r.timestamp, r.key, r.value, tuple(r.headers)) for r in producer.log[A0]]
+    assert found == sent
+    assert producer.batches > 10, "a record larger than a batch has one of its own"
