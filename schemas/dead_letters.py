@@ -43,7 +43,7 @@ class DeadLetter(Model):
     agent: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = Field(description="The original record's own headers.")
+    headers: tuple[tuple[str, bytes | None], ...] = Field(description="The original record's own headers.")
 
     def summary(self) -> dict[str, Any]:
         """One row of a list: where from and why, without the record itself."""

@@ -52,6 +52,6 @@ def _text(text: str) -> str:
 def attempt_of(record: Record) -> int:
     """How often this record has been tried, this time included: a redriven one carries its number."""
     for name, value in record.headers:
-        if name == ATTEMPT and value.isdigit() and len(value) < 10:
+        if name == ATTEMPT and value and value.isdigit() and len(value) < 10:  # a header may have no value
             return int(value)
     return 1

@@ -30,6 +30,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
+from streams.any_header import read_any_header
 from streams.brokers import NOT_ALLOWED, client_options, told
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.log import Extent
@@ -283,6 +284,10 @@ class KafkaLog:
             return await call
         except KafkaError as error:
             raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
+        except UnicodeDecodeError as error:
+            # The fetcher has thrown away what stood before it: the task begins again from its committed position.
+            read_any_header()
+            raise OutcomeUnknown(f"asking for {what}: a record has a header whose name is not UTF-8") from error
 
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float

@@ -29,19 +29,20 @@ COMPACTED_S = 90.0
 async def broker_goes(trial: Trial) -> None:
     workers = await trial.up(2)
     pids = [worker.pid for worker in workers]
-    broker = trial.stack.broker
+    broker, away = trial.stack.broker, 0.0
     async with trial.under_load():
         for end in (broker.stop, broker.kill):
-            await asyncio.sleep(2)
+            await asyncio.sleep(1 if trial.brief else 2)
             since = trial.struck()
             await asyncio.to_thread(end)
             await asyncio.sleep(trial.chance.uniform(1, 4))
             await asyncio.to_thread(broker.start)
             back = time.monotonic()
             trial.figures[f"away after {end.__name__}"] = back - since
+            away += back - since
             await trial.recovered(back)
     assert [worker.pid for worker in workers if worker.child.running()] == pids, "a worker ended with the broker"
-    await trial.converge(minimum=1_000, gap_s=60)
+    await trial.converge(minimum=1_000, gap_s=away + 60)
 
 
 @row(7, "broker frozen", fresh=True)
@@ -101,16 +102,16 @@ async def postgres_goes(trial: Trial) -> None:
     await asyncio.to_thread(database.stop)
     workers = await trial.up(2)
     async with trial.under_load(per_second=400):
-        await asyncio.sleep(2 if trial.brief else 5)  # what piled up while the workers began is not PostgreSQL's doing
+        await asyncio.sleep(1 if trial.brief else 5)  # what piled up while the workers began is not PostgreSQL's doing
         began = time.monotonic()
         trial.struck()
-        await asyncio.sleep(4)
+        await asyncio.sleep(3 if trial.brief else 6)
         trial.figures["p99 down"] = trial.pulse.percentile(0.99, began, time.monotonic())
         trial.figures["lag down"] = _sink_lag(workers)
         await asyncio.to_thread(database.start)
         trial.figures["drained in"] = await _drained(trial)
         calm = time.monotonic()
-        await asyncio.sleep(3)
+        await asyncio.sleep(2 if trial.brief else 5)
         trial.figures["p99 calm"] = trial.pulse.percentile(0.99, calm, time.monotonic())
         frozen = time.monotonic()
         trial.struck()
@@ -121,7 +122,7 @@ async def postgres_goes(trial: Trial) -> None:
         database.resume()
         trial.struck()
         await asyncio.to_thread(database.kill)
-        await asyncio.sleep(4)
+        await asyncio.sleep(3)
         trial.figures["lag killed"] = _sink_lag(workers)
         await asyncio.to_thread(database.start)
         trial.figures["drained again in"] = await _drained(trial)

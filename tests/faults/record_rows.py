@@ -212,7 +212,7 @@ async def replayed(trial: Trial) -> None:
     """
     workers = await trial.up(2)
     async with trial.under_load():
-        await asyncio.sleep(3)
+        await asyncio.sleep(2 if trial.brief else 3)
         trial.struck()
     fold = await trial.converge(minimum=500, exact=True)
     rows = await asyncio.to_thread(_tables, trial.stack.kafka)

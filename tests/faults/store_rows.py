@@ -27,7 +27,7 @@ async def damaged(trial: Trial) -> None:
     found = 0
     async with trial.under_load():
         for kind in kinds:
-            await asyncio.sleep(2)
+            await asyncio.sleep(1 if trial.brief else 2)
             trial.gone(worker)
             assert await asyncio.to_thread(worker.stop) == 0
             files, damage = DAMAGE[kind]
@@ -154,8 +154,9 @@ async def _with_a_full_disk(trial: Trial, broker: Kafka, disk: Path) -> None:
         await asyncio.to_thread(broker.kill)
         (disk / "ballast").unlink()
         await asyncio.to_thread(broker.start)
-        await trial.recovered(time.monotonic(), within_s=30)
-    await trial.converge(minimum=1_000, gap_s=120)
+        away = time.monotonic() - since
+        await trial.recovered(time.monotonic(), within_s=45)
+    await trial.converge(minimum=1_000, gap_s=away + 90)
 
 
 def _ends(broker: Kafka, timeout_s: float) -> bool:

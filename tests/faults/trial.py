@@ -12,13 +12,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
+from local.threads import run_async
+from streams import admin
+from tests.agents.domain import make_app
 from tests.faults.row import Outcome, Row
 from tests.oracle.ask import Poller, judge_whole_list, judge_window
 from tests.oracle.broker import Tail, _consumer, judge_ends
@@ -413,4 +418,12 @@ def _begin_anew(stack: RunningStack) -> None:
         if not service.running():
             service.start()
     stack.wipe()
-    stack.faust("topics", "create")
+    run_async(lambda: admin.create(stack.kafka, _topics()))
+
+
+@cache
+def _topics() -> list[admin.TopicConfig]:
+    """The product's. What is not as it must be is found by the workers themselves, when they start."""
+    with TemporaryDirectory() as directory:
+        app, _ = make_app(Path(directory), partitions=4)
+    return app.required_topics()

@@ -25,7 +25,7 @@ WAITED_S = 0.5
 
 @row(1, "an agent raises on a record")
 async def an_agent_raises(trial: Trial) -> None:
-    planted = 20
+    planted = 10 if trial.brief else 20
     restarts = Restarts(await trial.up(2, BUGGY, FAULT_BUG="1"))
     partitions = len(partitions_of(trial.stack.kafka, INTAKE))
     async with trial.under_load():
@@ -202,7 +202,7 @@ async def reads_go_on(trial: Trial) -> None:
             trial.urls.append(again.url)  # asked from its first breath
             await asyncio.to_thread(again.wait_ready)
             await trial.recovered(since)
-            await asyncio.sleep(3)
+            await asyncio.sleep(1 if trial.brief else 3)
     sights = trial._poller.sights
     await trial.converge(minimum=1_000, gap_s=20 if trial.brief else 40)
     waited = [sight for sight in sights if sight.status == 200 and sight.answered_at - sight.asked_at > WAITED_S]

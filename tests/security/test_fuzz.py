@@ -72,7 +72,7 @@ READERS: list[Callable[[bytes], Any]] = [read_document, check_document, read_com
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(raw=bent(DOCUMENTS) | bent(COMMANDS) | RAW)
 def test_the_intake_reads_or_says_every_fault(reader: Callable[[bytes], Any], raw: bytes) -> None:
     try:
@@ -87,7 +87,7 @@ def test_the_intake_reads_or_says_every_fault(reader: Callable[[bytes], Any], ra
     assert isinstance(faults, tuple)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(raw=RAW | bent([b'{"reason":"changed my mind"}']))
 def test_a_small_body_is_a_model_or_a_problem(raw: bytes) -> None:
     try:
@@ -98,7 +98,7 @@ def test_a_small_body_is_a_model_or_a_problem(raw: bytes) -> None:
         too_deep(orjson.loads(raw), 32)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=TEXT | st.from_regex(r"\A[a-z.]{1,9}-\d{1,30}-\d{1,30}\Z"))
 @example(text="orders-" + "9" * 5000 + "-1")
 @example(text="orders-²-1")
@@ -111,7 +111,7 @@ def test_a_position_is_read_or_refused(text: str) -> None:
         assert Position.parse(str(read)) == read and 0 <= read.partition < 2**31 and 0 <= read.offset < 2**63
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     cursor=TEXT | st.binary(max_size=60).map(lambda raw: base64.urlsafe_b64encode(raw).decode()),
     digest=st.integers(0, 2**32 - 1),
@@ -128,7 +128,7 @@ def test_a_cursor_is_ours_or_a_problem(cursor: str, digest: int) -> None:
     assert listing.read_cursor(listing.write_cursor("x" + str(digest), digest), digest) == f"x{digest}"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(value=TEXT, query=st.dictionaries(st.sampled_from(["limit", "min_offset", "status", "odd"]), TEXT, max_size=3))
 @example(value="x" * 9000, query={"limit": "9" * 5000, "min_offset": "orders-1-" + "9" * 5000})
 def test_headers_and_query_are_values_or_problems(value: str, query: dict[str, str]) -> None:
@@ -164,7 +164,7 @@ def test_an_address_names_an_order_or_nothing(name: str) -> None:
         orjson.dumps(str(problem))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     headers=st.lists(
         st.tuples(

@@ -152,7 +152,6 @@ def without(name: str, operation: Operation) -> list[Right]:
     [
         param("orders", Operation.DESCRIBE_CONFIGS, "refused topic orders", 1, id="the start's comparison"),
         param("orderstream", Operation.READ, "GroupAuthorizationFailedError('orderstream')", None, id="group"),
-        param("orderstream-orders-", Operation.WRITE, "TransactionalIdAuthorizationFailed", None, id="fence"),
         param("orders.events.v1", Operation.WRITE, "('orders.events.v1')", None, id="an output"),
     ],
 )

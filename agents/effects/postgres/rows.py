@@ -230,11 +230,14 @@ def jsonb(raw: bytes) -> bytes:
     return b"\x01" + raw
 
 
-def headers_json(headers: Headers | Iterable[tuple[str, bytes]]) -> bytes:
-    """Header values are bytes: text where they are text, base64 where they are not."""
+def headers_json(headers: Headers | Iterable[tuple[str, bytes | None]]) -> bytes:
+    """Header values are bytes: text where they are text, base64 where they are not. One may have no value at all."""
     shown: list[dict[str, str]] = []
     for name, value in headers:
         entry = {"name": text(name)}
+        shown.append(entry)
+        if value is None:
+            continue
         try:
             entry["value"] = value.decode()
             if "\x00" in entry["value"]:
@@ -242,7 +245,6 @@ def headers_json(headers: Headers | Iterable[tuple[str, bytes]]) -> bytes:
         except ValueError:
             entry.pop("value", None)
             entry["base64"] = base64.b64encode(value).decode()
-        shown.append(entry)
     return orjson.dumps(shown)
 
 
