@@ -190,6 +190,8 @@ async def test_a_third_worker_joins_and_leaves_under_load(job: Job) -> None:
             began = time.monotonic()
             assert await asyncio.to_thread(third.stop) == 0
             print(f"the third left in {time.monotonic() - began:.1f} s")
+            said = third.log()
+            assert said.rindex("[^--Web]: Stopping") < said.rindex("LeaveGroup"), "requests under way were left behind"
             urls.remove(third.url)
             await asyncio.sleep(4)
             silence = tail.longest_silence()

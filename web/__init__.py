@@ -78,9 +78,9 @@ def attach(
         desk,
     )
     public = [openapi.Address(route.method, route.path, route.operation) for route in table if route.operation]
-    documents.describe(
-        openapi.document(public, limits, inputs | account_inputs), asyncapi.document(specs, settings.kafka)
-    )
+    encrypted = settings.kafka_security_protocol.endswith("SSL")
+    topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
+    documents.describe(openapi.document(public, limits, inputs | account_inputs), topics_told)
 
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     web_app.cleanup_ctx.append(desk.session)

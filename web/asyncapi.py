@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 VERSION = "1.0.0"
 
 
-def document(specs: Iterable[TopicSpec], bootstrap: str | None) -> JsonObject:
+def document(specs: Iterable[TopicSpec], bootstrap: str | None, *, encrypted: bool = False) -> JsonObject:
     """The whole document, from this platform's point of view: it receives what its agents read and sends the rest."""
     specs = tuple(specs)
     return {
@@ -34,7 +34,7 @@ def document(specs: Iterable[TopicSpec], bootstrap: str | None) -> JsonObject:
         "servers": {
             "kafka": {
                 "host": (bootstrap or "127.0.0.1:9092").split(",")[0],
-                "protocol": "kafka",
+                "protocol": "kafka-secure" if encrypted else "kafka",
                 "description": "The brokers of this installation; more than one may be listed in its settings.",
             }
         },

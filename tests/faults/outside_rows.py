@@ -62,6 +62,7 @@ async def broker_freezes(trial: Trial) -> None:
             most = max(most, *(memory_mb(worker) - before for worker in workers))
             await trial.recovered(time.monotonic(), within_s=30)
     trial.figures["MB grown"] = most
+    assert all(worker.child.running() for worker in workers), "a worker ended while the broker was frozen"
     assert most < 100, f"a worker grew by {most:.0f} MB while the broker was frozen"
     await trial.converge(minimum=1_000, gap_s=200)
 

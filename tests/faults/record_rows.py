@@ -192,7 +192,8 @@ def _recorded_again(trial: Trial) -> None:
     now = {topic: [_written(record) for record in read_topic(kafka, topic)] for topic in (EVENTS, LETTERS)}
     for topic, records in now.items():
         before = [(line.partition, *line.raw, line.planned.headers) for line in then if line.topic == topic]
-        other = next((pair for pair in zip(sorted(before), sorted(records), strict=False) if pair[0] != pair[1]), None)
+        pairs = zip(sorted(before, key=repr), sorted(records, key=repr), strict=False)
+        other = next((pair for pair in pairs if pair[0] != pair[1]), None)
         assert other is None and len(records) == len(before), f"{topic}: {paths[0].stem} has other records: {other}"
     rows = {(line.topic, line.raw[0]): line.raw[1] for line in then if line.topic.endswith("-changelog")}
     found = {(f"orderstream-{table}-changelog", key): value for (table, key), value in _tables(kafka).items()}

@@ -5,8 +5,10 @@ import re
 import pytest
 
 from schemas.settings import PREFIX, Settings
+from schemas.topics import TOPICS
 from streams.brokers import GRANT
 from tests.processes import ROOT
+from web import asyncapi
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 
@@ -31,6 +33,11 @@ def test_the_defaults_that_it_names_are_the_defaults() -> None:
     assert settings.request_timeout_ms == 15_000 and "a request at 15 s" in PAGE
     assert settings.idle_connection_ms == 75_000 and "request at 75 s" in PAGE
     assert GRANT in PAGE
+
+
+def test_producers_are_told_that_they_need_tls() -> None:
+    assert asyncapi.document(TOPICS, "a:1", encrypted=True)["servers"]["kafka"]["protocol"] == "kafka-secure"
+    assert asyncapi.document(TOPICS, "a:1")["servers"]["kafka"]["protocol"] == "kafka"
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:streams|tests|schemas)/[\w./]*)`", PAGE))))
