@@ -39,10 +39,9 @@ if os.environ.get("FAULT_CLOCK"):
 from agents import orders as rules  # noqa: E402  the clock and the limits come first
 from app import app  # noqa: E402
 from streams.agent import Stream  # noqa: E402
-from streams.records import Event  # noqa: E402
 
 decide = rules.decide
-events = Stream.events
+values = Stream.__aiter__
 
 
 def decide_with_a_bug(order: Any, command: Any, *rest: Any, **named: Any) -> Iterator[Any]:
@@ -52,10 +51,10 @@ def decide_with_a_bug(order: Any, command: Any, *rest: Any, **named: Any) -> Ite
         raise RuntimeError("a bug that was planted")
 
 
-async def events_slowly(self: Stream[Any]) -> AsyncIterator[Event]:
-    async for event in events(self):
+async def values_slowly(self: Stream[Any]) -> AsyncIterator[Any]:
+    async for value in values(self):
         await asyncio.sleep(int(os.environ["FAULT_SLOW_MS"]) / 1000)
-        yield event
+        yield value
 
 
 if os.environ.get("FAULT_BUG"):
@@ -63,4 +62,4 @@ if os.environ.get("FAULT_BUG"):
 if buffer_bytes := os.environ.get("FAULT_BUFFER_BYTES"):
     app._tuning["write_buffer_bytes"] = int(buffer_bytes)
 if os.environ.get("FAULT_SLOW_MS"):
-    Stream.events = events_slowly  # type: ignore[method-assign]
+    Stream.__aiter__ = values_slowly  # type: ignore[method-assign]
