@@ -21,6 +21,7 @@ TOP = 10
 
 #: What a frame means for somebody who does not know the code. Where a line of C is called from, its time counts there.
 EXPLAINED = {
+    "first_look (schemas/orders/first_look.py)": "msgspec parses and checks every field, in C; then the sums",
     "read_document (schemas/orders/reading.py)": "pydantic parses and checks every field of the document, in Rust",
     "_is_plain (schemas/orders/reading.py)": "counts colons, so that no name can have come twice unseen",
     "_adds_up (schemas/orders/reading.py)": "sums, currency, track numbers: the rules that span fields",
@@ -32,15 +33,15 @@ EXPLAINED = {
     "to_json (schemas/orders/words.py)": "JSON of the order and of its timeline entry",
     "keep (tables/orders.py)": "the rows of an order: itself, its timeline, two indexes",
     "murmur2 (streams/partitioner.py)": "Kafka's hash of the key, in Python: is the record at home?",
-    "set (streams/batch.py)": "a row of the overlay, encoded at once",
-    "_put (streams/batch.py)": "a row of the overlay, with an undo entry for the savepoint",
+    "__setitem__ (streams/table.py)": "a row's key and value become bytes",
+    "put (streams/batch.py)": "a row of the overlay, with an undo entry for the savepoint",
+    "_prepared (streams/topic.py)": "the record for the outbox, its size checked",
+    "__init__ (pydantic/main.py)": "PlaceOrder and OrderPlaced, checked by pydantic once more",
     "get (streams/batch.py)": "a read through overlay and store",
     "reset (streams/batch.py)": "frees the rows and sends of the batch before",
     "savepoint (streams/batch.py)": "what a record does from here on can be undone",
-    "send (streams/topic.py)": "the record for the outbox, its size checked",
     "__aiter__ (streams/agent.py)": "one record handed to the agent: savepoint, decode, yield",
-    "_send_partition (streams/kafka.py)": "records into batches for the broker, one by one",
-    "append (aiokafka/producer/message_accumulator.py)": "a record into the batch for the broker, in C",
+    "_send_partition (streams/kafka.py)": "records into batches for the broker, one by one, in C",
     "_build (aiokafka/producer/message_accumulator.py)": "the finished batch: its CRC, in C",
     "_unpack_records (aiokafka/consumer/fetcher.py)": "records out of fetched batches, one object each, in C; lz4",
     "apply (streams/store.py)": "rows into RocksDB's WriteBatch",
@@ -60,7 +61,7 @@ EXPLAINED = {
 
 #: The first of these that a stack holds says what the work was for.
 AREAS = (
-    ("check the document", ("read_document (schemas/orders/reading.py)",)),
+    ("check the document", ("check_document (schemas/orders/reading.py)", "read_document (schemas/orders/reading.py)")),
     ("commit: build and send batches", ("send (streams/kafka.py)",)),
     (
         "commit: offsets and the transaction's requests",
@@ -68,14 +69,14 @@ AREAS = (
     ),
     ("store: write", ("apply (streams/store.py)",)),
     ("store: read", ("get (streams/store.py)",)),
-    ("tables: rows and their JSON", ("keep (tables/orders.py)", "set (streams/batch.py)")),
+    ("tables: rows and their JSON", ("keep (tables/orders.py)", "put (streams/batch.py)")),
     ("event: decide", ("decide (agents/orders.py)",)),
     ("event: encode", ("encode_event (schemas/orders/words.py)",)),
     ("home partition", ("murmur2 (streams/partitioner.py)", "partition_for (streams/partitioner.py)")),
     ("command: make", ("placement (agents/orders.py)",)),
     ("agent and stream, the rest", ("_drive (streams/agent.py)",)),
     ("task, the rest", ("process (streams/task.py)", "step (streams/task.py)")),
-    ("sink", ("step (streams/sink.py)", "_run (streams/sink.py)")),
+    ("sink", ("step (streams/sink.py)", "_run (streams/sink.py)", "(agents/effects/postgres/", "(asyncpg/")),
     (
         "fetch: parse records",
         ("_unpack_records (aiokafka/consumer/fetcher.py)", "_proc_fetch_request (aiokafka/consumer/fetcher.py)"),

@@ -13,6 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        by_task = ["group", "partition"]
         self.records = Counter(
             "streams_records_total", "Records taken into committed batches.", ["topic"], registry=registry
         )
@@ -37,15 +38,12 @@ class Metrics:
             "streams_restore_records_total", "Changelog records copied into stores.", registry=registry
         )
         self.restore_remaining = Gauge(
-            "streams_restore_remaining_records",
-            "Changelog records still to be copied.",
-            ["group", "partition"],
-            registry=registry,
+            "streams_restore_remaining_records", "Changelog records still to be copied.", by_task, registry=registry
         )
         self.replay_remaining = Gauge(
             "streams_replay_remaining_records",
             "Input records still to be taken again after a reset.",
-            ["group", "partition"],
+            by_task,
             registry=registry,
         )
         self.restore_seconds = Histogram(
@@ -68,10 +66,7 @@ class Metrics:
             "streams_store_damaged_total", "Local stores found damaged, moved aside and rebuilt.", registry=registry
         )
         self.deadlines_pending = Gauge(
-            "streams_deadlines_pending",
-            "1 when a deadline waits in this task.",
-            ["group", "partition"],
-            registry=registry,
+            "streams_deadlines_pending", "1 when a deadline waits in this task.", by_task, registry=registry
         )
         self.reads = Counter(
             "streams_reads_total", "Reads of committed state by outcome.", ["outcome"], registry=registry

@@ -1,7 +1,7 @@
 """The product's app with something planted in it, named by the environment: what users run, and one thing amiss.
 
 FAULT_BUG=1           an order whose uid begins with planted-bug- raises after its writes and sends
-FAULT_SLOW_MS=20      each decision is followed by a wait that other tasks can use
+FAULT_SLOW_MS=20      each record is handed out after a wait that other tasks can use
 FAULT_CLOCK=1         the wall clock jumps an hour forward and back, every two seconds
 FAULT_FILES, FAULT_MEMORY_MB    a limit of the process (file descriptors, address space)
 """
@@ -12,7 +12,7 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 JUMPS_S = (0, 3_600, -3_600, 60)
@@ -38,10 +38,10 @@ if os.environ.get("FAULT_CLOCK"):
 
 from agents import orders as rules  # noqa: E402  the clock and the limits come first
 from app import app  # noqa: E402
-from streams import Topic  # noqa: E402
+from streams.agent import Stream  # noqa: E402
 
 decide = rules.decide
-send = Topic.send
+values = Stream.__aiter__
 
 
 def decide_with_a_bug(order: Any, command: Any, *rest: Any, **named: Any) -> Iterator[Any]:
@@ -51,9 +51,10 @@ def decide_with_a_bug(order: Any, command: Any, *rest: Any, **named: Any) -> Ite
         raise RuntimeError("a bug that was planted")
 
 
-async def send_slowly(self: Topic, *rest: Any, **named: Any) -> Any:
-    await asyncio.sleep(int(os.environ["FAULT_SLOW_MS"]) / 1000)
-    return await send(self, *rest, **named)
+async def values_slowly(self: Stream[Any]) -> AsyncIterator[Any]:
+    async for value in values(self):
+        await asyncio.sleep(int(os.environ["FAULT_SLOW_MS"]) / 1000)
+        yield value
 
 
 if os.environ.get("FAULT_BUG"):
@@ -61,4 +62,4 @@ if os.environ.get("FAULT_BUG"):
 if buffer_bytes := os.environ.get("FAULT_BUFFER_BYTES"):
     app._tuning["write_buffer_bytes"] = int(buffer_bytes)
 if os.environ.get("FAULT_SLOW_MS"):
-    Topic.send = send_slowly  # type: ignore[method-assign]
+    Stream.__aiter__ = values_slowly  # type: ignore[method-assign]

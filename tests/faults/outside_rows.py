@@ -6,10 +6,8 @@ import asyncio
 import shutil
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import asyncpg
-from confluent_kafka import admin as kafka_admin
 
 from streams import admin
 from tests.faults.row import row
@@ -23,6 +21,7 @@ from tests.processes import Worker
 CALM_S = 1.0
 #: The cleaner looks around every 15 s, and waits for a second look at what has just become dirty.
 COMPACTED_S = 90.0
+CHANGELOGS = tuple(f"orderstream-{table}-changelog" for table in TABLES)
 
 
 @row(6, "broker stopped, and killed", fresh=True)
@@ -181,7 +180,7 @@ async def _refuses_a_row(trial: Trial) -> None:
 @row(23, "compaction while workers are down")
 async def compacted(trial: Trial) -> None:
     """Most orders are cancelled, so that their rows are written twice; the cleaner has half of that at least."""
-    await _configure(trial, {"segment.ms": "500", "min.compaction.lag.ms": "3600000"})
+    await trial.configure(CHANGELOGS, {"segment.ms": "500", "min.compaction.lag.ms": "3600000"})
     workers = await trial.up(2)
     async with trial.under_load(per_second=400):
         await asyncio.sleep(4)
@@ -192,7 +191,7 @@ async def compacted(trial: Trial) -> None:
             assert await asyncio.to_thread(worker.stop) == 0
         trial.struck()
         before, keys = await _changelogs(trial)
-        await _configure(trial, {"min.compaction.lag.ms": "0", "min.cleanable.dirty.ratio": "0.01"})
+        await trial.configure(CHANGELOGS, {"min.compaction.lag.ms": "0", "min.cleanable.dirty.ratio": "0.01"})
         overwritten, since = before - keys, time.monotonic()
         while before - (after := (await _changelogs(trial))[0]) < overwritten / 2:
             assert time.monotonic() - since < COMPACTED_S, f"of {before} records {after} are left, of {keys} keys"
@@ -201,7 +200,7 @@ async def compacted(trial: Trial) -> None:
         for worker in workers:
             shutil.rmtree(worker.state_dir)
         since = time.monotonic()
-        await _configure(trial, {"segment.ms": "604800000", "min.cleanable.dirty.ratio": "0.3"})
+        await trial.configure(CHANGELOGS, {"segment.ms": "604800000", "min.cleanable.dirty.ratio": "0.3"})
         again = [await trial.begin(worker.port) for worker in workers]
         for worker in again:
             await asyncio.to_thread(worker.wait_ready)
@@ -221,21 +220,7 @@ def _cancel_all(trial: Trial) -> None:
 async def _changelogs(trial: Trial) -> tuple[int, int]:
     """Records in the changelogs, and keys among them."""
     records = keys = 0
-    for table in TABLES:
-        found = await asyncio.to_thread(read_topic, trial.stack.kafka, f"orderstream-{table}-changelog")
+    for table in CHANGELOGS:
+        found = await asyncio.to_thread(read_topic, trial.stack.kafka, table)
         records, keys = records + len(found), keys + len({(record.partition, record.key) for record in found})
     return records, keys
-
-
-async def _configure(trial: Trial, values: dict[str, str]) -> None:
-    """Settings of all changelogs."""
-    client: Any = kafka_admin
-    change = client.AlterConfigOpType.SET
-    entries = [client.ConfigEntry(name, value, incremental_operation=change) for name, value in values.items()]
-    topics = [f"orderstream-{table}-changelog" for table in TABLES]
-    resources = [
-        client.ConfigResource(client.ResourceType.TOPIC, topic, incremental_configs=entries) for topic in topics
-    ]
-    connected = client.AdminClient({"bootstrap.servers": trial.stack.kafka})  # kept until the last answer is there
-    for future in connected.incremental_alter_configs(resources).values():
-        await asyncio.to_thread(future.result, 10)

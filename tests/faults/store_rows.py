@@ -173,7 +173,7 @@ async def limited(trial: Trial) -> None:
     async with trial.under_load():
         for limit, value, words in (
             ("FAULT_FILES", "40", ("open files",)),
-            ("FAULT_MEMORY_MB", "400", ("memory", "alloc")),
+            ("FAULT_MEMORY_MB", "300", ("memory", "alloc")),
         ):
             trial.struck()
             worker = await trial.begin(None, BUGGY, **{limit: value})

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import cache, partial
@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka import admin as kafka_admin
 
 from local.threads import run_async
 from streams import admin
@@ -247,6 +248,18 @@ class Trial(Job):
         self.gone(worker)
         worker.kill()
         self.kills += 1
+
+    async def configure(self, topics: Sequence[str], values: Mapping[str, str]) -> None:
+        """Set topics' configurations, with another client than the platform's."""
+        client: Any = kafka_admin
+        change = client.AlterConfigOpType.SET
+        entries = [client.ConfigEntry(name, value, incremental_operation=change) for name, value in values.items()]
+        wanted = [
+            client.ConfigResource(client.ResourceType.TOPIC, name, incremental_configs=entries) for name in topics
+        ]
+        connected = client.AdminClient({"bootstrap.servers": self.stack.kafka})  # kept until the last answer is there
+        for future in connected.incremental_alter_configs(wanted).values():
+            await asyncio.to_thread(future.result, 10)
 
     async def ended(self, worker: Worker, timeout_s: float = 40.0) -> int:
         """Its exit code, once it has ended by itself."""

@@ -147,7 +147,7 @@ class SecuredKafka(Kafka):
             script, *arguments = _words(line)
             assert script == "kafka-acls.sh"
             ran = subprocess.run(
-                self.tool("org.apache.kafka.tools.AclCommand", *arguments), capture_output=True, text=True, timeout=60
+                self.tool("org.apache.kafka.tools.AclCommand", *arguments), capture_output=True, text=True, timeout=180
             )
             assert ran.returncode == 0 and "Error" not in ran.stdout, ran.stdout + ran.stderr
 

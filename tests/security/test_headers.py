@@ -92,7 +92,7 @@ def test_a_worker_gets_past_a_header_that_is_no_text(clean_stack: RunningStack, 
     partition = partition_for(uid.encode(), 4)
     for value in (bad, order):
         asyncio.run(send_bent(clean_stack.kafka, partition, value))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while worker.get(f"/api/v1/orders/{uid}")[0] != 200:
         assert time.monotonic() < deadline, worker.log()[-4000:]
         time.sleep(0.2)

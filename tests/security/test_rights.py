@@ -128,7 +128,7 @@ def test_a_worker_does_all_its_work_with_exactly_what_is_printed(
     assert PASSWORD not in worker.log() + refused.stdout + refused.stderr
 
 
-def wait_for(worker: Worker, text: str, timeout_s: float = 45.0) -> str:
+def wait_for(worker: Worker, text: str, timeout_s: float = 150.0) -> str:
     """The log, once the text is in it."""
     deadline = time.monotonic() + timeout_s
     while text not in (log := worker.log()):
