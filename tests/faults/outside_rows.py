@@ -102,7 +102,7 @@ async def postgres_goes(trial: Trial) -> None:
     await asyncio.to_thread(database.stop)
     workers = await trial.up(2)
     async with trial.under_load(per_second=400):
-        await asyncio.sleep(1 if trial.brief else 5)  # what piled up while the workers began is not PostgreSQL's doing
+        await _calm(trial)
         began = time.monotonic()
         trial.struck()
         await asyncio.sleep(3 if trial.brief else 6)
@@ -133,6 +133,16 @@ async def postgres_goes(trial: Trial) -> None:
     for how in ("down", "frozen", "killed"):
         assert trial.figures[f"lag {how}"], f"the lag did not show that PostgreSQL was {how}"
     await _refuses_a_row(trial)
+
+
+async def _calm(trial: Trial, timeout_s: float = 20) -> None:
+    """Until what piled up while the workers began is done, or for as long as it takes to see that it never is."""
+    began = now = time.monotonic()
+    while now - began < timeout_s:
+        await asyncio.sleep(1)
+        since, now = now, time.monotonic()
+        if trial.pulse.percentile(0.99, since, now) < CALM_S:
+            return
 
 
 def _sink_lag(workers: Sequence[Worker]) -> int:
