@@ -41,10 +41,7 @@ class Metrics:
             "streams_restore_remaining_records", "Changelog records still to be copied.", by_task, registry=registry
         )
         self.replay_remaining = Gauge(
-            "streams_replay_remaining_records",
-            "Input records still to be taken again after a reset.",
-            by_task,
-            registry=registry,
+            "streams_replay_remaining_records", "Input records to take again after a reset.", by_task, registry=registry
         )
         self.restore_seconds = Histogram(
             "streams_restore_seconds",

@@ -578,9 +578,11 @@ class Sink(Service):
             except Exception:  # a bug in the pump itself: say so and live on, for the sake of the order flow
                 log.exception("sink %s: a step failed; trying again in 15 s", self.name)
                 wait_s = 15.0
-            if wait_s:
+            until = time.monotonic() + wait_s
+            while not self._ending.is_set() and (left_s := until - time.monotonic()) > 0:
+                await pump._measure()  # the lag is seen to grow between two attempts, too
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), wait_s)
+                    await asyncio.wait_for(self._ending.wait(), min(left_s, LAG_EVERY_S))
 
     async def on_stop(self) -> None:
         """End after the write in hand, if that takes less than five seconds; what is cut off is rolled back."""
