@@ -44,7 +44,11 @@ LETTER_MAX_BYTES = 3 << 20
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others."""
+    """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others.
+
+    `dated_on_arrival`: the broker dates the records. What an agent sends has the time of the record that caused it,
+    which may be older than the retention.
+    """
 
     name: str
     key: str
@@ -56,6 +60,7 @@ class TopicSpec:
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = FOR_EVER
     max_message_bytes: int = CARRIER_MAX_BYTES
+    dated_on_arrival: bool = False
     partitions: int = 4
     replication_factor: int = 1
 
@@ -65,7 +70,7 @@ class TopicSpec:
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_message_bytes),
-        }
+        } | ({"message.timestamp.type": "LogAppendTime"} if self.dated_on_arrival else {})
 
 
 ORDERS = TopicSpec(
@@ -159,6 +164,7 @@ DEAD_LETTERS = TopicSpec(
     public=True,
     # Time for people to mend and redrive. The original stays on its own topic, so nothing is lost after it.
     retention_ms=90 * DAY_MS,
+    dated_on_arrival=True,
 )
 
 TOPICS: tuple[TopicSpec, ...] = (

@@ -237,7 +237,8 @@ class KafkaTransactions:
 
     def _root(self, error: BaseException) -> BaseException:
         """A right that is missing for one topic fails every other send with errors that do not name it."""
-        waiter = self._producer._txn_manager._transaction_waiter
+        manager = self._producer._txn_manager
+        waiter = manager and manager._transaction_waiter
         ended = waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
         return ended if isinstance(ended, NOT_ALLOWED) else error
 

@@ -107,7 +107,7 @@ async def postgres_goes(trial: Trial) -> None:
         trial.struck()
         await asyncio.sleep(3 if trial.brief else 6)
         trial.figures["p99 down"] = trial.pulse.percentile(0.99, began, time.monotonic())
-        trial.figures["lag down"] = _sink_lag(workers)
+        trial.figures["lag down"] = await _sink_lag(workers)
         await asyncio.to_thread(database.start)
         trial.figures["drained in"] = await _drained(trial)
         calm = time.monotonic()
@@ -118,12 +118,12 @@ async def postgres_goes(trial: Trial) -> None:
         database.pause()
         await asyncio.sleep(4 if trial.brief else 15)
         trial.figures["p99 frozen"] = trial.pulse.percentile(0.99, frozen, time.monotonic())
-        trial.figures["lag frozen"] = _sink_lag(workers)
+        trial.figures["lag frozen"] = await _sink_lag(workers)
         database.resume()
         trial.struck()
         await asyncio.to_thread(database.kill)
         await asyncio.sleep(3)
-        trial.figures["lag killed"] = _sink_lag(workers)
+        trial.figures["lag killed"] = await _sink_lag(workers)
         await asyncio.to_thread(database.start)
         trial.figures["drained again in"] = await _drained(trial)
     await trial.converge(minimum=2_000)
@@ -145,8 +145,14 @@ async def _calm(trial: Trial, timeout_s: float = 20) -> None:
             return
 
 
-def _sink_lag(workers: Sequence[Worker]) -> int:
-    return int(sum(metric(worker, "streams_sink_lag_records") for worker in workers))
+async def _sink_lag(workers: Sequence[Worker], patience_s: float = 8) -> int:
+    """What the workers show, once they show something: a metric is as old as the last look at what is waiting."""
+    until = time.monotonic() + patience_s
+    while True:
+        found = [await asyncio.to_thread(metric, worker, "streams_sink_lag_records") for worker in workers]
+        if sum(found) > 0 or time.monotonic() > until:
+            return int(sum(found))
+        await asyncio.sleep(0.5)
 
 
 async def _drained(trial: Trial, timeout_s: float = 60) -> float:

@@ -148,8 +148,6 @@ async def newer_writers(trial: Trial) -> None:
     First what an older version wrote, on topics that are as empty as they were then: the same comes of it.
     """
     await trial.up(2)
-    # A letter has the time of its record, and Kafka drops what is older than the topic's retention.
-    await trial.configure([LETTERS], {"retention.ms": "-1"})
     await asyncio.to_thread(_recorded_again, trial)
     newer = unknown = 0
     async with trial.under_load():

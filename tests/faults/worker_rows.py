@@ -37,7 +37,7 @@ async def an_agent_raises(trial: Trial) -> None:
             uid = f"{PLANTED}{number}"
             trial.bugs.add(await asyncio.to_thread(plant, "bug", uid, partitions, frozenset("$")))
             await asyncio.sleep(0.1)
-    await trial.converge(minimum=1_000)
+    await trial.converge(minimum=500 if trial.brief else 1_000)
     trial.verdict.require(**{"planted bugs": planted})
     trial.figures["planted"] = planted
     restarts.require_none()

@@ -43,6 +43,12 @@ def test_idempotency_keys_outlive_their_day_on_the_log() -> None:
     assert spec.retention_ms > DAY_MS
 
 
+def test_a_dead_letter_is_kept_from_its_own_arrival() -> None:
+    """It has the time of its record otherwise: one of an old record would be gone within minutes (fault row 19)."""
+    dated = {spec.name for spec in TOPICS if spec.config().get("message.timestamp.type") == "LogAppendTime"}
+    assert dated == {"dead_letters.v1"}
+
+
 def test_whatever_carries_a_document_has_room_for_the_largest() -> None:
     assert INTAKE_MAX_BYTES == MAX_DOCUMENT_BYTES
     for spec in TOPICS:

@@ -381,6 +381,7 @@ class SimProducer:
         self._offsets_added = False
         self._numbers: dict[TopicPartition, int] = {}
         self._queue: deque[Send] = deque()
+        self._txn_manager = None  # aiokafka's has one once it has started
         self._sending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
