@@ -10,7 +10,9 @@ from tests.processes import RunningStack, Workers, start_stack
 
 ROOT = Path(__file__).parent.parent
 #: Rooms that start servers of their own, or measure.
-WITH_SERVERS = {"faults", "local", "test_bench.py"}
+WITH_SERVERS = {"faults", "local", "security", "test_bench.py"}
+#: About a third of the time that servers take: with a stack of their own, beside the others.
+BESIDE = {"agents", "streams", "security"}
 FAILED = pytest.StashKey[bool]()
 
 
@@ -48,11 +50,11 @@ def workers(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[Wor
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: one has everything with servers, in the order of files; the other the rest."""
+    """`make test` runs two processes: one has most of what needs servers, in the order of files; the other the rest."""
     for item in items:
         room = item.path.relative_to(ROOT).parts[1]
         if "stack" in getattr(item, "fixturenames", ()) or room in WITH_SERVERS:
-            item.add_marker(pytest.mark.xdist_group("servers"))
+            item.add_marker(pytest.mark.xdist_group("engine" if room in BESIDE else "servers"))
 
 
 @pytest.hookimpl(wrapper=True)
