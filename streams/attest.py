@@ -25,10 +25,9 @@ from streams.metrics import Metrics
 from streams.restore import Restore
 from streams.settings import EngineSettings
 from streams.store import Memory, RocksStore, Store
+from streams.table import prefix_bounds
 from streams.topology import Group, task_name
 
-#: Every key of a table; what a store keeps for itself begins with NUL, and UTF-8 has no 0xff.
-FIRST, LAST = b"\1", b"\xff"
 #: A commit's markers reach the partitions and the offsets one after the other, within milliseconds.
 SETTLE_S, TRIES = 0.1, 50
 
@@ -50,7 +49,7 @@ class Attested(NamedTuple):
 def attested(store: Store, table: str, partition: int, position: Mapping[str, int]) -> Attested:
     """Hash what a store holds of a table."""
     digest, count = hashlib.sha256(), 0
-    for key, value in store.range(table, FIRST, LAST, False):
+    for key, value in store.range(table, *prefix_bounds(b""), reverse=False):
         digest.update(len(key).to_bytes(4, "big") + key + len(value).to_bytes(4, "big") + value)
         count += 1
     digest.update(orjson.dumps(dict(position), option=orjson.OPT_SORT_KEYS))
@@ -67,10 +66,9 @@ async def attest(settings: EngineSettings, groups: Mapping[str, Group]) -> Async
     scratch = Path(tempfile.mkdtemp(prefix="attest-", dir=settings.state_dir.parent))
     try:
         await consumer.start()
-        log = KafkaLog(settings, consumer)
+        log, memory = KafkaLog(settings, consumer), Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
         for group in groups.values():
             for partition in range(group.partitions) if group.tables else ():
-                memory = Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
                 store = RocksStore(scratch / task_name(group.name, partition), group.tables, memory)
                 try:
                     position = await bring_to_rest(log, store, group, partition)

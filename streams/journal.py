@@ -50,6 +50,11 @@ class Due(NamedTuple):
 Act = Run | Due
 
 
+def size(acts: Iterable[Act]) -> int:
+    """The number of records; deadlines that were due count as one."""
+    return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
+
+
 class Step(NamedTuple):
     """One step of a journal: a topic up to an offset, or (no topic) deadlines as of a moment in milliseconds."""
 
@@ -65,8 +70,7 @@ class Writer:
     """
 
     def __init__(self, inputs: Sequence[TopicPartition]) -> None:
-        self._inputs = tuple(inputs)
-        self._open: tuple[TopicPartition, ...] = self._inputs
+        self._open = tuple(inputs)
         self._next_open = self._open
 
     def steps(self, acts: Iterable[Act], committed: Offsets) -> bytes | None:
@@ -147,7 +151,6 @@ class Replay:
         self._steps = self._read(log, journal, start, end)
         self._end = end
         self._ahead: tuple[Step, int] | None = None
-        self._exhausted = False
 
     async def _read(self, log: Log, journal: TopicPartition, start: int, end: int) -> AsyncIterator[tuple[Step, int]]:
         """Every step with the offset of its record, and at last the runs that were open."""
@@ -161,13 +164,13 @@ class Replay:
 
     async def current(self) -> Step | None:
         """The step to take; None when all are taken."""
-        if self._ahead is None and not self._exhausted:
+        if self._ahead is None:
             self._ahead = await anext(self._steps, None)
-            self._exhausted = self._ahead is None
-            self.position = self._ahead[1] if self._ahead is not None else self._end + 1
-        return self._ahead[0] if self._ahead is not None else None
+            self.position = self._end + 1 if self._ahead is None else self._ahead[1]
+        return None if self._ahead is None else self._ahead[0]
 
     def taken(self) -> None:
+        """Go on to the next step."""
         self._ahead = None
 
     async def close(self) -> None:

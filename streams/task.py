@@ -27,7 +27,7 @@ from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, current_view
 from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
-from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, hold_bounds, last_boundary
+from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, hold_bounds, last_boundary, size
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
@@ -232,27 +232,32 @@ class Task:
         if not acts:
             return 0
         await self.process(acts)
-        return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
+        return size(acts)
 
     async def _repeat(self, replay: Replay, timeout_s: float) -> int:
         """One transaction of the past: the same records and moments in the same order, as many as fit a batch."""
         acts: list[Act] = []
         reached, room, waiting = dict(self.committed), self._settings.batch_max_records, False
-        while room > 0 and not waiting and (step := await replay.current()) is not None:
-            partition = TopicPartition(step.topic or "", self.partition)
+        while room > 0 and (step := await replay.current()) is not None:
             if step.topic is None:
                 acts.append(Due(step.end))
                 room -= 1
-            elif reached.get(partition, step.end) < step.end:  # an input that is no more has no agent to repeat it
-                most = min(room, step.end - reached[partition])
-                records = await self._fetch_until(partition, step.end, most, timeout_s)
-                if records:
-                    run = Run(partition, records)
-                    acts.append(run)
-                    reached[partition] = run.end
-                    room -= len(records)
-                waiting = not records
-            if not waiting and (step.topic is None or reached.get(partition, step.end) >= step.end):
+                replay.taken()
+                continue
+            partition = TopicPartition(step.topic, self.partition)
+            left = step.end - reached.get(partition, step.end)  # an input that is no more has no agent to repeat it
+            if left <= 0:
+                replay.taken()
+                continue
+            records = await self._fetch_until(partition, step.end, min(room, left), timeout_s)
+            if not records:
+                waiting = True
+                break
+            run = Run(partition, records)
+            acts.append(run)
+            reached[partition] = run.end
+            room -= len(records)
+            if run.end >= step.end:
                 replay.taken()
         if self._damage is not None:
             raise self._damage
@@ -261,7 +266,7 @@ class Task:
             self._metrics.replay_remaining.labels(self.group.name, str(self.partition)).set(self.remaining)
         if not waiting and await replay.current() is None:
             await self._end_replay(replay)
-        return sum(len(act.records) if isinstance(act, Run) else 1 for act in acts)
+        return size(acts)
 
     async def _fetch_until(self, partition: TopicPartition, end: int, most: int, timeout_s: float) -> Sequence[Record]:
         """Records before `end`; what came beyond it is kept for the next step. Offsets have gaps, so some may come."""

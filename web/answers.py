@@ -9,6 +9,8 @@ import orjson
 from aiohttp import web
 
 POSITION = "Orderstream-Position"
+#: Of reads: what is kept must be asked about before it is shown again.
+FRESH = {"Cache-Control": "private, no-cache"}
 
 
 def etag(version: int) -> str:

@@ -126,6 +126,24 @@ class Desk:
 
         return await self._ask(question, owner, args, None, wait_s)
 
+    async def ask_every(self, question: Question, args: Mapping[str, str], *, wait_s: float) -> list[Answer]:
+        """Ask the owner of each partition of the question's group, all at the same time.
+
+        One that cannot answer stands for all: a part would look like the whole. Raises NotReadable, or its Problem.
+        """
+        partitions = self.partitions(question.group)
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [
+                    group.create_task(self.ask_partition(question, each, args, wait_s=wait_s)) for each in partitions
+                ]
+        except ExceptionGroup as failures:
+            first = failures.exceptions[0]
+            if isinstance(first, Problem):
+                raise Problem(problems.UNAVAILABLE, first.detail, headers={"Retry-After": "1"}) from None
+            raise first from None
+        return [task.result() for task in asked]
+
     def partitions(self, group: str) -> list[int]:
         """Every partition of a group. Raises NotReadable when one has no owner."""
         return sorted(owner.partition for owner in self._engine.owners(group))

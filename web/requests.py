@@ -16,16 +16,17 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from schemas.base import derived_id
 from schemas.requests import ClaimRequest, CompleteRequest, Request
 from streams.errors import NotReadable
-from streams.records import Headers, Position
+from streams.records import Position
 from web import problems
 from web.asking import Answer, Desk, Question
+from web.commands import Commands
 from web.limits import Limits
 from web.metrics import HttpMetrics
 from web.middlewares import REQUEST_ID
@@ -40,12 +41,6 @@ _SANE_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 _KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Orderstream-Position", "Retry-After", "Allow")
 
 Act = Callable[[str], Awaitable[web.Response]]
-
-
-class Commands(Protocol):
-    """The topic of request commands, as far as this room needs it."""
-
-    async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
 
 
 class Table(Protocol):

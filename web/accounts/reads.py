@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import Any
 
 from aiohttp import web
 
-from tables.accounts import GROUP
-from web import answers, listing, problems, reading
+from web import answers, listing, reading
 from web.accounts import shapes
 from web.accounts.questions import AccountQuestions
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
-from web.problems import Problem
-
-FRESH = {"Cache-Control": "private, no-cache"}
 
 
 class AccountReads:
@@ -33,7 +28,7 @@ class AccountReads:
         account = (await self._ask(request, self._questions.account, account_id, {})).meta["account"]
         if account is None:
             raise shapes.no_such_account(account_id)
-        headers = {"ETag": answers.etag(account["version"]), **FRESH}
+        headers = {"ETag": answers.etag(account["version"]), **answers.FRESH}
         if reading.matches_etag(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         return answers.answer(200, account, headers)
@@ -56,7 +51,7 @@ class AccountReads:
             "entries": told["entries"],
             "next_cursor": listing.write_cursor(told["next"], digest) if told["next"] else None,
         }
-        return answers.answer(200, page, FRESH)
+        return answers.answer(200, page, answers.FRESH)
 
     async def of_user(self, request: web.Request) -> web.Response:
         """GET /api/v1/accounts?user_id=: every partition is asked, and one that cannot answer makes the answer 503."""
@@ -66,15 +61,15 @@ class AccountReads:
             raise reading.bad("user_id", "is required: whose accounts?")
         if len(user_id) > 64 or any(char < " " or char == "\x7f" for char in user_id):
             raise reading.bad("user_id", "must have 1 to 64 characters, none of them a control character.")
-        told = await self._ask_all(self._questions.of_user, {"user_id": user_id})
+        told = await self._ask_every(self._questions.of_user, {"user_id": user_id})
         accounts = sorted((account for each in told for account in each.meta["accounts"]), key=_by_currency)
-        return answers.answer(200, {"accounts": accounts}, FRESH)
+        return answers.answer(200, {"accounts": accounts}, answers.FRESH)
 
     async def trial_balance(self, request: web.Request) -> web.Response:
         """GET /api/v1/ledger/trial-balance: sums of every partition, each of one committed moment."""
         reading.only(request)
         sums: dict[str, Counter[str]] = {}
-        for each in await self._ask_all(self._questions.sums, {}):
+        for each in await self._ask_every(self._questions.sums, {}):
             for currency, part in each.meta["sums"].items():
                 sums.setdefault(currency, Counter()).update(part)
         lines = [
@@ -88,7 +83,7 @@ class AccountReads:
             }
             for currency, total in sorted(sums.items())
         ]
-        return answers.answer(200, {"currencies": lines}, FRESH)
+        return answers.answer(200, {"currencies": lines}, answers.FRESH)
 
     async def _ask(self, request: web.Request, question: Question, account_id: str, args: dict[str, Any]) -> Answer:
         after = reading.position(request, "min_offset", self._inputs)
@@ -96,21 +91,8 @@ class AccountReads:
             question, account_id, {"account_id": account_id, **args}, after=after, wait_s=self._limits.read_wait_s
         )
 
-    async def _ask_all(self, question: Question, args: dict[str, str]) -> list[Answer]:
-        """Every partition's answer, asked at the same time. Raises NotReadable when one cannot answer."""
-        partitions = self._desk.partitions(GROUP)
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [
-                    group.create_task(self._desk.ask_partition(question, each, args, wait_s=self._limits.read_wait_s))
-                    for each in partitions
-                ]
-        except ExceptionGroup as failures:
-            first = failures.exceptions[0]
-            if isinstance(first, Problem):
-                raise Problem(problems.UNAVAILABLE, first.detail, headers={"Retry-After": "1"}) from None
-            raise first from None
-        return [task.result() for task in asked]
+    async def _ask_every(self, question: Question, args: dict[str, str]) -> list[Answer]:
+        return await self._desk.ask_every(question, args, wait_s=self._limits.read_wait_s)
 
 
 def _by_currency(account: dict[str, Any]) -> str:

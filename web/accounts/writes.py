@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
-import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,12 +20,12 @@ from schemas.accounts import (
     content_of,
 )
 from schemas.base import derived_id
-from streams.errors import NotReadable
-from streams.records import Headers, Position
+from streams.records import Position
 from web import answers, body, problems, reading
 from web.accounts import shapes
 from web.accounts.questions import AccountQuestions
 from web.asking import Desk
+from web.commands import Commands, accepted, dead_lettered, outcome_of, send
 from web.limits import Limits
 from web.problems import Problem
 from web.requests import REPLAYED, Requests
@@ -53,12 +52,6 @@ _WORDS = {
     AccountRefusal.INSUFFICIENT_FUNDS: "More than is available in the account.",
     AccountRefusal.BALANCE_ABOVE_LIMIT: "The balance would be larger than an account may hold.",
 }
-
-
-class Commands(Protocol):
-    """The topic of account commands, as far as this room needs it."""
-
-    async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
 
 
 class _Body(BaseModel):
@@ -107,7 +100,7 @@ class AccountWrites:
             if first is not None and (first["content"] != content_of(command) or first["type"] != "account_opened"):
                 raise _reused()
             if account is None:
-                raise _dead_lettered(position)
+                raise dead_lettered(position)
             if first is None:
                 return _done(200, account, position, position)
             opened = {"balance_minor": 0, "held_minor": 0, "available_minor": 0, "version": first["version"]}
@@ -147,7 +140,7 @@ class AccountWrites:
             return _accepted(command, position)
         account, first = told["account"], told["answer"]
         if first is None:
-            raise _dead_lettered(position)
+            raise dead_lettered(position)
         if first["content"] != content_of(command):
             raise _reused()
         if first["reason"] is not None:
@@ -163,18 +156,11 @@ class AccountWrites:
 
     async def _command(self, command: OpenAccount | Deposit | Withdraw) -> tuple[Position, dict[str, Any] | None]:
         """Put a command on its topic and wait for what becomes of it; None when the wait ran out."""
-        identity = str(structlog.contextvars.get_contextvars().get("request_id", ""))
-        key = command.account_id
-        position = await self._commands.send(key=key, value=command, headers=(("request-id", identity.encode()),))
-        assert position is not None, "handlers send outside of agents, where every record has a position"
+        key, wait_s = command.account_id, self._limits.outcome_wait_s
+        position = await send(self._commands, key, command)
         args = {"account_id": key, "command_id": command.command_id}
-        try:
-            outcome = await self._desk.ask_about(
-                self._questions.outcome, key, args, after=position, wait_s=self._limits.outcome_wait_s
-            )
-        except NotReadable:
-            return position, None
-        return position, outcome.meta
+        outcome = await outcome_of(self._desk, self._questions.outcome, key, args, after=position, wait_s=wait_s)
+        return position, None if outcome is None else outcome.meta
 
 
 def _command_id(account_id: str, key: str | None, otherwise: str) -> str:
@@ -214,21 +200,6 @@ def _reused() -> Problem:
     return Problem(problems.KEY_REUSED, "`idempotency_key` was first sent with another content; use a new key.")
 
 
-def _dead_lettered(position: Position) -> Problem:
-    return Problem(
-        problems.DEAD_LETTERED,
-        f"The command at {position} could not be applied; `faust -A app dead-letters show {position}` says why.",
-        dead_letter=str(position),
-    )
-
-
 def _accepted(command: OpenAccount | Deposit | Withdraw, position: Position) -> web.Response:
-    """Written down and not yet applied, or not yet known to be: it will be, and `min_offset` finds out when."""
-    where = f"{shapes.HOME}/{command.account_id}"
-    told = {
-        "account_id": command.account_id,
-        "position": str(position),
-        "command_id": command.command_id,
-        "outcome": f"{where}?min_offset={position}",
-    }
-    return answers.answer(202, told, {"Location": where, answers.POSITION: str(position), "Retry-After": "1"})
+    id = command.account_id
+    return accepted({"account_id": id}, f"{shapes.HOME}/{id}", command.command_id, position)

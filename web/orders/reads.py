@@ -10,13 +10,12 @@ from aiohttp import web
 
 from schemas.orders import OrderStatus
 from tables.orders import GROUP
-from web import answers, listing, problems, reading
+from web import answers, listing, reading
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.listing import Page, Row
 from web.orders import shapes
 from web.orders.questions import Questions, page_of
-from web.problems import Problem
 
 STATUSES = tuple(str(status) for status in OrderStatus)
 
@@ -35,7 +34,7 @@ class OrderReads:
         answer = await self._ask(request, self._questions.order, order_uid, {})
         if not answer.parts:
             raise shapes.no_such_order(order_uid)
-        headers = {"ETag": answers.etag(answer.meta["version"]), "Cache-Control": "private, no-cache"}
+        headers = {"ETag": answers.etag(answer.meta["version"]), **answers.FRESH}
         if reading.matches_etag(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         return web.Response(body=answer.parts[0], content_type="application/json", headers=headers)
@@ -75,7 +74,7 @@ class OrderReads:
                 "next_cursor": listing.write_cursor(after, digest) if after else None,
             }
         )
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "private, no-cache"})
+        return web.Response(body=body, content_type="application/json", headers=answers.FRESH)
 
     async def _search(self, filters: dict[str, str], limit: int, after: str | None) -> tuple[list[Row], str | None]:
         """Rows until the page is full, there are no more, or looking takes too long; and where the next page begins."""
@@ -96,29 +95,11 @@ class OrderReads:
         args = {**filters, "limit": str(limit), "bytes": str(max(1, room // len(partitions)))}
         if after is not None:
             args["after"] = after
-
-        async def ask(partition: int) -> Page:
-            return page_of(
-                await self._desk.ask_partition(self._questions.page, partition, args, wait_s=self._limits.read_wait_s)
-            )
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(ask(partition)) for partition in partitions]
-        except ExceptionGroup as failures:
-            raise _first(failures) from None
-        return [task.result() for task in asked]
+        told = await self._desk.ask_every(self._questions.page, args, wait_s=self._limits.read_wait_s)
+        return [page_of(answer) for answer in told]
 
     async def _ask(self, request: web.Request, question: Question, order_uid: str, args: dict[str, Any]) -> Answer:
         after = reading.position(request, "min_offset", self._inputs)
         return await self._desk.ask_about(
             question, order_uid, {"order_uid": order_uid, **args}, after=after, wait_s=self._limits.read_wait_s
         )
-
-
-def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """One partition's failure stands for the list: a part of it would look like the whole."""
-    first = failures.exceptions[0]
-    if isinstance(first, Problem):
-        return Problem(problems.UNAVAILABLE, first.detail, headers={"Retry-After": "1"})
-    return first

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
-import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
@@ -21,10 +20,10 @@ from schemas.orders import (
     samples,
 )
 from schemas.orders.words import Reason
-from streams.errors import NotReadable
-from streams.records import Headers, Position
+from streams.records import Position
 from web import answers, body, problems, reading
 from web.asking import Answer, Desk
+from web.commands import Commands, accepted, dead_lettered, outcome_of, send
 from web.limits import Limits
 from web.orders import shapes
 from web.orders.questions import Questions
@@ -32,12 +31,6 @@ from web.problems import Problem
 from web.requests import Requests
 
 HOME = "/api/v1/orders"
-
-
-class Commands(Protocol):
-    """The topic of order commands, as far as this room needs it."""
-
-    async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
 
 
 class Cancellation(BaseModel):
@@ -100,7 +93,7 @@ class OrderWrites:
             raise _refused(
                 problems.ORDER_REFUSED, caused, order, f"An order {command.order_uid} with other content exists."
             )
-        raise _dead_lettered(position)
+        raise dead_lettered(position)
 
     async def _cancel(self, command: CancelOrder) -> web.Response:
         position, outcome = await self._command(command, "order_cancelled")
@@ -117,26 +110,18 @@ class OrderWrites:
             case {"reason": str(reason)}:
                 raise _refused(problems.ORDER_REFUSED, caused, order, f"The order was not cancelled: {reason}.")
             case _:
-                raise _dead_lettered(position)
+                raise dead_lettered(position)
 
     async def _command(self, command: OrderCommand, event: str) -> tuple[Position, Answer | None]:
         """Put a command on its topic and wait for what becomes of it; None when the wait ran out."""
-        identity = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        uid = command.order_uid
         try:
-            position = await self._commands.send(
-                key=command.order_uid, value=encode_command(command), headers=(("request-id", identity.encode()),)
-            )
+            position = await send(self._commands, uid, encode_command(command))
         except ValueError as error:  # The head that a command adds made the record larger than its topic takes.
             raise Problem(problems.TOO_LARGE, f"The document is too large to be carried: {error}.") from None
-        assert position is not None, "handlers send outside of agents, where every record has a position"
-        args = {"order_uid": command.order_uid, "command_id": command.command_id, "event": event}
-        try:
-            outcome = await self._desk.ask_about(
-                self._questions.outcome, command.order_uid, args, after=position, wait_s=self._limits.outcome_wait_s
-            )
-        except NotReadable:
-            return position, None
-        return position, outcome
+        args = {"order_uid": uid, "command_id": command.command_id, "event": event}
+        wait_s = self._limits.outcome_wait_s
+        return position, await outcome_of(self._desk, self._questions.outcome, uid, args, after=position, wait_s=wait_s)
 
 
 def read(raw: bytes) -> OrderDocument:
@@ -156,14 +141,6 @@ def _refused(kind: problems.Kind, caused: dict[str, Any], order: dict[str, Any] 
     return Problem(kind, detail, headers=headers, reason=caused["reason"], position=caused["position"])
 
 
-def _dead_lettered(position: Position) -> Problem:
-    return Problem(
-        problems.DEAD_LETTERED,
-        f"The command at {position} could not be applied; `faust -A app dead-letters show {position}` says why.",
-        dead_letter=str(position),
-    )
-
-
 def _done(status: int, order: dict[str, Any], position: str) -> web.Response:
     """The order without its document: the caller has just sent it, and it stands at Location."""
     headers = {"ETag": answers.etag(order["version"]), answers.POSITION: position}
@@ -173,15 +150,8 @@ def _done(status: int, order: dict[str, Any], position: str) -> web.Response:
 
 
 def _accepted(command: OrderCommand, position: Position) -> web.Response:
-    """Written down and not yet applied, or not yet known to be: it will be, and `min_offset` finds out when."""
-    where = f"{HOME}/{command.order_uid}"
-    told = {
-        "order_uid": command.order_uid,
-        "position": str(position),
-        "command_id": command.command_id,
-        "outcome": f"{where}?min_offset={position}",
-    }
-    return answers.answer(202, told, {"Location": where, answers.POSITION: str(position), "Retry-After": "1"})
+    uid = command.order_uid
+    return accepted({"order_uid": uid}, f"{HOME}/{uid}", command.command_id, position)
 
 
 def _generated(command_id: str) -> bytes:
