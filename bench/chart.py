@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 #: Which lines, and how a panel is headed. A line without figures is left out.
 PANELS = {
-    "throughput": "Orders per second, exactly-once (more is better)",
+    "throughput": "Orders per second, exactly-once but for Faust (more is better)",
     "product": "Orders per second with all that the product does (more is better)",
     "cpu": "CPU seconds per 1,000 orders, broker apart (less is better)",
     "latency_p99": "Produce to committed event at 1,000/s, p99 in ms (less is better)",
