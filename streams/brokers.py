@@ -48,8 +48,16 @@ GRANT = "faust -A app acls"
 def told(error: BaseException) -> str:
     """An error for a log line or another error; one of rights says what to do, since to try again does not help."""
     if isinstance(error, NOT_ALLOWED):
-        return f"{error!r}: this user has not the right to it; `{GRANT}` prints what it needs"
+        what = f"{type(error).__name__}({_names(error)})"
+        return f"{what}: this user has not the right to it; `{GRANT}` prints what it needs"
     return repr(error)
+
+
+def _names(error: BaseException) -> str:
+    """What the error is about; aiokafka gives one name where a request was refused, and a set where metadata were."""
+    return ", ".join(
+        repr(name) for said in error.args for name in (sorted(said) if isinstance(said, set | frozenset) else [said])
+    )
 
 
 class NotLetIn(Exception):

@@ -9,11 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 import trustme
+from aiokafka.errors import TopicAuthorizationFailedError
 from pytest import mark, param
 
 from streams import admin
 from streams.admin import BrokerUnreachable
-from streams.brokers import Brokers, NotLetIn, client_options, let_in
+from streams.brokers import Brokers, NotLetIn, client_options, let_in, told
 from tests.security.secured import MUTUAL, PASSWORD, PLAIN, Secured, SecuredKafka
 
 
@@ -106,3 +107,11 @@ async def test_postgres_over_tls(secured: Secured, tmp_path: Path) -> None:
         await asyncpg.connect(f"{secured.postgres.partition('&sslrootcert')[0]}&sslrootcert={other}")
     with pytest.raises((ConnectionError, asyncpg.PostgresConnectionError)):
         await asyncpg.connect(secured.postgres.partition("?")[0] + "?sslmode=disable")
+
+
+@mark.parametrize("argument", ["orders", {"orders"}], ids=["of a request", "of metadata"])
+def test_what_is_refused_is_named_alike(argument: object) -> None:
+    """aiokafka says it in two ways, by which of its requests was refused first."""
+    assert told(TopicAuthorizationFailedError(argument)).startswith(
+        "TopicAuthorizationFailedError('orders'): this user"
+    )
