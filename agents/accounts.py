@@ -5,6 +5,7 @@ An account and the clearing accounts it moves money with have one writer: no int
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from schemas.accounts import (
@@ -280,8 +281,13 @@ def _refused(
     )
 
 
-def attach(app: App, *, commands: Topic, events: Topic, tables: AccountTables) -> None:
-    """Wire the rules to their topics. A hold that expires is released by a record, which its deadline sends."""
+def attach(
+    app: App, *, commands: Topic, events: Topic, tables: AccountTables, tell: Callable[[AccountEvent], None]
+) -> None:
+    """Wire the rules to their topics. A hold that expires is released by a record, which its deadline sends.
+
+    `tell` hands each event to the domains that wait for it.
+    """
     deadlines = app.deadlines(GROUP)
     deadlines.target(commands)
 
@@ -321,6 +327,7 @@ def attach(app: App, *, commands: Topic, events: Topic, tables: AccountTables) -
                 assert account is not None, "money moves in accounts that exist"
                 keep(account, event, movement)
             events.put(key=key, value=event, partition=home)
+            tell(event)
 
     @app.agent(commands, name="accounts.commands")
     async def obey(stream: Stream[AccountCommand]) -> None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from agents import accounts as account_rules
 from agents import orders as order_rules
 from agents import requests as request_rules
-from schemas.accounts import AccountCommand
+from agents.checkout import Tell, tell_nobody, teller
+from schemas.accounts import AccountCommand, CaptureHold, HoldFunds, ReleaseHold
 from schemas.requests import Request, RequestCommand
 from schemas.topics import TopicSpec
 from streams import App, Table, Topic
@@ -55,10 +56,10 @@ def wire_orders(app: App, topics: Topics) -> OrderTables:
     return tables
 
 
-def wire_accounts(app: App, topics: Topics) -> AccountTables:
+def wire_accounts(app: App, topics: Topics, tell: Tell = tell_nobody) -> AccountTables:
     tables = account_tables.declare(app)
     commands, events = topics["accounts.commands.v1"], topics["accounts.events.v1"]
-    account_rules.attach(app, commands=commands, events=events, tables=tables)
+    account_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
     return tables
 
 
@@ -68,7 +69,14 @@ def wire_requests(app: App, topics: Topics) -> Table[Request]:
     return requests
 
 
+def wire_checkout(topics: Topics) -> Tell:
+    """What joins the domains: each command that agents/checkout.py can give, its topic and its key there."""
+    to_accounts = (topics["accounts.commands.v1"], "account_id")
+    return teller({HoldFunds: to_accounts, CaptureHold: to_accounts, ReleaseHold: to_accounts})
+
+
 def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
     """All of it, as app.py does line by line: what tests run without window and effects."""
     topics = declare_topics(app, specs)
-    return Domains(topics, wire_orders(app, topics), wire_accounts(app, topics), wire_requests(app, topics))
+    tell = wire_checkout(topics)
+    return Domains(topics, wire_orders(app, topics), wire_accounts(app, topics, tell), wire_requests(app, topics))
