@@ -10,7 +10,7 @@ import cli
 import local
 import web
 from agents.effects import postgres
-from agents.wiring import declare_topics, wire_accounts, wire_checkout, wire_orders, wire_requests
+from agents.wiring import declare_topics, wire_accounts, wire_checkout, wire_orders, wire_payments, wire_requests
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
 from streams import App, Security
@@ -54,6 +54,7 @@ topics = declare_topics(app, topic_specs(settings.partitions, settings.replicati
 
 checkout = wire_checkout(topics)  # what one domain's events ask of the others
 orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events.v1
+payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payments.events.v1
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
 requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 

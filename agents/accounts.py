@@ -21,15 +21,18 @@ from schemas.accounts import (
     Deposit,
     FundsDeposited,
     FundsHeld,
+    FundsRefunded,
     FundsWithdrawn,
     Hold,
     HoldCaptured,
     HoldFunds,
+    HoldRefund,
     HoldReleased,
     HoldState,
     Movement,
     MovementReason,
     OpenAccount,
+    RefundFunds,
     ReleaseHold,
     ReleaseReason,
     Withdraw,
@@ -49,18 +52,19 @@ def decide(
     *,
     partition: int,
     answered: bool = False,
+    refund: HoldRefund | None = None,
 ) -> tuple[AccountEvent, ...]:
     """One case per row of the decision table. `()`: nothing new to say.
 
-    `hold`: the one that the command names, if there is one. `partition`: where the account is at home, and the clearing
-    accounts that stand against it. `answered`: this command_id has had its event or its refusal already, however long
-    ago: it moves nothing again.
+    `hold`, `refund`: those that the command names, if they are. `partition`: where the account is at home, and the
+    clearing accounts that stand against it. `answered`: this command_id has had its event or its refusal already,
+    however long ago: it moves nothing again.
     """
     if answered:
         return ()
     if isinstance(command, OpenAccount):
         return (_opened(command, occurred_at),) if account is None else ()
-    reason = _objection(account, hold, command)
+    reason = _objection(account, hold, command, refund)
     if reason is not None:
         return (_refused(account, command, occurred_at, reason),)
     assert account is not None, "a command without an account was refused"
@@ -81,11 +85,17 @@ def decide(
         case ReleaseHold():
             assert hold is not None, "a release without a hold was refused"
             return (_released(account, hold, command, occurred_at),)
+        case RefundFunds():
+            assert hold is not None, "a refund without a hold was refused"
+            return () if refund else (_refunded(account, hold, command, occurred_at, partition),)
     assert_never(command)
 
 
 def _objection(
-    account: Account | None, hold: Hold | None, command: Deposit | Withdraw | HoldFunds | CaptureHold | ReleaseHold
+    account: Account | None,
+    hold: Hold | None,
+    command: Deposit | Withdraw | HoldFunds | CaptureHold | ReleaseHold | RefundFunds,
+    refund: HoldRefund | None,
 ) -> AccountRefusal | None:
     """Why the command changes nothing; the first reason in the order of AccountRefusal."""
     if account is None:
@@ -109,6 +119,8 @@ def _objection(
                 return AccountRefusal.INSUFFICIENT_FUNDS
         case CaptureHold() | ReleaseHold():
             return _objection_to_settling(hold, amount)
+        case RefundFunds():
+            return _objection_to_refund(account, hold, refund, command.amount_minor)
         case _:
             assert_never(command)
     return None
@@ -121,6 +133,23 @@ def _objection_to_settling(hold: Hold | None, amount_minor: int | None) -> Accou
         return AccountRefusal.HOLD_ALREADY_SETTLED
     if amount_minor is not None and amount_minor > hold.amount_minor:
         return AccountRefusal.AMOUNT_ABOVE_HOLD
+    return None
+
+
+def _objection_to_refund(
+    account: Account, hold: Hold | None, refund: HoldRefund | None, amount_minor: int
+) -> AccountRefusal | None:
+    if hold is None:
+        return AccountRefusal.NO_SUCH_HOLD
+    if hold.state is not HoldState.CAPTURED:
+        return AccountRefusal.HOLD_NOT_CAPTURED
+    if refund is not None:
+        same = refund.amount_minor == amount_minor
+        return None if same else AccountRefusal.REFUND_EXISTS_WITH_DIFFERENT_CONTENT
+    if hold.refunded_minor + amount_minor > hold.captured_minor:
+        return AccountRefusal.AMOUNT_ABOVE_CAPTURED
+    if account.balance_minor + amount_minor > MAX_BALANCE_MINOR:
+        return AccountRefusal.BALANCE_ABOVE_LIMIT
     return None
 
 
@@ -138,7 +167,7 @@ def evolve(account: Account | None, event: AccountEvent) -> Account | None:
                 opened_at=event.occurred_at,
                 updated_at=event.occurred_at,
             )
-        case FundsDeposited() | FundsWithdrawn() | FundsHeld() | HoldCaptured() | HoldReleased():
+        case FundsDeposited() | FundsWithdrawn() | FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded():
             assert account is not None, "decide moves only what exists"
             return account._replace(
                 balance_minor=event.balance_minor,
@@ -165,6 +194,7 @@ def evolve_hold(hold: Hold | None, event: AccountEvent) -> Hold | None:
                 captured_minor=0,
                 held_at=event.occurred_at,
                 settled_at=None,
+                order_uid=event.order_uid,
             )
         case HoldCaptured():
             assert hold is not None, "decide captures only what is held"
@@ -173,6 +203,9 @@ def evolve_hold(hold: Hold | None, event: AccountEvent) -> Hold | None:
         case HoldReleased():
             assert hold is not None, "decide releases only what is held"
             return hold._replace(state=HoldState(event.reason), settled_at=event.occurred_at)
+        case FundsRefunded():
+            assert hold is not None, "decide refunds only what was captured"
+            return hold._replace(refunded_minor=event.refunded_minor)
         case AccountOpened() | FundsDeposited() | FundsWithdrawn() | AccountCommandRefused():
             return hold
     assert_never(event)
@@ -195,6 +228,7 @@ def expiry_of(event: FundsHeld) -> ReleaseHold:
         account_id=event.account_id,
         hold_id=event.hold_id,
         reason=ReleaseReason.EXPIRED,
+        order_uid=event.order_uid,
     )
 
 
@@ -220,8 +254,10 @@ def _changed(account: Account, command: AccountCommand, at: str, balance: int = 
 def _movement(
     command: AccountCommand, account: Account, partition: int, reason: MovementReason, amount_minor: int
 ) -> Movement:
-    side = clearing_id("sales" if reason is MovementReason.CAPTURE else "external", account.currency, partition)
-    debit, credit = (side, account.account_id) if reason is MovementReason.DEPOSIT else (account.account_id, side)
+    sale = reason in (MovementReason.CAPTURE, MovementReason.REFUND)
+    side = clearing_id("sales" if sale else "external", account.currency, partition)
+    inwards = reason in (MovementReason.DEPOSIT, MovementReason.REFUND)
+    debit, credit = (side, account.account_id) if inwards else (account.account_id, side)
     return Movement(
         movement_id=derived_id(f"movement {event_id_for(command.command_id, 0)}"),
         debit=debit,
@@ -250,6 +286,7 @@ def _held(account: Account, command: HoldFunds, occurred_at: str) -> FundsHeld:
         amount_minor=command.amount_minor,
         currency=account.currency,
         expires_at_ms=command.expires_at_ms,
+        order_uid=command.order_uid,
     )
 
 
@@ -260,6 +297,7 @@ def _captured(account: Account, hold: Hold, command: CaptureHold, occurred_at: s
         hold_id=hold.hold_id,
         released_minor=hold.amount_minor - amount,
         movement=_movement(command, account, partition, MovementReason.CAPTURE, amount),
+        order_uid=hold.order_uid,
     )
 
 
@@ -270,14 +308,33 @@ def _released(account: Account, hold: Hold, command: ReleaseHold, occurred_at: s
         amount_minor=hold.amount_minor,
         currency=hold.currency,
         reason=command.reason,
+        order_uid=hold.order_uid,
+    )
+
+
+def _refunded(account: Account, hold: Hold, command: RefundFunds, occurred_at: str, partition: int) -> FundsRefunded:
+    return FundsRefunded(
+        **_changed(account, command, occurred_at, command.amount_minor),
+        hold_id=hold.hold_id,
+        refund_id=command.refund_id,
+        refunded_minor=hold.refunded_minor + command.amount_minor,
+        movement=_movement(command, account, partition, MovementReason.REFUND, command.amount_minor),
+        order_uid=hold.order_uid,
     )
 
 
 def _refused(
     account: Account | None, command: AccountCommand, occurred_at: str, reason: AccountRefusal
 ) -> AccountCommandRefused:
+    about = command if isinstance(command, Holding) else None
     return AccountCommandRefused(
-        **_said(command, occurred_at), version=account.version if account else 0, command=command.type, reason=reason
+        **_said(command, occurred_at),
+        version=account.version if account else 0,
+        command=command.type,
+        reason=reason,
+        order_uid=about.order_uid if about else None,
+        hold_id=about.hold_id if about else None,
+        refund_id=command.refund_id if isinstance(command, RefundFunds) else None,
     )
 
 
@@ -313,16 +370,20 @@ def attach(
             commands.put(key=key, value=command, partition=home, headers=cause.headers)
             return
         account = tables.account(key)
-        hold = tables.hold(key, command.hold_id) if isinstance(command, Settling) else None
+        hold = tables.hold(key, command.hold_id) if isinstance(command, Holding) else None
+        refund = tables.refund(key, command.hold_id, command.refund_id) if isinstance(command, RefundFunds) else None
         answered = tables.answer(key, command.command_id) is not None
-        for event in decide(account, hold, command, rfc3339(cause.timestamp), partition=home, answered=answered):
+        at = rfc3339(cause.timestamp)
+        for event in decide(account, hold, command, at, partition=home, answered=answered, refund=refund):
             before, account = account, evolve(account, event)
             tables.keep(before, account, event, command, Position(cause.topic, cause.partition, cause.offset))
-            if isinstance(event, FundsHeld | HoldCaptured | HoldReleased):
+            if isinstance(event, FundsHeld | HoldCaptured | HoldReleased | FundsRefunded):
                 hold = evolve_hold(hold, event)
                 assert hold is not None, "such an event leaves a hold"
                 tables.keep_hold(hold)
                 settle_deadline(event)
+            if isinstance(event, FundsRefunded):
+                tables.keep_refund(event)
             if (movement := movement_of(event)) is not None:
                 assert account is not None, "money moves in accounts that exist"
                 keep(account, event, movement)
@@ -337,4 +398,4 @@ def attach(
 
 
 #: Commands that name a hold.
-Settling = HoldFunds | CaptureHold | ReleaseHold
+Holding = HoldFunds | CaptureHold | ReleaseHold | RefundFunds

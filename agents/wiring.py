@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from agents import accounts as account_rules
 from agents import orders as order_rules
+from agents import payments as payment_rules
 from agents import requests as request_rules
 from agents.checkout import Tell, tell_nobody, teller
-from schemas.accounts import AccountCommand, CaptureHold, HoldFunds, ReleaseHold
+from schemas.accounts import AccountCommand, CaptureHold, HoldFunds, RefundFunds, ReleaseHold
+from schemas.base import Command
+from schemas.payments import PaymentCommand, Recorded
 from schemas.requests import Request, RequestCommand
 from schemas.topics import TopicSpec
 from streams import App, Table, Topic
 from tables import accounts as account_tables
 from tables import orders as order_tables
+from tables import payments as payment_tables
 from tables import requests as request_tables
 from tables.accounts import AccountTables
 from tables.orders import OrderTables
+from tables.payments import PaymentTables
 
 Topics = dict[str, Topic]
 
 #: What is on a topic where agents do not read the bytes as they came.
-VALUES: dict[str, Any] = {"accounts.commands.v1": AccountCommand, "requests.commands.v1": RequestCommand}
+VALUES: dict[str, Any] = {
+    "accounts.commands.v1": AccountCommand,
+    "payments.commands.v1": PaymentCommand,
+    "requests.commands.v1": RequestCommand,
+}
 
 
 class Domains(NamedTuple):
@@ -30,6 +39,7 @@ class Domains(NamedTuple):
 
     topics: Topics
     orders: OrderTables
+    payments: PaymentTables
     accounts: AccountTables
     requests: Table[Request]
 
@@ -56,6 +66,13 @@ def wire_orders(app: App, topics: Topics) -> OrderTables:
     return tables
 
 
+def wire_payments(app: App, topics: Topics, tell: Tell = tell_nobody) -> PaymentTables:
+    tables = payment_tables.declare(app)
+    commands, events = topics["payments.commands.v1"], topics["payments.events.v1"]
+    payment_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    return tables
+
+
 def wire_accounts(app: App, topics: Topics, tell: Tell = tell_nobody) -> AccountTables:
     tables = account_tables.declare(app)
     commands, events = topics["accounts.commands.v1"], topics["accounts.events.v1"]
@@ -72,11 +89,21 @@ def wire_requests(app: App, topics: Topics) -> Table[Request]:
 def wire_checkout(topics: Topics) -> Tell:
     """What joins the domains: each command that agents/checkout.py can give, its topic and its key there."""
     to_accounts = (topics["accounts.commands.v1"], "account_id")
-    return teller({HoldFunds: to_accounts, CaptureHold: to_accounts, ReleaseHold: to_accounts})
+    to_payments = (topics["payments.commands.v1"], "order_uid")
+    routes: dict[type[Command], tuple[Topic, str]] = {}
+    routes |= dict.fromkeys((HoldFunds, CaptureHold, ReleaseHold, RefundFunds), to_accounts)
+    routes |= dict.fromkeys(get_args(Recorded), to_payments)
+    return teller(routes)
 
 
 def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
     """All of it, as app.py does line by line: what tests run without window and effects."""
     topics = declare_topics(app, specs)
     tell = wire_checkout(topics)
-    return Domains(topics, wire_orders(app, topics), wire_accounts(app, topics, tell), wire_requests(app, topics))
+    return Domains(
+        topics,
+        orders=wire_orders(app, topics),
+        payments=wire_payments(app, topics, tell),
+        accounts=wire_accounts(app, topics, tell),
+        requests=wire_requests(app, topics),
+    )

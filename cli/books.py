@@ -19,6 +19,7 @@ MOVES = {
     "funds_deposited": ("credit", "external"),
     "funds_withdrawn": ("debit", "external"),
     "hold_captured": ("debit", "sales"),
+    "funds_refunded": ("credit", "sales"),
 }
 OTHERS = {"account_opened", "funds_held", "hold_released", "account_command_refused"}
 
@@ -49,6 +50,9 @@ class Standing:
     version: int = 0
     holds: dict[str, int] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
+    #: What of a captured hold has not been given back.
+    captured: dict[str, int] = field(default_factory=dict)
+    refunds: set[tuple[str, str]] = field(default_factory=set)
     lines: int = 0
     last_line: int = 0
 
@@ -192,6 +196,20 @@ class Books:
             released = said.get("released_minor") if said["type"] == "hold_captured" else said.get("amount_minor")
             if released != amount - captured:
                 raise Wrong(f"hold {hold} of {amount} is captured with {captured} and released with {released}")
+            if captured:
+                standing.captured[hold] = captured
+        elif said["type"] == "funds_refunded":
+            self._give_back(standing, said)
+
+    def _give_back(self, standing: Standing, said: dict[str, Any]) -> None:
+        hold, refund, amount = said["hold_id"], said["refund_id"], said["movement"]["amount_minor"]
+        left = standing.captured.get(hold, 0)
+        if (hold, refund) in standing.refunds:
+            raise Wrong(f"refund {refund} of hold {hold} is made a second time")
+        if amount > left:
+            raise Wrong(f"refund {refund} gives back {amount}, of what hold {hold} was captured with {left} are left")
+        standing.refunds.add((hold, refund))
+        standing.captured[hold] = left - amount
 
     def _move(self, account_id: str, standing: Standing, said: dict[str, Any], partition: int) -> str:
         """Both legs of a movement; gives the clearing account."""

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 import orjson
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from schemas.base import MAX_TIME_MS, Command, Event, Model, derived_id
+from schemas.base import MAX_TIME_MS, Command, Event, Model, OrderUid, derived_id
 from schemas.currencies import MINOR_DIGITS
 
 #: The largest amount of one movement, and of one balance: what every reader of JSON numbers holds exactly (RFC 7493).
@@ -55,6 +55,12 @@ HoldId = Annotated[
 # Any 64-bit number is understood, so that the rule can refuse it with a reason; one that is larger is no amount.
 AmountMinor = Annotated[
     int, Field(ge=-(2**63), le=2**63 - 1, description="In minor units (paise, cents) of the account's currency.")
+]
+RefundId = Annotated[
+    str, Field(pattern=r"^[!-~]{1,64}$", description="Names the refund within its hold; the caller chooses it.")
+]
+ForOrder = Annotated[
+    OrderUid | None, Field(description="The order whose payment hears what becomes of it; null: nobody's.")
 ]
 Expected = Annotated[Currency | None, Field(description="When given, it must be the account's currency.")]
 
@@ -113,6 +119,7 @@ class HoldFunds(Command):
     expires_at_ms: Annotated[int, Field(ge=0, le=MAX_TIME_MS)] | None = Field(
         None, description="Unix time in milliseconds at which what was not captured is released; null: never."
     )
+    order_uid: ForOrder = None
 
 
 class CaptureHold(Command):
@@ -123,6 +130,7 @@ class CaptureHold(Command):
     hold_id: HoldId
     amount_minor: AmountMinor | None = Field(None, description="In minor units; null: all that is held.")
     currency: Expected = None
+    order_uid: ForOrder = None
 
 
 class ReleaseReason(StrEnum):
@@ -139,12 +147,27 @@ class ReleaseHold(Command):
     account_id: AccountId
     hold_id: HoldId
     reason: ReleaseReason = ReleaseReason.RELEASED
+    order_uid: ForOrder = None
+
+
+class RefundFunds(Command):
+    """Give back what a hold was captured with, or a part of it. The same refund again moves nothing."""
+
+    type: Literal["refund_funds"] = "refund_funds"
+    account_id: AccountId
+    hold_id: HoldId
+    refund_id: RefundId
+    amount_minor: AmountMinor
+    currency: Expected = None
+    order_uid: ForOrder = None
 
 
 AccountCommand = Annotated[
-    OpenAccount | Deposit | Withdraw | HoldFunds | CaptureHold | ReleaseHold, Field(discriminator="type")
+    OpenAccount | Deposit | Withdraw | HoldFunds | CaptureHold | ReleaseHold | RefundFunds, Field(discriminator="type")
 ]
-CommandType = Literal["open_account", "deposit", "withdraw", "hold_funds", "capture_hold", "release_hold"]
+CommandType = Literal[
+    "open_account", "deposit", "withdraw", "hold_funds", "capture_hold", "release_hold", "refund_funds"
+]
 
 
 def content_of(command: AccountCommand) -> str:
@@ -167,6 +190,9 @@ class AccountRefusal(StrEnum):
     NO_SUCH_HOLD = "no_such_hold"
     HOLD_ALREADY_SETTLED = "hold_already_settled"
     AMOUNT_ABOVE_HOLD = "amount_above_hold"
+    HOLD_NOT_CAPTURED = "hold_not_captured"
+    REFUND_EXISTS_WITH_DIFFERENT_CONTENT = "refund_exists_with_different_content"
+    AMOUNT_ABOVE_CAPTURED = "amount_above_captured"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_ABOVE_LIMIT = "balance_above_limit"
 
@@ -177,6 +203,7 @@ class MovementReason(StrEnum):
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     CAPTURE = "capture"
+    REFUND = "refund"
 
 
 class Movement(Model):
@@ -232,6 +259,7 @@ class FundsHeld(_AccountChanged):
     amount_minor: int = Field(ge=1)
     currency: str
     expires_at_ms: int | None
+    order_uid: ForOrder = None
 
 
 class HoldCaptured(_AccountChanged):
@@ -241,6 +269,7 @@ class HoldCaptured(_AccountChanged):
     hold_id: HoldId
     released_minor: int = Field(ge=0, description="The part of the hold that was not captured.")
     movement: Movement
+    order_uid: ForOrder = None
 
 
 class HoldReleased(_AccountChanged):
@@ -251,6 +280,18 @@ class HoldReleased(_AccountChanged):
     amount_minor: int = Field(ge=1)
     currency: str
     reason: ReleaseReason
+    order_uid: ForOrder = None
+
+
+class FundsRefunded(_AccountChanged):
+    """Captured money came back."""
+
+    type: Literal["funds_refunded"] = "funds_refunded"
+    hold_id: HoldId
+    refund_id: RefundId
+    refunded_minor: int = Field(ge=1, description="Of the hold in all, after this event.")
+    movement: Movement
+    order_uid: ForOrder = None
 
 
 class AccountCommandRefused(_AccountEvent):
@@ -260,9 +301,14 @@ class AccountCommandRefused(_AccountEvent):
     version: int = Field(ge=0, description="Of the account, which a refusal does not change; 0 when there is none.")
     command: CommandType
     reason: AccountRefusal
+    order_uid: ForOrder = None
+    hold_id: HoldId | None = None
+    refund_id: RefundId | None = None
 
 
-AccountChanged = AccountOpened | FundsDeposited | FundsWithdrawn | FundsHeld | HoldCaptured | HoldReleased
+AccountChanged = (
+    AccountOpened | FundsDeposited | FundsWithdrawn | FundsHeld | HoldCaptured | HoldReleased | FundsRefunded
+)
 AccountEvent = AccountChanged | AccountCommandRefused
 
 _events: TypeAdapter[AccountEvent] = TypeAdapter(Annotated[AccountEvent, Field(discriminator="type")])
@@ -275,7 +321,7 @@ def read_event(raw: bytes) -> AccountEvent:
 
 def movement_of(event: AccountEvent) -> Movement | None:
     """The movement that an event reports, if money moved."""
-    return event.movement if isinstance(event, FundsDeposited | FundsWithdrawn | HoldCaptured) else None
+    return event.movement if isinstance(event, FundsDeposited | FundsWithdrawn | HoldCaptured | FundsRefunded) else None
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
@@ -327,6 +373,8 @@ class Hold(NamedTuple):
     captured_minor: int
     held_at: str
     settled_at: str | None
+    order_uid: str | None = None
+    refunded_minor: int = 0
 
     def to_json(self) -> bytes:
         return orjson.dumps(self._asdict())
@@ -335,6 +383,22 @@ class Hold(NamedTuple):
     def from_json(cls, raw: bytes) -> Self:
         row = orjson.loads(raw)
         return cls(**{**row, "state": HoldState(row["state"])})
+
+
+class HoldRefund(NamedTuple):
+    """Money of a hold that was given back: the value of the table `account_refunds`."""
+
+    refund_id: str
+    hold_id: str
+    amount_minor: int
+    refunded_at: str
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        return cls(**orjson.loads(raw))
 
 
 class LedgerEntry(NamedTuple):

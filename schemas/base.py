@@ -20,6 +20,15 @@ MAX_TIME_MS = 10**13 - 1
 #: A record can be bad in more places than anybody reads, and the headers of a dead letter must stay small.
 MAX_FAULTS = 100
 
+ORDER_UID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$"
+OrderUid = Annotated[
+    str,
+    Field(
+        pattern=ORDER_UID_PATTERN,
+        description="Names the order for ever; the partition key of everything about it.",
+        examples=["b563feb7b2b84b6test"],
+    ),
+]
 CommandId = Annotated[
     str,
     Field(pattern=r"^[!-~]{1,64}$", description="Names the command. The same id again is the same command again."),

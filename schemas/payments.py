@@ -13,13 +13,8 @@ import orjson
 from pydantic import Field, TypeAdapter
 
 from schemas.accounts import AmountMinor, Currency, UserId
-from schemas.base import MAX_TIME_MS, Command, Event
-from schemas.orders import ORDER_UID_PATTERN
+from schemas.base import MAX_TIME_MS, Command, Event, OrderUid
 
-OrderUid = Annotated[
-    str,
-    Field(pattern=ORDER_UID_PATTERN, description="The order that is paid; the partition key.", examples=["b563feb7"]),
-]
 RefundId = Annotated[
     str, Field(pattern=r"^[!-~]{1,64}$", description="Names the refund within its payment; the caller chooses it.")
 ]
@@ -156,6 +151,7 @@ class RecordVoid(_Answer):
 
     type: Literal["record_void"] = "record_void"
     reason: Word = "voided"
+    void_number: int | None = Field(None, ge=1, description="Which void this answers; null: whichever is under way.")
 
 
 class RecordRefund(_Answer):
@@ -294,7 +290,9 @@ class VoidRequested(_PaymentChanged):
     """What is set aside shall be let go; an account or the provider is asked. It comes again when that failed."""
 
     type: Literal["void_requested"] = "void_requested"
+    amount_minor: int = Field(ge=0, description="What is known to be authorised; 0: nothing, and it may be on its way.")
     reason: str
+    void_number: int = Field(ge=1, description="Grows when an authorisation came too late; not when tried again.")
 
 
 class PaymentVoided(_PaymentChanged):
@@ -315,6 +313,7 @@ class RefundRequested(_PaymentChanged):
     amount_minor: int = Field(ge=1)
     line: Line = None
     reason: str
+    failures: int = Field(0, ge=0, description="How often it has failed before: 0 in the first.")
 
 
 class PaymentRefunded(_PaymentChanged):
@@ -414,6 +413,7 @@ class Payment(NamedTuple):
     refunded_minor: int
     #: Of a decline or a void.
     reason: str | None
+    voids: int
     void_failures: int
     attempts: int
     version: int

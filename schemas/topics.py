@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from schemas.accounts import (
     AccountCommandRefused,
@@ -12,11 +12,13 @@ from schemas.accounts import (
     Deposit,
     FundsDeposited,
     FundsHeld,
+    FundsRefunded,
     FundsWithdrawn,
     HoldCaptured,
     HoldFunds,
     HoldReleased,
     OpenAccount,
+    RefundFunds,
     ReleaseHold,
     Withdraw,
 )
@@ -29,6 +31,7 @@ from schemas.orders import (
     OrderRefused,
     PlaceOrder,
 )
+from schemas.payments import PaymentCommand, PaymentEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
 
 FOR_EVER = -1
@@ -110,12 +113,36 @@ ORDER_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+PAYMENT_COMMANDS = TopicSpec(
+    name="payments.commands.v1",
+    key="order_uid",
+    values=get_args(get_args(PaymentCommand)[0]),
+    group="orders",
+    writer="checkout, the provider's effect, web (callbacks), the deadlines of group orders, any producer",
+    description="What shall happen to the payment of an order, and what became of what it asked.",
+    public=True,
+    # What the provider answered stands nowhere else: a replay needs every command.
+    retention_ms=FOR_EVER,
+)
+
+PAYMENT_EVENTS = TopicSpec(
+    name="payments.events.v1",
+    key="order_uid",
+    values=get_args(PaymentEvent),
+    group=None,
+    writer="the agents of group orders",
+    description="What happened to payments, refusals included, and what an account or the provider is asked for.",
+    public=True,
+    # The provider's effect goes on from where it was; a new reader, such as a sink, starts at the beginning.
+    retention_ms=FOR_EVER,
+)
+
 ACCOUNT_COMMANDS = TopicSpec(
     name="accounts.commands.v1",
     key="account_id",
-    values=(OpenAccount, Deposit, Withdraw, HoldFunds, CaptureHold, ReleaseHold),
+    values=(OpenAccount, Deposit, Withdraw, HoldFunds, CaptureHold, ReleaseHold, RefundFunds),
     group="accounts",
-    writer="web, the deadlines of group accounts, any producer",
+    writer="web, checkout, the deadlines of group accounts, any producer",
     description="What shall happen to an account. An event answers each command, or nothing when it repeats.",
     public=True,
     # Money exists nowhere else: a replay needs every command.
@@ -132,6 +159,7 @@ ACCOUNT_EVENTS = TopicSpec(
         FundsHeld,
         HoldCaptured,
         HoldReleased,
+        FundsRefunded,
         AccountCommandRefused,
     ),
     group=None,
@@ -171,6 +199,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     ORDERS,
     ORDER_COMMANDS,
     ORDER_EVENTS,
+    PAYMENT_COMMANDS,
+    PAYMENT_EVENTS,
     ACCOUNT_COMMANDS,
     ACCOUNT_EVENTS,
     REQUEST_COMMANDS,

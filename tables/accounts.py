@@ -6,6 +6,7 @@ partition: both legs of a movement are in one transaction. The layout of the key
     accounts           account_id -> Account                  and clearing:<side>:<currency>:<partition>
     account_entries    account_id NUL version -> LedgerEntry  both legs, each with the running balance of its account
     account_holds      account_id NUL hold_id -> Hold
+    account_refunds    account_id NUL hold_id NUL refund_id -> HoldRefund
     account_commands   account_id NUL command_id -> CommandAnswer
     accounts_by_user   user_id NUL account_id -> currency     each partition lists its own: a complete answer asks all
     ledger_totals      currency -> LedgerTotals               sums of this partition
@@ -23,7 +24,9 @@ from schemas.accounts import (
     AccountEvent,
     AccountOpened,
     CommandAnswer,
+    FundsRefunded,
     Hold,
+    HoldRefund,
     LedgerEntry,
     LedgerTotals,
     Movement,
@@ -43,6 +46,7 @@ class AccountTables:
     accounts: Table[Account]
     entries: Table[LedgerEntry]
     holds: Table[Hold]
+    refunds: Table[HoldRefund]
     commands: Table[CommandAnswer]
     by_user: Table[bytes]
     totals: Table[LedgerTotals]
@@ -54,6 +58,10 @@ class AccountTables:
     def hold(self, account_id: str, hold_id: str) -> Hold | None:
         """The hold as it stands."""
         return self.holds.get(f"{account_id}\0{hold_id}")
+
+    def refund(self, account_id: str, hold_id: str, refund_id: str) -> HoldRefund | None:
+        """The refund of a hold, if it was made."""
+        return self.refunds.get(f"{account_id}\0{hold_id}\0{refund_id}")
 
     def answer(self, account_id: str, command_id: str) -> CommandAnswer | None:
         """What became of a command; None when it has not come, or had nothing new to say."""
@@ -100,6 +108,10 @@ class AccountTables:
 
     def keep_hold(self, hold: Hold) -> None:
         self.holds[f"{hold.account_id}\0{hold.hold_id}"] = hold
+
+    def keep_refund(self, event: FundsRefunded) -> None:
+        refund = HoldRefund(event.refund_id, event.hold_id, event.movement.amount_minor, event.occurred_at)
+        self.refunds[f"{event.account_id}\0{event.hold_id}\0{event.refund_id}"] = refund
 
     def keep_movement(
         self,
@@ -154,6 +166,12 @@ def declare(app: App) -> AccountTables:
         ),
         holds=app.Table(
             "account_holds", group=GROUP, codec=Codec(Hold.to_json, Hold.from_json), help="Money set aside."
+        ),
+        refunds=app.Table(
+            "account_refunds",
+            group=GROUP,
+            codec=Codec(HoldRefund.to_json, HoldRefund.from_json),
+            help="Captured money that was given back.",
         ),
         commands=app.Table(
             "account_commands",

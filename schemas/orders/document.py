@@ -10,6 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.base import ORDER_UID_PATTERN as ORDER_UID_PATTERN
+from schemas.base import OrderUid as OrderUid
+
 #: The largest integer that JavaScript and every other reader of JSON numbers holds exactly (RFC 7493), about 90 * 10^12
 #: in a currency with cents. PostgreSQL's bigint holds any sum of items that a document has room for.
 MAX_WHOLE = 2**53 - 1
@@ -20,7 +23,6 @@ MAX_ITEMS = 10_000
 #: Equal to the largest record of the topic `orders`.
 MAX_DOCUMENT_BYTES = 1 << 20
 
-ORDER_UID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$"
 PHONE_PATTERN = r"^\+[1-9][0-9]{4,14}$"
 EMAIL_PATTERN = r"^[^\s@]{1,64}@[^\s@.]+(\.[^\s@.]+)+$"
 CURRENCY_PATTERN = r"^[A-Z]{3}$"
@@ -49,14 +51,6 @@ Text256 = Annotated[str, Field(max_length=256)]
 Name64 = Annotated[str, Field(min_length=1, max_length=64)]
 Name256 = Annotated[str, Field(min_length=1, max_length=256)]
 
-OrderUid = Annotated[
-    str,
-    Field(
-        pattern=ORDER_UID_PATTERN,
-        description="Names the order for ever; the partition key of everything about it.",
-        examples=["b563feb7b2b84b6test"],
-    ),
-]
 CustomerId = Annotated[
     str,
     Field(min_length=1, max_length=64, description="Who orders; the key of the customer index.", examples=["test"]),

@@ -27,7 +27,7 @@ from tests.agents.domain import make_app
 
 COMMANDS, EVENTS = "accounts.commands.v1", "accounts.events.v1"
 PARTITIONS = 2
-KINDS = [*["deposit"] * 4, "withdraw", *["hold"] * 4, *["capture"] * 3, "release", "open"]
+KINDS = [*["deposit"] * 4, "withdraw", *["hold"] * 4, *["capture"] * 3, "release", *["refund"] * 2, "open"]
 #: Histories of one application.
 TOGETHER = 100
 CURRENCIES = ["INR", "JPY", "KWD"]
@@ -45,6 +45,8 @@ class Account:
         self.settled: set[str] = set()
         self.known_holds: dict[str, tuple[int, int | None]] = {}
         self.heard: set[str] = set()
+        self.captured: dict[str, int] = {}
+        self.refunds: dict[tuple[str, str], int] = {}
 
     def take(self, said: dict[str, Any]) -> str | None:
         """The type of the event that must answer, a refusal's reason, or None."""
@@ -85,7 +87,25 @@ class Account:
                 return "insufficient_funds"
             self.balance -= amount
             return "funds_withdrawn"
+        if kind == "refund_funds":
+            return self._refund(said)
         return self._hold(said, free) if kind == "hold_funds" else self._settle(said)
+
+    def _refund(self, said: dict[str, Any]) -> str | None:
+        hold, amount = said["hold_id"], said["amount_minor"]
+        if hold not in self.known_holds:
+            return "no_such_hold"
+        if hold not in self.captured:
+            return "hold_not_captured"
+        if (hold, said["refund_id"]) in self.refunds:
+            same = self.refunds[hold, said["refund_id"]] == amount
+            return None if same else "refund_exists_with_different_content"
+        if amount > self.captured[hold]:
+            return "amount_above_captured"
+        self.refunds[hold, said["refund_id"]] = amount
+        self.captured[hold] -= amount
+        self.balance += amount
+        return "funds_refunded"
 
     def _hold(self, said: dict[str, Any], free: int) -> str | None:
         hold, content = said["hold_id"], (said["amount_minor"], said.get("expires_at_ms"))
@@ -113,11 +133,13 @@ class Account:
         if said["type"] == "release_hold":
             return "hold_released"
         self.balance -= amount
+        self.captured[hold] = amount
         return "hold_captured"
 
 
 CHANGES = {
-    "account_opened", "funds_deposited", "funds_withdrawn", "funds_held", "hold_captured", "hold_released"
+    "account_opened", "funds_deposited", "funds_withdrawn", "funds_held", "hold_captured", "hold_released",
+    "funds_refunded",
 }  # fmt: skip
 
 
@@ -149,6 +171,9 @@ def words(chance: Random, user: int, now_ms: int, numbers: Iterator[int]) -> Ite
                 yield account, {**id, **of, **named, **hold, **part, "type": "capture_hold"}
             case "release":
                 yield account, {**id, **of, **hold, "type": "release_hold"}
+            case "refund":
+                which = {"refund_id": chance.choice(["r1", "r2"])}
+                yield account, {**id, **of, **named, **hold, **which, "type": "refund_funds", "amount_minor": amount}
             case _:
                 yield account, {**id, **opening}
 

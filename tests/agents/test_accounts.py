@@ -24,15 +24,18 @@ from schemas.accounts import (
     Deposit,
     FundsDeposited,
     FundsHeld,
+    FundsRefunded,
     FundsWithdrawn,
     Hold,
     HoldCaptured,
     HoldFunds,
+    HoldRefund,
     HoldReleased,
     HoldState,
     Movement,
     MovementReason,
     OpenAccount,
+    RefundFunds,
     ReleaseHold,
     ReleaseReason,
     Withdraw,
@@ -67,6 +70,17 @@ def capture(amount: int | None = None, id: str = "c", **more: Any) -> CaptureHol
 
 def release(id: str = "r", **more: Any) -> ReleaseHold:
     return ReleaseHold(command_id=id, account_id=ME, hold_id="h1", **more)
+
+
+def refund(amount: int, id: str = "f", refund_id: str = "r1") -> RefundFunds:
+    return RefundFunds(
+        command_id=id,
+        account_id=ME,
+        hold_id="h1",
+        refund_id=refund_id,
+        amount_minor=amount,
+        order_uid="order-1",
+    )
 
 
 def said(command: AccountCommand) -> dict[str, Any]:
@@ -131,9 +145,21 @@ def released(command: ReleaseHold, version: int, balance: int, amount: int) -> H
     )
 
 
+def refunded(command: RefundFunds, version: int, balance: int, refunded: int) -> FundsRefunded:
+    return FundsRefunded(
+        **said(command),
+        **figures(version, balance),
+        hold_id="h1",
+        refund_id=command.refund_id,
+        refunded_minor=refunded,
+        movement=moved(command, SALES, ME, command.amount_minor, MovementReason.REFUND),
+    )
+
+
 def refused(command: AccountCommand, version: int, reason: AccountRefusal) -> AccountCommandRefused:
-    assert command.type
-    return AccountCommandRefused(**said(command), version=version, command=command.type, reason=reason)
+    """It names the order, the hold and the refund, so that the order's payment hears of it."""
+    named = {name: getattr(command, name, None) for name in ("order_uid", "hold_id", "refund_id")}
+    return AccountCommandRefused(**said(command), version=version, command=command.type, reason=reason, **named)
 
 
 OPENED = AccountOpened(**said(OPEN), **figures(1, 0), user_id="user", currency="INR")
@@ -141,6 +167,7 @@ WITH_100: list[AccountEvent] = [OPENED, deposited(deposit(100), 2, 100)]
 HELD_60: list[AccountEvent] = [*WITH_100, held(hold(60), 3, 100, 60)]
 CAPTURED: list[AccountEvent] = [*HELD_60, captured(capture(40, "c0"), 4, 60, 40, 20)]
 RELEASED: list[AccountEvent] = [*HELD_60, released(release("r0"), 4, 100, 60)]
+REFUNDED: list[AccountEvent] = [*CAPTURED, refunded(refund(30, "f0"), 5, 90, 30)]
 FULL: list[AccountEvent] = [OPENED, deposited(deposit(MAX_BALANCE_MINOR), 2, MAX_BALANCE_MINOR)]
 EXPIRED = ReleaseReason.EXPIRED
 R = AccountRefusal
@@ -153,7 +180,13 @@ def after(events: Sequence[AccountEvent]) -> tuple[Account | None, Hold | None]:
 def answer(past: Sequence[AccountEvent], command: AccountCommand) -> list[AccountEvent]:
     account, found = after(past)
     answered = any(event.caused_by == command.command_id for event in past)
-    return list(decide(account, found, command, AT, partition=P, answered=answered))
+    made = {
+        event.refund_id: HoldRefund(event.refund_id, event.hold_id, event.movement.amount_minor, AT)
+        for event in past
+        if isinstance(event, FundsRefunded)
+    }
+    refund = made.get(command.refund_id) if isinstance(command, RefundFunds) else None
+    return list(decide(account, found, command, AT, partition=P, answered=answered, refund=refund))
 
 
 @mark.parametrize(
@@ -176,6 +209,9 @@ def answer(past: Sequence[AccountEvent], command: AccountCommand) -> list[Accoun
         param(HELD_60, release(), [released(release(), 4, 100, 60)], id="releases"),
         param(HELD_60, release(reason=EXPIRED), [released(release(reason=EXPIRED), 4, 100, 60)], id="expires"),
         param(CAPTURED, hold(60, "h2"), [], id="a hold that was captured, again"),
+        param(CAPTURED, refund(40), [refunded(refund(40), 5, 100, 40)], id="gives all back"),
+        param(REFUNDED, refund(10, refund_id="r2"), [refunded(refund(10, refund_id="r2"), 6, 100, 40)], id="the rest"),
+        param(REFUNDED, refund(30), [], id="the same refund in another command"),
         # refusals, in the order in which they are checked
         param([], deposit(1), [refused(deposit(1), 0, R.NO_SUCH_ACCOUNT)], id="deposit, no account"),
         param([], withdraw(-1), [refused(withdraw(-1), 0, R.NO_SUCH_ACCOUNT)], id="withdraw, no account"),
@@ -251,6 +287,29 @@ def answer(past: Sequence[AccountEvent], command: AccountCommand) -> list[Accoun
         param(CAPTURED, release(), [refused(release(), 4, R.HOLD_ALREADY_SETTLED)], id="released after the capture"),
         param(RELEASED, capture(), [refused(capture(), 4, R.HOLD_ALREADY_SETTLED)], id="captured after the release"),
         param(HELD_60, capture(61), [refused(capture(61), 3, R.AMOUNT_ABOVE_HOLD)], id="captures more than is held"),
+        param([], refund(1), [refused(refund(1), 0, R.NO_SUCH_ACCOUNT)], id="refund, no account"),
+        param(CAPTURED, refund(0), [refused(refund(0), 4, R.NOT_POSITIVE_AMOUNT)], id="refund zero"),
+        param(WITH_100, refund(1), [refused(refund(1), 2, R.NO_SUCH_HOLD)], id="refund, no hold"),
+        param(HELD_60, refund(1), [refused(refund(1), 3, R.HOLD_NOT_CAPTURED)], id="refund of what is only held"),
+        param(RELEASED, refund(1), [refused(refund(1), 4, R.HOLD_NOT_CAPTURED)], id="refund of what was let go"),
+        param(
+            REFUNDED,
+            refund(29),
+            [refused(refund(29), 5, R.REFUND_EXISTS_WITH_DIFFERENT_CONTENT)],
+            id="the same refund with another amount",
+        ),
+        param(
+            REFUNDED,
+            refund(11, refund_id="r2"),
+            [refused(refund(11, refund_id="r2"), 5, R.AMOUNT_ABOVE_CAPTURED)],
+            id="gives back more than was captured",
+        ),
+        param(
+            [*CAPTURED, deposited(deposit(MAX_BALANCE_MINOR - 60, "d9"), 5, MAX_BALANCE_MINOR)],
+            refund(1),
+            [refused(refund(1), 5, R.BALANCE_ABOVE_LIMIT)],
+            id="a refund into an account that is full",
+        ),
         param(WITH_100, withdraw(101), [refused(withdraw(101), 2, R.INSUFFICIENT_FUNDS)], id="withdraws too much"),
         param(WITH_100, hold(101), [refused(hold(101), 2, R.INSUFFICIENT_FUNDS)], id="holds too much"),
         param(HELD_60, withdraw(41), [refused(withdraw(41), 3, R.INSUFFICIENT_FUNDS)], id="withdraws what is held"),

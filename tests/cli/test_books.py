@@ -170,3 +170,31 @@ def test_what_came_after_the_tables_were_read_is_no_fault(ledger: Ledger) -> Non
     ledger.accounts[ME]["balance_minor"] = 61
     finding, _ = ledger.check()
     assert finding is not None and finding.position == f"{EVENTS}-0-4"
+
+
+async def test_a_refund_is_a_movement_and_never_more_than_was_captured() -> None:
+    app, _ = make_app(Path("unused"), partitions=1)
+    async with Driver(app) as driver:
+        hold = {"hold_id": "h"}
+        commands: list[dict[str, Any]] = [
+            {"type": "open_account", "user_id": "user", "currency": "INR"},
+            {"type": "deposit", "amount_minor": 100},
+            {"type": "hold_funds", **hold, "amount_minor": 60},
+            {"type": "capture_hold", **hold},
+            {"type": "refund_funds", **hold, "refund_id": "r1", "amount_minor": 40},
+            {"type": "refund_funds", **hold, "refund_id": "r2", "amount_minor": 20},
+        ]
+        for number, said in enumerate(commands):
+            raw = orjson.dumps({"account_id": ME, "command_id": f"c{number}", **said})
+            driver.produce(COMMANDS, key=ME, value=raw)
+            await driver.run()
+        ledger = Ledger(driver)
+        finding, books = ledger.check()
+        assert finding is None and (books.events, books.movements) == (6, 4)
+        assert [line["accounts_minor"] for line in books.sums()] == [100]
+        ledger.events[5]["refund_id"] = "r1"
+        assert "refund r1 of hold h is made a second time" in str(ledger.check()[0])
+        ledger.events[5] |= {"refund_id": "r2", "movement": ledger.events[5]["movement"] | {"amount_minor": 21}}
+        found = ledger.check()[0]
+        assert found is not None and found.position == f"{EVENTS}-0-5"
+        assert "gives back 21, of what hold h was captured with 20 are left" in str(found)

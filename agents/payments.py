@@ -1,0 +1,568 @@
+"""payments.commands.v1 -> decide -> payments.events.v1; state in the tables of tables/payments.py.
+
+Accounts and the provider are asked by events and answer by commands (Record…), in any order and any number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from schemas.accounts import MAX_AMOUNT_MINOR
+from schemas.base import derived_id, event_id_for, rfc3339, unix_ms
+from schemas.payments import (
+    AuthorisePayment,
+    CapturePayment,
+    CaptureRequested,
+    DeclineReason,
+    LateMoneyReceived,
+    Payment,
+    PaymentAuthorised,
+    PaymentCaptured,
+    PaymentCommand,
+    PaymentCommandRefused,
+    PaymentDeclined,
+    PaymentEvent,
+    PaymentMethod,
+    PaymentRefunded,
+    PaymentRefusal,
+    PaymentRequested,
+    PaymentStatus,
+    PaymentStepFailed,
+    PaymentVoided,
+    RecordAuthorisation,
+    RecordCapture,
+    RecordDecline,
+    Recorded,
+    RecordFailure,
+    RecordRefund,
+    RecordVoid,
+    Refund,
+    RefundChanged,
+    RefundPayment,
+    RefundRequested,
+    RefundState,
+    RetryStep,
+    Source,
+    Step,
+    VoidPayment,
+    VoidRequested,
+)
+from streams import App, Record, Stream, Topic, partition_for
+from tables.payments import GROUP, PaymentTables
+
+#: A void or a refund that failed is asked for again after so long, twice as long each time, for as long as it takes:
+#: the money is somebody's.
+FIRST_RETRY_MS, LONGEST_RETRY_MS = 60_000, 3_600_000
+#: Refunds that nobody asked for: of money that came too late, and of what was taken above what was asked.
+LATE, EXCESS = "late", "excess"
+
+_ASKED = (PaymentMethod.ACCOUNT, PaymentMethod.PROVIDER)
+_OPEN = (PaymentStatus.REQUESTED, PaymentStatus.AUTHORISED)
+_CLOSED = (PaymentStatus.DECLINED, PaymentStatus.VOIDED)
+
+
+def decide(
+    payment: Payment | None,
+    refund: Refund | None,
+    command: PaymentCommand,
+    occurred_at: str,
+    *,
+    answered: bool = False,
+) -> tuple[PaymentEvent, ...]:
+    """One case per row of the decision table. `()`: nothing new to say.
+
+    `refund`: the one that the command names, if there is one. `answered`: this command_id has had its event or its
+    refusal already, however long ago.
+    """
+    if answered:
+        return ()
+    reason = _objection(payment, refund, command)
+    if reason is not None:
+        return (_refused(payment, command, occurred_at, reason),)
+    match command:
+        case AuthorisePayment():
+            return () if payment else _requested(command, occurred_at)
+    assert payment is not None, "every other command without a payment was refused"
+    match command:
+        case CapturePayment():
+            return (_capture(payment, command, occurred_at),)
+        case VoidPayment():
+            return (_void(payment, command, occurred_at, command.reason),)
+        case RefundPayment():
+            return () if refund else (_refund(payment, command, occurred_at),)
+        case RetryStep():
+            return _retried(payment, refund, command, occurred_at)
+        case RecordAuthorisation():
+            return _authorised(payment, command, occurred_at)
+        case RecordDecline():
+            return _declined(payment, command, occurred_at)
+        case RecordCapture():
+            return _captured(payment, command, occurred_at)
+        case RecordVoid():
+            return _voided(payment, command, occurred_at)
+        case RecordRefund():
+            assert refund is not None, "an answer about no refund was refused"
+            return _refunded(payment, refund, command, occurred_at)
+        case RecordFailure():
+            return _failed(payment, refund, command, occurred_at)
+    assert_never(command)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def _objection(payment: Payment | None, refund: Refund | None, command: PaymentCommand) -> PaymentRefusal | None:
+    """Why the command changes nothing; the first reason in the order of PaymentRefusal."""
+    if isinstance(command, AuthorisePayment):
+        if payment is not None and not _same(payment, command):
+            return PaymentRefusal.PAYMENT_EXISTS_WITH_DIFFERENT_CONTENT
+    elif payment is None:
+        return PaymentRefusal.NO_SUCH_PAYMENT
+    amount = getattr(command, "amount_minor", None)
+    if amount is not None and amount <= 0:
+        return PaymentRefusal.NOT_POSITIVE_AMOUNT
+    if amount is not None and amount > MAX_AMOUNT_MINOR:
+        return PaymentRefusal.AMOUNT_ABOVE_LIMIT
+    if payment is None:
+        return None
+    match command:
+        case AuthorisePayment() | RetryStep():
+            return None
+        case CapturePayment() | VoidPayment():
+            return _objection_to_settling(payment, command)
+        case RefundPayment():
+            return _objection_to_refund(payment, refund, command)
+        case _:
+            return _objection_to_answer(payment, refund, command)
+
+
+def _same(payment: Payment, command: AuthorisePayment) -> bool:
+    asked = (command.user_id, command.method, command.instrument, command.amount_minor, command.currency)
+    known = (payment.user_id, payment.method, payment.instrument, payment.amount_minor, payment.currency)
+    return (*asked, command.expires_at_ms) == (*known, payment.expires_at_ms)
+
+
+def _objection_to_settling(payment: Payment, command: CapturePayment | VoidPayment) -> PaymentRefusal | None:
+    match payment.status:
+        case PaymentStatus.DECLINED:
+            return PaymentRefusal.ALREADY_DECLINED
+        case PaymentStatus.VOIDING | PaymentStatus.VOIDED:
+            return PaymentRefusal.ALREADY_VOIDED
+        case PaymentStatus.CAPTURING | PaymentStatus.CAPTURED:
+            return PaymentRefusal.ALREADY_CAPTURED
+    if isinstance(command, VoidPayment):
+        return None
+    if payment.status is PaymentStatus.REQUESTED:
+        return PaymentRefusal.NOT_AUTHORISED
+    above = command.amount_minor is not None and command.amount_minor > payment.authorised_minor
+    return PaymentRefusal.AMOUNT_ABOVE_AUTHORISED if above else None
+
+
+def _objection_to_refund(payment: Payment, refund: Refund | None, command: RefundPayment) -> PaymentRefusal | None:
+    if not payment.captured_minor:
+        return PaymentRefusal.NOT_CAPTURED
+    if refund is not None:
+        same = (refund.amount_minor, refund.line, refund.reason) == (command.amount_minor, command.line, command.reason)
+        return None if same else PaymentRefusal.REFUND_EXISTS_WITH_DIFFERENT_CONTENT
+    if payment.refunded_minor + payment.refunding_minor + command.amount_minor > payment.captured_minor:
+        return PaymentRefusal.AMOUNT_ABOVE_CAPTURED
+    return None
+
+
+def _objection_to_answer(payment: Payment, refund: Refund | None, command: Recorded) -> PaymentRefusal | None:
+    status = payment.status
+    if payment.method not in _ASKED or (command.source is Source.ACCOUNT) != (payment.method is PaymentMethod.ACCOUNT):
+        return PaymentRefusal.WRONG_SOURCE
+    if command.user_id not in (None, payment.user_id):
+        return PaymentRefusal.WRONG_USER
+    match command:
+        case RecordDecline() | RecordVoid() if status is PaymentStatus.CAPTURED:
+            return PaymentRefusal.ALREADY_CAPTURED
+        case RecordDecline() if status in (PaymentStatus.AUTHORISED, PaymentStatus.CAPTURING):
+            return PaymentRefusal.ALREADY_AUTHORISED
+        case RecordRefund() | RecordFailure(step=Step.REFUND) if refund is None:
+            return PaymentRefusal.NO_SUCH_REFUND
+        case RecordRefund() if refund is not None and refund.amount_minor != command.amount_minor:
+            return PaymentRefusal.WRONG_AMOUNT
+        case RecordAuthorisation() if status not in (*_CLOSED, PaymentStatus.VOIDING):
+            return None if command.amount_minor == payment.amount_minor else PaymentRefusal.WRONG_AMOUNT
+        case RecordCapture() if not _fits(payment, command.amount_minor):
+            return PaymentRefusal.WRONG_AMOUNT
+    return None
+
+
+def _fits(payment: Payment, amount_minor: int) -> bool:
+    """Whether so much money can have been taken. More than a capture asked for can: what is above it goes back."""
+    if payment.captured_minor:
+        return amount_minor == payment.captured_minor
+    if payment.status is PaymentStatus.CAPTURING:
+        return amount_minor >= payment.capturing_minor
+    return payment.status not in _OPEN or amount_minor == payment.amount_minor
+
+
+# -- what follows from a command ---------------------------------------------------------------------------------------
+
+
+def _requested(command: AuthorisePayment, at: str) -> tuple[PaymentEvent, ...]:
+    amount = command.amount_minor
+    requested = PaymentRequested(
+        **_said(command, command, 0, at, 0),
+        instrument=command.instrument,
+        amount_minor=amount,
+        expires_at_ms=command.expires_at_ms,
+    )
+    if command.method in _ASKED:
+        return (requested,)
+    authorised = PaymentAuthorised(**_said(command, command, 0, at, 1), amount_minor=amount)
+    if command.method is PaymentMethod.CASH_ON_DELIVERY:
+        return (requested, authorised)
+    captured = PaymentCaptured(**_said(command, command, 0, at, 2), amount_minor=amount, captured_minor=amount)
+    return (requested, authorised, captured)
+
+
+def _capture(payment: Payment, command: CapturePayment, at: str) -> PaymentEvent:
+    amount = payment.authorised_minor if command.amount_minor is None else command.amount_minor
+    said = _changed(payment, command, at)
+    if payment.method in _ASKED:
+        return CaptureRequested(**said, amount_minor=amount)
+    return PaymentCaptured(**said, amount_minor=amount, captured_minor=amount)
+
+
+def _void(payment: Payment, command: PaymentCommand, at: str, reason: str, n: int = 0, known: int = 0) -> PaymentEvent:
+    """`known`: an authorisation that the payment does not know of yet."""
+    said, amount = _changed(payment, command, at, n), known or payment.authorised_minor
+    if payment.method in _ASKED:
+        return VoidRequested(**said, amount_minor=amount, reason=reason, void_number=payment.voids + 1)
+    return PaymentVoided(**said, amount_minor=amount, reason=reason)
+
+
+def _refund(payment: Payment, command: RefundPayment, at: str) -> PaymentEvent:
+    said = _changed(payment, command, at)
+    asked = {name: getattr(command, name) for name in ("refund_id", "amount_minor", "line", "reason")}
+    if payment.method in _ASKED:
+        return RefundRequested(**said, **asked)
+    return PaymentRefunded(**said, **asked, refunded_minor=payment.refunded_minor + command.amount_minor, outside=True)
+
+
+def _retried(payment: Payment, refund: Refund | None, command: RetryStep, at: str) -> tuple[PaymentEvent, ...]:
+    said = _changed(payment, command, at)
+    if command.step is Step.VOID and payment.status is PaymentStatus.VOIDING:
+        amount, reason = payment.authorised_minor, payment.reason or ""
+        return (VoidRequested(**said, amount_minor=amount, reason=reason, void_number=payment.voids),)
+    if refund is not None and refund.state is RefundState.REQUESTED:
+        asked = {name: getattr(refund, name) for name in ("refund_id", "amount_minor", "line", "reason")}
+        return (RefundRequested(**said, **asked, failures=refund.failures),)
+    return ()
+
+
+def _authorised(payment: Payment, command: RecordAuthorisation, at: str) -> tuple[PaymentEvent, ...]:
+    """Too late, it is let go, unless it was known: the void under way may have been answered before it came to be."""
+    if payment.status is PaymentStatus.REQUESTED:
+        amount = command.amount_minor
+        return (PaymentAuthorised(**_changed(payment, command, at), amount_minor=amount, **_from(command)),)
+    if payment.status in (*_CLOSED, PaymentStatus.VOIDING) and not payment.authorised_minor:
+        reason = payment.reason or "too_late"
+        return (_void(payment, command, at, reason, known=command.amount_minor),)
+    return ()
+
+
+def _declined(payment: Payment, command: RecordDecline, at: str) -> tuple[PaymentEvent, ...]:
+    if payment.status is PaymentStatus.VOIDING and not payment.authorised_minor:
+        reason = payment.reason or ""
+        return (PaymentVoided(**_changed(payment, command, at), amount_minor=0, reason=reason, **_from(command)),)
+    if payment.status is not PaymentStatus.REQUESTED:
+        return ()
+    declined = PaymentDeclined(
+        **_changed(payment, command, at),
+        amount_minor=payment.amount_minor,
+        reason=command.reason,
+        detail=command.detail,
+        **_from(command),
+    )
+    if command.reason is not DeclineReason.PROVIDER_UNREACHABLE:
+        return (declined,)
+    # It may have heard the request all the same: what it has set aside must not stay so.
+    return (declined, _void(payment, command, at, command.reason, 1))
+
+
+def _captured(payment: Payment, command: RecordCapture, at: str) -> tuple[PaymentEvent, ...]:
+    """Money in time completes the payment; money too late goes back; the same money again is no news."""
+    amount, who = command.amount_minor, _from(command)
+    voided: tuple[PaymentEvent, ...] = ()
+    if payment.captured_minor:
+        return ()
+    taken = {"amount_minor": amount, "captured_minor": amount}
+    match payment.status:
+        case PaymentStatus.REQUESTED:
+            authorised = PaymentAuthorised(**_changed(payment, command, at), amount_minor=amount, **who)
+            return (authorised, PaymentCaptured(**_changed(payment, command, at, 1), **taken, **who))
+        case PaymentStatus.AUTHORISED | PaymentStatus.CAPTURING:
+            captured = PaymentCaptured(**_changed(payment, command, at), **taken, **who)
+            above = amount - payment.capturing_minor if payment.capturing_minor else 0
+            return (captured, _give_back(payment, command, at, 1, EXCESS, above)) if above else (captured,)
+        case PaymentStatus.VOIDING:
+            reason = payment.reason or ""
+            voided = (PaymentVoided(**_changed(payment, command, at, 2), amount_minor=0, reason=reason, **who),)
+    late = LateMoneyReceived(**_changed(payment, command, at), **taken, **who)
+    back = _give_back(payment, command, at, 1, LATE, amount)
+    return (late, back, *voided)
+
+
+def _give_back(payment: Payment, command: RecordCapture, at: str, n: int, id: str, amount: int) -> RefundRequested:
+    return RefundRequested(**_changed(payment, command, at, n), refund_id=id, amount_minor=amount, reason=f"{id}_money")
+
+
+def _voided(payment: Payment, command: RecordVoid, at: str) -> tuple[PaymentEvent, ...]:
+    """Also unasked: a hold or an authorisation has its own expiry."""
+    if payment.status in _CLOSED:
+        return ()
+    voiding = payment.status is PaymentStatus.VOIDING
+    if voiding and command.void_number not in (None, payment.voids):
+        return ()
+    reason = (payment.reason if voiding else None) or command.reason
+    amount = payment.authorised_minor
+    return (PaymentVoided(**_changed(payment, command, at), amount_minor=amount, reason=reason, **_from(command)),)
+
+
+def _refunded(payment: Payment, refund: Refund, command: RecordRefund, at: str) -> tuple[PaymentEvent, ...]:
+    if refund.state is RefundState.REFUNDED:
+        return ()
+    return (
+        PaymentRefunded(
+            **_changed(payment, command, at),
+            refund_id=refund.refund_id,
+            amount_minor=refund.amount_minor,
+            refunded_minor=payment.refunded_minor + refund.amount_minor,
+            line=refund.line,
+            reason=refund.reason,
+            **_from(command),
+        ),
+    )
+
+
+def _failed(payment: Payment, refund: Refund | None, command: RecordFailure, at: str) -> tuple[PaymentEvent, ...]:
+    said = {"step": command.step, "reason": command.reason, "detail": command.detail, **_from(command)}
+    match command.step:
+        case Step.CAPTURE if payment.status is PaymentStatus.CAPTURING:
+            failed = PaymentStepFailed(**_changed(payment, command, at), **said, failures=1)
+            return (failed, _void(payment, command, at, "capture_failed", 1))
+        case Step.VOID if payment.status is PaymentStatus.VOIDING:
+            again = _retry_at(at, payment.void_failures)
+            failures = payment.void_failures + 1
+            return (PaymentStepFailed(**_changed(payment, command, at), **said, failures=failures, retry_at_ms=again),)
+        case Step.REFUND if refund is not None and refund.state is RefundState.REQUESTED:
+            again, failures = _retry_at(at, refund.failures), refund.failures + 1
+            return (
+                PaymentStepFailed(
+                    **_changed(payment, command, at),
+                    **said,
+                    refund_id=refund.refund_id,
+                    failures=failures,
+                    retry_at_ms=again,
+                ),
+            )
+        case _:
+            return ()
+
+
+def _retry_at(at: str, failures: int) -> int:
+    return unix_ms(at) + min(LONGEST_RETRY_MS, FIRST_RETRY_MS << min(failures, 10))
+
+
+def _said(who: Payment | AuthorisePayment, command: PaymentCommand, version: int, at: str, n: int) -> dict[str, Any]:
+    return {
+        "event_id": event_id_for(command.command_id, n),
+        "caused_by": command.command_id,
+        "occurred_at": at,
+        "order_uid": who.order_uid,
+        "version": version + 1 + n,
+        "user_id": who.user_id,
+        "method": who.method,
+        "currency": who.currency,
+    }
+
+
+def _changed(payment: Payment, command: PaymentCommand, at: str, n: int = 0) -> dict[str, Any]:
+    """What every change says; `n`: the place of the event among those of this command, from 0."""
+    return _said(payment, command, payment.version, at, n)
+
+
+def _from(command: Recorded) -> dict[str, Any]:
+    return {"source": command.source, "reference": command.reference}
+
+
+def _refused(
+    payment: Payment | None, command: PaymentCommand, at: str, reason: PaymentRefusal
+) -> PaymentCommandRefused:
+    return PaymentCommandRefused(
+        event_id=event_id_for(command.command_id, 0),
+        caused_by=command.command_id,
+        occurred_at=at,
+        order_uid=command.order_uid,
+        version=payment.version if payment else 0,
+        command=command.type,
+        reason=reason,
+        refund_id=getattr(command, "refund_id", None),
+        amount_minor=getattr(command, "amount_minor", None),
+        source=getattr(command, "source", None),
+        reference=getattr(command, "reference", None),
+    )
+
+
+# -- the state after an event ------------------------------------------------------------------------------------------
+
+
+def evolve(payment: Payment | None, event: PaymentEvent) -> Payment | None:
+    """The payment after the event. Versions grow by one with each event that is no refusal, attempts with each."""
+    if isinstance(event, PaymentRequested):
+        return _new(event)
+    if isinstance(event, PaymentCommandRefused):
+        return payment._replace(attempts=payment.attempts + 1) if payment else None
+    assert payment is not None, "decide changes only what exists"
+    then = payment._replace(version=event.version, attempts=payment.attempts + 1, updated_at=event.occurred_at)
+    match event:
+        case PaymentAuthorised():
+            return then._replace(status=PaymentStatus.AUTHORISED, authorised_minor=event.amount_minor)
+        case PaymentDeclined():
+            return then._replace(status=PaymentStatus.DECLINED, reason=event.reason)
+        case CaptureRequested():
+            return then._replace(status=PaymentStatus.CAPTURING, capturing_minor=event.amount_minor)
+        case PaymentCaptured():
+            return then._replace(status=PaymentStatus.CAPTURED, captured_minor=event.captured_minor)
+        case VoidRequested():
+            failures = then.void_failures if event.void_number == then.voids else 0
+            return then._replace(
+                status=PaymentStatus.VOIDING,
+                authorised_minor=event.amount_minor,
+                reason=event.reason,
+                voids=event.void_number,
+                void_failures=failures,
+            )
+        case PaymentVoided():
+            return then._replace(status=PaymentStatus.VOIDED, reason=event.reason)
+        case LateMoneyReceived():
+            return then._replace(captured_minor=event.captured_minor)
+        case RefundRequested():
+            asked = 0 if event.failures else event.amount_minor
+            return then._replace(refunding_minor=then.refunding_minor + asked)
+        case PaymentRefunded():
+            asked = 0 if event.outside else event.amount_minor
+            return then._replace(refunding_minor=then.refunding_minor - asked, refunded_minor=event.refunded_minor)
+        case PaymentStepFailed():
+            return then._replace(void_failures=event.failures) if event.step is Step.VOID else then
+    assert_never(event)
+
+
+def _new(event: PaymentRequested) -> Payment:
+    return Payment(
+        order_uid=event.order_uid,
+        user_id=event.user_id,
+        method=event.method,
+        instrument=event.instrument,
+        amount_minor=event.amount_minor,
+        currency=event.currency,
+        expires_at_ms=event.expires_at_ms,
+        status=PaymentStatus.REQUESTED,
+        authorised_minor=0,
+        capturing_minor=0,
+        captured_minor=0,
+        refunding_minor=0,
+        refunded_minor=0,
+        reason=None,
+        voids=0,
+        void_failures=0,
+        attempts=1,
+        version=event.version,
+        requested_at=event.occurred_at,
+        updated_at=event.occurred_at,
+    )
+
+
+def evolve_refund(refund: Refund | None, event: RefundChanged) -> Refund:
+    """The refund after an event about it."""
+    match event:
+        case PaymentStepFailed():
+            assert refund is not None, "what was never asked cannot fail"
+            return refund._replace(failures=event.failures)
+        case RefundRequested() | PaymentRefunded():
+            done = isinstance(event, PaymentRefunded)
+            asked = refund or Refund(
+                event.refund_id,
+                event.amount_minor,
+                event.line,
+                event.reason,
+                RefundState.REQUESTED,
+                0,
+                event.occurred_at,
+                None,
+            )
+            return asked._replace(state=RefundState.REFUNDED, refunded_at=event.occurred_at) if done else asked
+    assert_never(event)
+
+
+# -- deadlines: what time brings about, as records ---------------------------------------------------------------------
+
+
+def expiry_of(event: PaymentRequested) -> VoidPayment:
+    """What the deadline of a payment sends. Its id follows from the event, so that a re-run schedules the same."""
+    return VoidPayment(command_id=derived_id(f"expire {event.event_id}"), order_uid=event.order_uid, reason="expired")
+
+
+def retry_of(event: PaymentStepFailed) -> RetryStep:
+    """What is sent when a failed void or refund is due again."""
+    step: Any = event.step
+    return RetryStep(
+        command_id=derived_id(f"retry {event.event_id}"),
+        order_uid=event.order_uid,
+        step=step,
+        refund_id=event.refund_id,
+    )
+
+
+def attach(
+    app: App, *, commands: Topic, events: Topic, tables: PaymentTables, tell: Callable[[PaymentEvent], None]
+) -> None:
+    """Wire the rules to their topics. What is not captured in time is voided by a record, which its deadline sends.
+
+    `tell` hands each event to the domains that wait for it.
+    """
+    deadlines = app.deadlines(GROUP)
+    deadlines.target(commands)
+
+    def keep_time(payment: Payment, event: PaymentEvent) -> None:
+        uid = payment.order_uid
+        if isinstance(event, PaymentRequested) and payment.expires_at_ms is not None:
+            due, id = payment.expires_at_ms, f"payment\0{uid}\0expiry"
+            deadlines.schedule(due, commands, key=uid, value=expiry_of(event), id=id)
+        elif isinstance(event, PaymentStepFailed) and event.retry_at_ms is not None:
+            id = f"payment\0{uid}\0retry\0{event.refund_id or ''}"
+            deadlines.schedule(event.retry_at_ms, commands, key=uid, value=retry_of(event), id=id)
+        elif payment.expires_at_ms is not None and payment.status not in _OPEN:
+            deadlines.cancel(f"payment\0{uid}\0expiry")
+
+    def carry_out(command: PaymentCommand, cause: Record) -> None:
+        """Decide, remember and tell, if this partition is the order's home; else bring the command home, once."""
+        uid = command.order_uid
+        home = partition_for(uid.encode(), commands.partitions)
+        if home != cause.partition:
+            commands.put(key=uid, value=command, partition=home, headers=cause.headers)
+            return
+        payment, refund_id = tables.payment(uid), getattr(command, "refund_id", None)
+        refund = tables.refund(uid, refund_id) if refund_id else None
+        answered = tables.answer(uid, command.command_id) is not None
+        for event in decide(payment, refund, command, rfc3339(cause.timestamp), answered=answered):
+            payment = evolve(payment, event)
+            tables.keep(payment, event, command)
+            if isinstance(event, RefundChanged) and event.refund_id:
+                tables.keep_refund(uid, evolve_refund(tables.refund(uid, event.refund_id), event))
+            if payment is not None:
+                keep_time(payment, event)
+            events.put(key=uid, value=event, partition=home)
+            tell(event)
+
+    @app.agent(commands, name="payments.commands")
+    async def obey(stream: Stream[PaymentCommand]) -> None:
+        """Authorise, capture, void and refund, and record what accounts and the provider answer."""
+        async for command in stream:
+            carry_out(command, stream.event)
