@@ -10,7 +10,15 @@ import cli
 import local
 import web
 from agents.effects import postgres
-from agents.wiring import declare_topics, wire_accounts, wire_checkout, wire_orders, wire_payments, wire_requests
+from agents.wiring import (
+    declare_topics,
+    wire_accounts,
+    wire_checkout,
+    wire_inventory,
+    wire_orders,
+    wire_payments,
+    wire_requests,
+)
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
 from streams import App, Security
@@ -56,6 +64,7 @@ checkout = wire_checkout(topics)  # what one domain's events ask of the others
 orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events.v1
 payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payments.events.v1
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
+inventory = wire_inventory(app, topics, checkout)  # inventory.commands.v1 -> inventory.events.v1
 requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
@@ -70,6 +79,7 @@ app.on_web(
         web_app,
         orders=orders,
         accounts=accounts,
+        inventory=inventory,
         requests=requests,
         topics=topics,
         settings=settings,

@@ -26,6 +26,18 @@ from schemas.accounts import (
     account_id_of,
 )
 from schemas.base import Command, derived_id
+from schemas.inventory import (
+    InventoryCommandRefused,
+    InventoryEvent,
+    ItemChanged,
+    ItemCreated,
+    StockAdjusted,
+    StockCommitted,
+    StockLow,
+    StockOut,
+    StockReleased,
+    StockReserved,
+)
 from schemas.payments import (
     CaptureRequested,
     DeclineReason,
@@ -57,7 +69,7 @@ from streams import Topic
 Tell = Callable[[Any], None]
 
 #: Events that commands of other domains may follow from.
-Telling = AccountEvent | PaymentEvent
+Telling = AccountEvent | PaymentEvent | InventoryEvent
 
 
 def react(event: Telling) -> tuple[Command, ...]:
@@ -74,6 +86,11 @@ def react(event: Telling) -> tuple[Command, ...]:
         case FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded() | AccountCommandRefused():
             return () if event.order_uid is None else (_told_to_payment(event, event.order_uid),)
         case AccountOpened() | FundsDeposited() | FundsWithdrawn():
+            return ()
+        # inventory: nothing follows elsewhere.
+        case ItemCreated() | ItemChanged() | StockAdjusted() | StockLow() | StockOut():
+            return ()
+        case StockReserved() | StockCommitted() | StockReleased() | InventoryCommandRefused():
             return ()
     assert_never(event)
 

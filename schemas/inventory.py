@@ -414,10 +414,14 @@ class Reservation(NamedTuple):
         return cls(**{**row, "state": ReservationState(row["state"])})
 
 
+NOTHING_NEW = "nothing_new"
+
+
 class StockAnswer(NamedTuple):
     """What became of a command, and the record that it came in: the value of `inventory_commands`.
 
-    It is kept for ever: a command that comes again, however late, gets this and changes nothing.
+    It is kept for ever: a command that comes again, however late, gets this and changes nothing. That holds for one
+    that had nothing new to say as well (`type` NOTHING_NEW): later it would have.
     """
 
     content: str

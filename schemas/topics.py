@@ -22,6 +22,23 @@ from schemas.accounts import (
     ReleaseHold,
     Withdraw,
 )
+from schemas.inventory import (
+    AdjustStock,
+    ChangeItem,
+    CommitStock,
+    CreateItem,
+    InventoryCommandRefused,
+    ItemChanged,
+    ItemCreated,
+    ReleaseStock,
+    ReserveStock,
+    StockAdjusted,
+    StockCommitted,
+    StockLow,
+    StockOut,
+    StockReleased,
+    StockReserved,
+)
 from schemas.orders import (
     CancellationRefused,
     CancelOrder,
@@ -170,6 +187,40 @@ ACCOUNT_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+INVENTORY_COMMANDS = TopicSpec(
+    name="inventory.commands.v1",
+    key="item_id",
+    values=(CreateItem, ChangeItem, AdjustStock, ReserveStock, CommitStock, ReleaseStock),
+    group="inventory",
+    writer="web, items load, the deadlines of group inventory, any producer",
+    description="What shall happen to an item or its stock. An event answers each command, or nothing when it repeats.",
+    public=True,
+    # The catalogue and its stock exist nowhere else: a replay needs every command.
+    retention_ms=FOR_EVER,
+)
+
+INVENTORY_EVENTS = TopicSpec(
+    name="inventory.events.v1",
+    key="item_id",
+    values=(
+        ItemCreated,
+        ItemChanged,
+        StockAdjusted,
+        StockReserved,
+        StockCommitted,
+        StockReleased,
+        StockLow,
+        StockOut,
+        InventoryCommandRefused,
+    ),
+    group=None,
+    writer="the agents of group inventory",
+    description="What happened to items and their stock, warnings and refusals included.",
+    public=True,
+    # What is on hand adds up from the beginning.
+    retention_ms=FOR_EVER,
+)
+
 REQUEST_COMMANDS = TopicSpec(
     name="requests.commands.v1",
     key="the Idempotency-Key",
@@ -203,6 +254,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     PAYMENT_EVENTS,
     ACCOUNT_COMMANDS,
     ACCOUNT_EVENTS,
+    INVENTORY_COMMANDS,
+    INVENTORY_EVENTS,
     REQUEST_COMMANDS,
     DEAD_LETTERS,
 )

@@ -15,8 +15,10 @@ from schemas.topics import topics as topic_specs
 from streams.records import Headers, Position
 from streams.table import Table
 from tables import accounts as account_tables
+from tables import inventory as inventory_tables
 from tables import orders as order_tables
 from tables.accounts import AccountTables
+from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from web import asyncapi, openapi
 from web.accounts.questions import AccountQuestions
@@ -25,6 +27,9 @@ from web.accounts.writes import AccountWrites
 from web.asking import Desk, Engine
 from web.documents import Documents
 from web.health import Check, Health, Sink
+from web.items.questions import ItemQuestions
+from web.items.reads import ItemReads
+from web.items.writes import ItemWrites
 from web.limits import Limits
 from web.metrics import HttpMetrics
 from web.middlewares import bound_time, explain, observe
@@ -47,6 +52,7 @@ def attach(
     *,
     orders: OrderTables,
     accounts: AccountTables,
+    inventory: InventoryTables,
     requests: Table[Request],
     topics: Mapping[str, Topic],
     settings: Settings,
@@ -64,8 +70,10 @@ def attach(
     specs = topic_specs(settings.partitions, settings.replication_factor)
     inputs = inputs_of(specs, order_tables.GROUP)
     account_inputs = inputs_of(specs, account_tables.GROUP)
+    item_inputs = inputs_of(specs, inventory_tables.GROUP)
     desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, limits), AccountQuestions(desk, accounts)
+    item_questions = ItemQuestions(desk, inventory, limits)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     documents = Documents()
     table = all_routes(
@@ -73,6 +81,8 @@ def attach(
         OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits),
         AccountReads(desk, account_questions, account_inputs, limits),
         AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
+        ItemReads(desk, item_questions, item_inputs, limits),
+        ItemWrites(desk, item_questions, topics["inventory.commands.v1"], once, limits),
         Health(checks, sinks, [registry]),
         documents,
         desk,
@@ -80,7 +90,7 @@ def attach(
     public = [openapi.Address(route.method, route.path, route.operation) for route in table if route.operation]
     encrypted = settings.kafka_security_protocol.endswith("SSL")
     topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
-    documents.describe(openapi.document(public, limits, inputs | account_inputs), topics_told)
+    documents.describe(openapi.document(public, limits, inputs | account_inputs | item_inputs), topics_told)
 
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     web_app.cleanup_ctx.append(desk.session)

@@ -1,26 +1,29 @@
-"""a page of each partition -> one page of all, newest first, and the cursor where the next one begins."""
+"""a page of each partition -> one page of all, in one order, and the cursor where the next one begins."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import heapq
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 import orjson
 
 from web import problems
+from web.asking import Answer, Desk, Question
+from web.limits import Limits
 from web.problems import Problem
 
 
 class Row(NamedTuple):
-    """An order of a page. `place` orders all rows of the platform: newest first, then by order_uid."""
+    """A row of a page. `place` orders all rows of the platform, as text; `value` is what callers get, JSON."""
 
     place: str
-    order: bytes
+    value: bytes
 
 
 class Page(NamedTuple):
@@ -43,6 +46,34 @@ def merge(pages: Iterable[Page], limit: int) -> tuple[list[Row], str | None]:
     if len(shown) == limit and (horizon is not None or next(ordered, None) is not None):
         return shown, shown[-1].place
     return shown, horizon
+
+
+async def search(
+    desk: Desk, question: Question, filters: Mapping[str, str], limit: int, after: str | None, limits: Limits
+) -> tuple[list[Row], str | None]:
+    """Rows until the page is full, there are no more, or looking takes too long; and where the next page begins.
+
+    Every partition is asked at the same time, again and again. Raises NotReadable when one cannot answer.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + limits.page_search_s
+    rows: list[Row] = []
+    room = limits.page_bytes
+    while True:
+        share = max(1, room // len(desk.partitions(question.group)))
+        args = {**filters, "limit": str(limit - len(rows)), "bytes": str(share)} | ({"after": after} if after else {})
+        told = await desk.ask_every(question, args, wait_s=limits.read_wait_s)
+        found, after = merge((page_of(answer) for answer in told), limit - len(rows))
+        rows += found
+        room -= sum(len(row.value) for row in found)
+        if after is None or len(rows) >= limit or room <= 0 or clock() >= until:
+            return rows, after
+
+
+def page_of(answer: Answer) -> Page:
+    """What the question for a page answered, as the merge takes it."""
+    rows = [Row(place, value) for place, value in zip(answer.meta["places"], answer.parts, strict=True)]
+    return Page(rows, answer.meta["frontier"])
 
 
 def filters_digest(*filters: str | None) -> int:
@@ -69,7 +100,7 @@ def read_cursor(cursor: str, digest: int) -> str:
     if made_for != digest:
         raise Problem(
             problems.BAD_PARAMETER,
-            "`cursor` was given out for other filters; keep customer_id and status as they were, or begin without it.",
+            "`cursor` was given out for other filters; keep them as they were, or begin without it.",
             parameter="cursor",
         )
     return place

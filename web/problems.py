@@ -44,6 +44,12 @@ NO_SUCH_ACCOUNT = Kind(
     "There is no such account",
     "Open it: POST /api/v1/accounts. After a write of your own, read with `min_offset`.",
 )
+NO_SUCH_ITEM = Kind(
+    "no-such-item",
+    404,
+    "There is no such item",
+    "Create it: POST /api/v1/items. After a write of your own, read with `min_offset`.",
+)
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
 )
@@ -59,6 +65,12 @@ ACCOUNT_REFUSED = Kind(
     409,
     "The account's state does not allow this",
     "`reason` says why. Nothing was moved. Later, and under a new key, the same may be possible.",
+)
+ITEM_REFUSED = Kind(
+    "item-refused",
+    409,
+    "The item's state does not allow this",
+    "`reason` says why. Nothing was changed. Later, and under a new key, the same may be possible.",
 )
 REQUEST_IN_FLIGHT = Kind(
     "request-in-flight",
@@ -87,6 +99,12 @@ AMOUNT_REFUSED = Kind(
     422,
     "An account takes no such amount",
     "`reason` says why. Nothing was moved; the same amount is never taken.",
+)
+CHANGE_REFUSED = Kind(
+    "change-refused",
+    422,
+    "An item takes no such change",
+    "`reason` says why. Nothing was changed; the same is never taken.",
 )
 KEY_REUSED = Kind(
     "idempotency-key-reused",

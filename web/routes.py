@@ -13,6 +13,8 @@ from web.accounts.writes import AccountWrites
 from web.asking import INTERNAL_PATH, Desk
 from web.documents import Documents
 from web.health import Health
+from web.items.reads import ItemReads
+from web.items.writes import ItemWrites
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
 
@@ -31,6 +33,8 @@ def all_routes(
     writes: OrderWrites,
     accounts: AccountReads,
     account_writes: AccountWrites,
+    items: ItemReads,
+    item_writes: ItemWrites,
     health: Health,
     documents: Documents,
     desk: Desk,
@@ -52,6 +56,11 @@ def all_routes(
         Route("POST", "/api/v1/accounts/{account_id}/deposits", account_writes.deposit, "deposit"),
         Route("POST", "/api/v1/accounts/{account_id}/withdrawals", account_writes.withdraw, "withdraw"),
         Route("GET", "/api/v1/ledger/trial-balance", accounts.trial_balance, "trialBalance"),
+        Route("POST", "/api/v1/items", item_writes.create, "createItem"),
+        Route("GET", "/api/v1/items", items.find, "findItems"),
+        Route("GET", "/api/v1/items/{item_id}", items.show, "getItem"),
+        Route("PATCH", "/api/v1/items/{item_id}", item_writes.change, "changeItem"),
+        Route("POST", "/api/v1/items/{item_id}/stock", item_writes.adjust, "adjustStock"),
         Route("GET", "/health", health.whole, "health"),
         Route("GET", "/health/live", health.live, "live"),
         Route("GET", "/health/ready", health.ready, "ready"),

@@ -34,7 +34,9 @@ def test_every_topic_is_explained() -> None:
 def test_what_a_replay_needs_is_kept_for_ever() -> None:
     kept = {spec.name for spec in TOPICS if spec.retention_ms == FOR_EVER}
     domains = {
-        f"{domain}.{kind}.v1" for domain in ("orders", "payments", "accounts") for kind in ("commands", "events")
+        f"{domain}.{kind}.v1"
+        for domain in ("orders", "payments", "accounts", "inventory")
+        for kind in ("commands", "events")
     }
     assert kept == {"orders", *domains}
     assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"

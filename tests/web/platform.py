@@ -32,7 +32,7 @@ from web.health import Sink
 from web.limits import Limits
 
 PARTITIONS = 4
-GROUPS = ("orders", "accounts", "requests")
+GROUPS = ("orders", "accounts", "inventory", "requests")
 Client = TestClient[web.Request, web.Application]
 
 
@@ -88,8 +88,8 @@ class Platform:
         self.limits, self.sinks = limits, sinks
         self.app = App("orderstream", data_dir=Path("/nonexistent"), broker="kafka://127.0.0.1:9")
         domains = wire(self.app, topic_specs(PARTITIONS, 1))
-        self.orders, self.accounts, self.requests = domains.orders, domains.accounts, domains.requests
-        self.topics, self.settings = domains.topics, options
+        self.orders, self.accounts, self.inventory = domains.orders, domains.accounts, domains.inventory
+        self.requests, self.topics, self.settings = domains.requests, domains.topics, options
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
@@ -143,6 +143,7 @@ class Platform:
             web_app,
             orders=self.orders,
             accounts=self.accounts,
+            inventory=self.inventory,
             requests=self.requests,
             topics=self.topics,
             settings=self.settings,

@@ -168,6 +168,28 @@ async def test_answers_of_accounts_are_what_the_document_says(two: Platform) -> 
     assert len(held.seen) >= 11
 
 
+async def test_answers_of_items_are_what_the_document_says(two: Platform) -> None:
+    held = Held(two.workers[0].client, await fetched(two, "/openapi.json"))
+    hold = held.hold
+    items, item = "/api/v1/items", "/api/v1/items/{item_id}"
+    new = {"item_id": "i", "outlet_id": "o", "name": "Item", "price_minor": 5, "currency": "INR"}
+    for body in (new, new, {**new, "price_minor": 6}, {**new, "price_minor": -1}):
+        await hold("POST", items, items, json=body)
+    for delta in (5, 0, -6, "x"):
+        await hold("POST", f"{items}/i/stock", f"{item}/stock", json={"delta": delta, "reason": "receive"})
+    await hold("POST", f"{items}/j/stock", f"{item}/stock", json={"delta": 5, "reason": "receive"})
+    for change in ({"low_stock_at": 3, "attributes": {"a": [1, None]}}, {}, {"name": ""}):
+        await hold("PATCH", f"{items}/i", item, json=change)
+    await hold("GET", f"{items}?query=item&outlet_id=o", items)
+    await hold("GET", f"{items}?outlet_id=o%20", items)
+    await hold("GET", f"{items}/i", item)
+    await hold("GET", f"{items}/i", item, headers={"If-None-Match": '"3"'})
+    await hold("GET", f"{items}/j", item)
+    two.unreadable |= {("inventory", partition) for partition in range(4)}
+    await hold("GET", items, items)
+    assert len(held.seen) >= 14
+
+
 def test_a_schema_refuses_what_the_document_does_not_have() -> None:
     with pytest.raises(ValidationError):
         OrderPage.model_validate_json(b'{"orders": [], "next_cursor": null, "more": 1}')

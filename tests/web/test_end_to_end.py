@@ -21,8 +21,8 @@ from tests.processes import RunningStack, Worker, Workers
 from tests.reading import read_all
 from tests.web.platform import document
 
-#: Tasks are groups times partitions: orders, accounts, requests.
-PARTITIONS, GROUPS = 4, 3
+#: Tasks are groups times partitions: orders, accounts, inventory, requests.
+PARTITIONS, GROUPS = 4, 4
 
 
 @dataclass(frozen=True)

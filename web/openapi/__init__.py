@@ -13,7 +13,7 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import accounts, components, models, operations
+from web.openapi import accounts, components, items, models, operations
 from web.openapi.components import JsonObject
 from web.openapi.models import Accepted, OrderOutcome, OrderPage, OrderView, Timeline
 from web.openapi.operations import Operation, Success
@@ -21,8 +21,8 @@ from web.problems import CONTENT_TYPE, Kind
 
 VERSION = "1.0.0"
 
-OPERATIONS = (*operations.OPERATIONS, *accounts.OPERATIONS)
-MODELS = (*models.MODELS, *accounts.MODELS)
+OPERATIONS = (*operations.OPERATIONS, *accounts.OPERATIONS, *items.OPERATIONS)
+MODELS = (*models.MODELS, *accounts.MODELS, *items.MODELS)
 _REF = "#/components/schemas/{model}"
 
 
@@ -72,6 +72,7 @@ _INFO = {
 _TAGS = [
     {"name": "orders", "description": "Place, look up, list and cancel orders."},
     {"name": "accounts", "description": "Money: accounts, deposits, withdrawals, statements, the ledger's sums."},
+    {"name": "items", "description": "The catalogue of each outlet, and what is in stock."},
     {"name": "operations", "description": "For machines that watch a worker."},
     {"name": "documents", "description": "The interface itself."},
 ]
@@ -204,6 +205,7 @@ _EXAMPLES: dict[str, Any] = {
     },
     Timeline.__name__: {"order_uid": _UID, "entries": [_ENTRY], "next_cursor": None},
     **accounts.EXAMPLES,
+    **items.EXAMPLES,
 }
 _DETAILS = {
     "bad-parameter": "`limit` must be a whole number from 1 to 200, not '0'.",
@@ -213,6 +215,7 @@ _DETAILS = {
     "too-large": "The body is too large: 2097152 bytes are declared, the limit is 1048576.",
     "unavailable": "the group is rebalancing",
     **accounts.DETAILS,
+    **items.DETAILS,
 }
 _MEMBERS: dict[str, JsonObject] = {
     "bad-parameter": {"parameter": "limit"},
@@ -225,4 +228,5 @@ _MEMBERS: dict[str, JsonObject] = {
     "too-large": {"limit_bytes": 1_048_576},
     "dead-lettered": {"dead_letter": _POSITION},
     **accounts.MEMBERS,
+    **items.MEMBERS,
 }

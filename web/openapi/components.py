@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.accounts import ACCOUNT_ID_PATTERN
+from schemas.inventory import ITEM_ID_PATTERN
 from schemas.orders import ORDER_UID_PATTERN, OrderStatus
 from web.limits import Limits
 
@@ -15,6 +16,7 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
     """By the name that operations use; `inputs` are the topics whose positions can be waited for."""
     return {
         **_in_path(),
+        **_of_items(),
         "user_id": {
             **_query(
                 "user_id",
@@ -30,7 +32,7 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         "status": _query(
             "status", "Only orders that stand so.", {"type": "string", "enum": [str(s) for s in OrderStatus]}, "placed"
         ),
-        "limit": _query("limit", "Orders on a page, at most.", _whole(limits.page_default, limits.page_most), 20),
+        "limit": _query("limit", "Rows on a page, at most.", _whole(limits.page_default, limits.page_most), 20),
         "timeline_limit": _query(
             "limit", "Entries on a page, at most.", _whole(limits.page_default, limits.timeline_most), 50
         ),
@@ -90,6 +92,30 @@ def _in_path() -> JsonObject:
             "schema": {"type": "string", "pattern": ACCOUNT_ID_PATTERN},
             "example": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c4d",
         },
+        "item_id": {
+            "name": "item_id",
+            "in": "path",
+            "required": True,
+            "description": "The item's id.",
+            "schema": {"type": "string", "pattern": ITEM_ID_PATTERN},
+            "example": "mascara-9934930",
+        },
+    }
+
+
+def _of_items() -> JsonObject:
+    """What a list of items is filtered by."""
+    return {
+        "outlet_id": _query(
+            "outlet_id", "Only items of this outlet.", {"type": "string", "pattern": ITEM_ID_PATTERN}, "outlet-1"
+        ),
+        "query": _query(
+            "query",
+            "Only items that have all these words in their name or id, in any case; a part of a word is enough. At most"
+            " 8 words, 128 characters together.",
+            {"type": "string"},
+            "mascara",
+        ),
     }
 
 

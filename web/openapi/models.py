@@ -119,6 +119,7 @@ class ProblemDocument(BaseModel):
     parameter: str | None = Field(None, description="bad-parameter: its name.")
     position: str | None = Field(None, description="…-refused: where the refused command stands.")
     balance_minor: int | None = Field(None, description="account-refused, amount-refused: what it was and is.")
+    available: int | None = Field(None, description="item-refused, change-refused: what there was and is, in pieces.")
     dead_letter: str | None = Field(None, description="dead-lettered: the id for `dead-letters show`.")
     limit_bytes: int | None = Field(None, description="too-large: the limit.")
 

@@ -8,7 +8,6 @@ from schemas.orders import OrderStatus, TimelineEntry
 from tables.orders import GROUP, OrderTables
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
-from web.listing import Page, Row
 from web.orders.shapes import head, present, present_entry
 
 
@@ -75,9 +74,3 @@ class Questions:
             orders.append(present(order))
             room -= len(orders[-1])
         return Answer({"places": places, "frontier": frontier}, orders)
-
-
-def page_of(answer: Answer) -> Page:
-    """What `page` answered, as the merge takes it."""
-    rows = [Row(place, order) for place, order in zip(answer.meta["places"], answer.parts, strict=True)]
-    return Page(rows, answer.meta["frontier"])

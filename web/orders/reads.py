@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from schemas.orders import OrderStatus
-from tables.orders import GROUP
 from web import answers, listing, reading
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
-from web.listing import Page, Row
 from web.orders import shapes
-from web.orders.questions import Questions, page_of
+from web.orders.questions import Questions
 
 STATUSES = tuple(str(status) for status in OrderStatus)
 
@@ -67,36 +64,14 @@ class OrderReads:
         cursor = reading.one(request, "cursor")
         after = listing.read_cursor(cursor, digest) if cursor else None
         filters = {name: value for name, value in (("customer_id", customer_id), ("status", status)) if value}
-        rows, after = await self._search(filters, limit, after)
+        rows, after = await listing.search(self._desk, self._questions.page, filters, limit, after, self._limits)
         body = orjson.dumps(
             {
-                "orders": [orjson.Fragment(row.order) for row in rows],
+                "orders": [orjson.Fragment(row.value) for row in rows],
                 "next_cursor": listing.write_cursor(after, digest) if after else None,
             }
         )
         return web.Response(body=body, content_type="application/json", headers=answers.FRESH)
-
-    async def _search(self, filters: dict[str, str], limit: int, after: str | None) -> tuple[list[Row], str | None]:
-        """Rows until the page is full, there are no more, or looking takes too long; and where the next page begins."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + self._limits.page_search_s
-        rows: list[Row] = []
-        room = self._limits.page_bytes
-        while True:
-            found, after = listing.merge(await self._pages(filters, limit - len(rows), room, after), limit - len(rows))
-            rows += found
-            room -= sum(len(row.order) for row in found)
-            if after is None or len(rows) >= limit or room <= 0 or clock() >= until:
-                return rows, after
-
-    async def _pages(self, filters: dict[str, str], limit: int, room: int, after: str | None) -> list[Page]:
-        """The next rows of every partition, asked at the same time. Raises NotReadable when one cannot answer."""
-        partitions = self._desk.partitions(GROUP)
-        args = {**filters, "limit": str(limit), "bytes": str(max(1, room // len(partitions)))}
-        if after is not None:
-            args["after"] = after
-        told = await self._desk.ask_every(self._questions.page, args, wait_s=self._limits.read_wait_s)
-        return [page_of(answer) for answer in told]
 
     async def _ask(self, request: web.Request, question: Question, order_uid: str, args: dict[str, Any]) -> Answer:
         after = reading.position(request, "min_offset", self._inputs)

@@ -1,0 +1,158 @@
+"""Inventory: events -> rows -> an item with its stock, its reservations, the catalogue. Tables of group `inventory`.
+
+All rows of an item are written by the task of its item_id: whoever reserves stands in one line, and nothing is sold
+twice. The layout of the keys (NUL ends a part, none may hold it):
+
+    items                item_id -> Item
+    stock_reservations   item_id NUL order_uid:line -> Reservation
+    inventory_commands   item_id NUL command_id -> StockAnswer
+    items_by_outlet      outlet_id NUL item_id -> what `query` is looked for in
+                         each partition lists its own: a complete answer asks all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from schemas.inventory import (
+    NOTHING_NEW,
+    InventoryCommand,
+    InventoryCommandRefused,
+    InventoryEvent,
+    Item,
+    Reservation,
+    StockAnswer,
+    content_of,
+    reservation_id_of,
+)
+from streams import App, Codec, Position, Table
+
+GROUP = "inventory"
+
+#: Rows that one page may look at: a rare word must not turn one request into a scan of the whole partition.
+MOST_SCANNED = 1_000
+
+
+class Found(NamedTuple):
+    """A partition's part of a list, by item_id, and the item_id up to which it is complete; None: to the end."""
+
+    items: list[Item]
+    frontier: str | None
+
+
+@dataclass(frozen=True)
+class InventoryTables:
+    """The tables of inventory. Reads work in the group's agents and within `app.reading("inventory", partition)`."""
+
+    items: Table[Item]
+    reservations: Table[Reservation]
+    commands: Table[StockAnswer]
+    by_outlet: Table[bytes]
+
+    def item(self, item_id: str) -> Item | None:
+        """The item as it stands."""
+        return self.items.get(item_id)
+
+    def reservation(self, item_id: str, reservation_id: str) -> Reservation | None:
+        """The reservation as it stands, settled or not."""
+        return self.reservations.get(f"{item_id}\0{reservation_id}")
+
+    def answer(self, item_id: str, command_id: str) -> StockAnswer | None:
+        """What became of a command; None when it has not come."""
+        return self.commands.get(f"{item_id}\0{command_id}")
+
+    def find(
+        self,
+        outlet_id: str | None = None,
+        *,
+        words: Sequence[str] = (),
+        after: str | None = None,
+        limit: int = 50,
+        most_scanned: int = MOST_SCANNED,
+    ) -> Found:
+        """Items of this partition behind the item_id `after`: of one outlet or all, with all `words` in name or id.
+
+        Looks at `most_scanned` rows at most, so it may give fewer than `limit` and still have a frontier.
+        """
+        wanted = tuple(word.casefold() for word in words)
+        items: list[Item] = []
+        item_id, scanned = "", 0
+        for item_id, text, item in self._catalogue(outlet_id, after, most_scanned):
+            scanned += 1
+            if not all(word in text for word in wanted):
+                continue
+            if len(items) == limit:
+                return Found(items, items[-1].item_id)
+            items.append(item or self.items[item_id])
+        return Found(items, item_id if scanned == most_scanned else None)
+
+    def _catalogue(self, outlet_id: str | None, after: str | None, most: int) -> Iterator[tuple[str, str, Item | None]]:
+        """item_id, what words are looked for in, and the item where it has been read already."""
+        if outlet_id is None:
+            for item_id, item in self.items.range(after=after, limit=most):
+                yield item_id, search_text(item), item
+            return
+        prefix = f"{outlet_id}\0"
+        start = None if after is None else prefix + after
+        for key, text in self.by_outlet.range(prefix, after=start, limit=most):
+            yield key[len(prefix) :], text.decode(), None
+
+    def keep_item(self, before: Item | None, after: Item | None) -> None:
+        """Write down what an event changed in its item, if anything."""
+        if after is not None and after is not before:
+            self.items[after.item_id] = after
+            if before is None or before.name != after.name:
+                self.by_outlet[f"{after.outlet_id}\0{after.item_id}"] = search_text(after).encode()
+
+    def keep_answer(
+        self,
+        item: Item | None,
+        command: InventoryCommand,
+        event: InventoryEvent | None,
+        occurred_at: str,
+        cause: Position,
+    ) -> None:
+        """Write down that a command is answered: by this event, or None when it had nothing new to say."""
+        self.commands[f"{command.item_id}\0{command.command_id}"] = StockAnswer(
+            content_of(command),
+            event.type if event else NOTHING_NEW,
+            event.reason if isinstance(event, InventoryCommandRefused) else None,
+            item.version if item else 0,
+            item.on_hand if item else 0,
+            item.reserved if item else 0,
+            occurred_at,
+            *cause,
+        )
+
+    def keep_reservation(self, reservation: Reservation) -> None:
+        id = reservation_id_of(reservation.order_uid, reservation.line)
+        self.reservations[f"{reservation.item_id}\0{id}"] = reservation
+
+
+def search_text(item: Item) -> str:
+    """What words are looked for in: without case, the way that Unicode means it (STRASSE finds Straße)."""
+    return f"{item.item_id} {item.name}".casefold()
+
+
+def declare(app: App) -> InventoryTables:
+    """Declare the tables on the app. Their changelogs are named after them."""
+    return InventoryTables(
+        items=app.Table(
+            "items", group=GROUP, codec=Codec(Item.to_json, Item.from_json), help="Items and their stock by id."
+        ),
+        reservations=app.Table(
+            "stock_reservations",
+            group=GROUP,
+            codec=Codec(Reservation.to_json, Reservation.from_json),
+            help="Stock set aside for lines of orders.",
+        ),
+        commands=app.Table(
+            "inventory_commands",
+            group=GROUP,
+            codec=Codec(StockAnswer.to_json, StockAnswer.from_json),
+            help="Answered commands, so that none counts twice.",
+        ),
+        by_outlet=app.Table("items_by_outlet", group=GROUP, value_type=bytes, help="Items of an outlet."),
+    )
