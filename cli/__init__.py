@@ -2,7 +2,7 @@
 
 from faust.cli.base import cli as faust_cli
 
-from cli import acls, attest, dead_letters, doctor, ledger, order, produce, reset, sink, topics
+from cli import acls, attest, dead_letters, doctor, items, ledger, order, produce, reset, sink, topics
 from cli.console import Operator
 from schemas.settings import Settings
 from streams import App
@@ -15,6 +15,7 @@ COMMANDS = (
     doctor.doctor,
     sink.sink,
     ledger.ledger,
+    items.items,
     reset.reset,
     acls.acls,
     attest.attest,

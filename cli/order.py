@@ -58,8 +58,8 @@ async def _look_up(base: str, order_uid: str, timeline: bool) -> dict[str, Any]:
         return {"order": order, "timeline": entries}
 
 
-async def ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
-    """The answer's JSON, or None for "no such order". While the worker recovers (503), ask again for a while."""
+async def ask(session: aiohttp.ClientSession, base: str, path: str, *, missing: str = "no-such-order") -> Any:
+    """The answer's JSON, or None for the problem `missing`. While the worker recovers (503), ask again for a while."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -67,11 +67,11 @@ async def ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
                 status, body = answer.status, await answer.read()
                 retry_after_s = float(answer.headers.get("Retry-After", "1") or 1)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise Unreachable(_no_worker(base, error)) from error
-        told = _json(base, body)
+            raise Unreachable(no_worker(base, error)) from error
+        told = read_json(base, body)
         if status == 200:
             return told
-        if status == 404 and str(told.get("type", "")).endswith("no-such-order"):
+        if status == 404 and str(told.get("type", "")).endswith(missing):
             return None
         detail = told.get("detail") or told.get("title") or "no detail"
         if status != 503:
@@ -81,7 +81,7 @@ async def ask(session: aiohttp.ClientSession, base: str, path: str) -> Any:
         await asyncio.sleep(retry_after_s)
 
 
-def _no_worker(base: str, error: Exception) -> str:
+def no_worker(base: str, error: Exception) -> str:
     cause = str(error)
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
         cause = os.strerror(error.os_error.errno)  # without the tuples and the "ssl:default" of the long form
@@ -91,7 +91,7 @@ def _no_worker(base: str, error: Exception) -> str:
     )
 
 
-def _json(base: str, body: bytes) -> dict[str, Any]:
+def read_json(base: str, body: bytes) -> dict[str, Any]:
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:

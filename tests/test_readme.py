@@ -16,22 +16,21 @@ from tests.processes import ROOT, RunningStack, Worker, Workers
 README = (ROOT / "README.md").read_text()
 
 
-def readme_commands() -> tuple[list[str], list[str]]:
-    """The two blocks behind the comments that promise this test, one command a line, without its remark.
+def readme_commands() -> list[list[str]]:
+    """The blocks behind the comments that promise this test, one command a line, without its remark.
 
-    Those of the first are independent of each other; the second is a script.
+    Those of the first are independent of each other; each of the others is a script.
     """
     blocks = re.findall(r"<!-- tested:.*?-->\n```bash\n(.*?)```", README, flags=re.S)
-    first, second = ([re.sub(r"\s{2,}#.*", "", line) for line in block.splitlines() if line] for block in blocks)
-    return first, second
+    return [[re.sub(r"\s+# .*", "", line) for line in block.splitlines() if line] for block in blocks]
 
 
 def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: Workers) -> None:
     clean_stack.faust("topics", "create")
     worker = workers.start()
     env = clean_stack.env | {"ORDERSTREAM_WEB_PORT": str(worker.port)}
-    commands, script = readme_commands()
-    assert len(commands) >= 8 and len(script) >= 6
+    commands, ledger, catalogue = readme_commands()
+    assert len(commands) >= 8 and len(ledger) >= 6 and len(catalogue) >= 7
     said = {}
     for command in commands:
         line = on(worker, command)
@@ -48,12 +47,22 @@ def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: W
     assert any("order_placed" in text for command, text in said.items() if "--timeline" in command)
     assert any(text.startswith("Equal:") for command, text in said.items() if "sink verify" in command)
 
-    line = on(worker, "\n".join(["set -e", *script]))
+    told = script(worker, ledger, env)
+    assert told.count(account_id_of("asha", "INR")) >= 3
+    assert '"balance_minor":5000' in told and '"reason":"insufficient_funds"' in told
+    assert "Right: 3 events and 1 movements" in told
+
+    told = script(worker, catalogue, env)
+    assert "3 items created, 0 there before, stock received for 3" in told
+    assert '"reason":"insufficient_stock"' in told and '"on_hand":7' in told and '"price_minor":99900' in told
+    assert '"name":"Red lipstick"' in told and "available:     7" in told
+
+
+def script(worker: Worker, lines: list[str], env: dict[str, str]) -> str:
+    line = on(worker, "\n".join(["set -e", *lines]))
     ran = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
-    assert ran.stdout.count(account_id_of("asha", "INR")) >= 3
-    assert '"balance_minor":5000' in ran.stdout and '"reason":"insufficient_funds"' in ran.stdout
-    assert "Right: 3 events and 1 movements" in ran.stdout
+    assert ran.returncode == 0, f"{lines}\n{ran.stdout}{ran.stderr}"
+    return ran.stdout
 
 
 def on(worker: Worker, command: str) -> str:

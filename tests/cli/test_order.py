@@ -21,14 +21,14 @@ Answer = Callable[[web.Request], web.Response]
 
 
 @asynccontextmanager
-async def worker(answer: Answer) -> AsyncIterator[str]:
+async def worker(answer: Answer, method: str = "GET") -> AsyncIterator[str]:
     """Something that answers HTTP on loopback as a worker would, or would not."""
 
     async def handle(request: web.Request) -> web.Response:
         return answer(request)
 
     application = web.Application()
-    application.router.add_get("/{path:.*}", handle)
+    application.router.add_route(method, "/{path:.*}", handle)
     async with TestServer(application) as server:
         yield f"http://127.0.0.1:{server.port}"
 
