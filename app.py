@@ -17,6 +17,7 @@ from agents.wiring import (
     wire_inventory,
     wire_orders,
     wire_payments,
+    wire_purchases,
     wire_requests,
 )
 from schemas.settings import Settings
@@ -62,6 +63,7 @@ topics = declare_topics(app, topic_specs(settings.partitions, settings.replicati
 
 checkout = wire_checkout(topics)  # what one domain's events ask of the others
 orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events.v1
+purchases = wire_purchases(app, topics, orders, checkout)  # purchases.commands.v1 -> purchases.events.v1
 payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payments.events.v1
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
 inventory = wire_inventory(app, topics, checkout)  # inventory.commands.v1 -> inventory.events.v1
@@ -78,6 +80,7 @@ app.on_web(
         app,
         web_app,
         orders=orders,
+        purchases=purchases,
         accounts=accounts,
         inventory=inventory,
         requests=requests,

@@ -27,18 +27,25 @@ from schemas.accounts import (
 )
 from schemas.base import Command, derived_id
 from schemas.inventory import (
+    AdjustStock,
+    CommitStock,
     InventoryCommandRefused,
     InventoryEvent,
     ItemChanged,
     ItemCreated,
+    ReleaseStock,
+    ReserveStock,
     StockAdjusted,
     StockCommitted,
     StockLow,
     StockOut,
     StockReleased,
+    StockReleaseReason,
     StockReserved,
 )
 from schemas.payments import (
+    AuthorisePayment,
+    CapturePayment,
     CaptureRequested,
     DeclineReason,
     LateMoneyReceived,
@@ -58,10 +65,43 @@ from schemas.payments import (
     RecordFailure,
     RecordRefund,
     RecordVoid,
+    RefundPayment,
     RefundRequested,
     Source,
     Step,
+    VoidPayment,
     VoidRequested,
+)
+from schemas.purchases import (
+    CartPlaced,
+    EndReason,
+    LineRefused,
+    LineReserved,
+    OrderApproved,
+    OrderCompleted,
+    OrderPacked,
+    OrderPaid,
+    OrderShipped,
+    OrderValidated,
+    PartsCancelled,
+    PaymentSettled,
+    PurchaseCommandRefused,
+    PurchaseEnded,
+    PurchaseEvent,
+    RecordPayment,
+    RecordPaymentFailure,
+    RecordReservation,
+    RecordShortage,
+    RefundSettled,
+    ReturnApproved,
+    ReturnReceived,
+    ReturnRefused,
+    ReturnRequested,
+    SettlePayment,
+    SettleRefund,
+    ShipmentDelivered,
+    ShipmentReturned,
+    ShipmentSentOut,
 )
 from streams import Topic
 
@@ -69,36 +109,181 @@ from streams import Topic
 Tell = Callable[[Any], None]
 
 #: Events that commands of other domains may follow from.
-Telling = AccountEvent | PaymentEvent | InventoryEvent
+Telling = AccountEvent | InventoryEvent | PaymentEvent | PurchaseEvent
+
+#: Why stock is free again, in the words of the inventory.
+_FREED = {
+    EndReason.CANCELLED: StockReleaseReason.CANCELLED,
+    EndReason.REJECTED_BY_SELLER: StockReleaseReason.REJECTED,
+    EndReason.NOT_PAID_IN_TIME: StockReleaseReason.UNPAID,
+    EndReason.PAYMENT_FAILED: StockReleaseReason.UNPAID,
+    EndReason.AMOUNT_ABOVE_LIMIT: StockReleaseReason.REJECTED,
+    EndReason.MIXED_CURRENCIES: StockReleaseReason.REJECTED,
+    EndReason.OUT_OF_STOCK: StockReleaseReason.INCOMPLETE,
+}
 
 
 def react(event: Telling) -> tuple[Command, ...]:
     """The commands that follow from an event. Pure; `()` for most events."""
     match event:
+        # purchases -> inventory, payments
+        case CartPlaced():
+            return tuple(_reserve(event, number) for number in range(1, len(event.lines) + 1))
+        case OrderValidated() if event.total_minor:
+            return (_authorise(event),)
+        case OrderApproved(capture_minor=int(amount)) | ShipmentDelivered(capture_minor=int(amount)):
+            return (CapturePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=amount),)
+        case OrderShipped():
+            return tuple(
+                CommitStock(
+                    command_id=_id(event, n),
+                    item_id=part.item_id,
+                    order_uid=event.order_uid,
+                    line=part.line,
+                    quantity=part.quantity,
+                )
+                for n, part in enumerate(event.parts)
+            )
+        case PurchaseEnded():
+            void = VoidPayment(command_id=_id(event, "void"), order_uid=event.order_uid, reason=event.reason)
+            return (*_free(event, _FREED[event.reason]), *((void,) if event.void else ()), *_refund(event))
+        case PartsCancelled():
+            return (*_free(event, StockReleaseReason.CANCELLED), *_refund(event))
+        case ReturnReceived():
+            return (*_take_back(event, "return"), *_refund(event))
+        case ShipmentReturned():
+            capture = CapturePayment(
+                command_id=_id(event, "capture"), order_uid=event.order_uid, amount_minor=event.capture_minor
+            )
+            taken = _take_back(event, "return_to_origin")
+            return (*taken, *((capture,) if event.capture_minor else ()), *_refund(event))
+        case PaymentSettled():
+            return _refund(event)
+        # inventory -> purchases
+        case StockReserved():
+            return (_reserved(event),)
+        case InventoryCommandRefused(command="reserve_stock", order_uid=str(uid), line=int(line)):
+            return (RecordShortage(command_id=_id(event), order_uid=uid, line=line, reason=event.reason),)
+        # payments -> purchases
+        case PaymentAuthorised():
+            return (RecordPayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=event.amount_minor),)
+        case PaymentDeclined() | PaymentVoided():
+            return (RecordPaymentFailure(command_id=_id(event), order_uid=event.order_uid, reason=event.reason),)
+        case PaymentCaptured():
+            return (SettlePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=event.amount_minor),)
+        case PaymentRefunded():
+            return (
+                SettleRefund(
+                    command_id=_id(event),
+                    order_uid=event.order_uid,
+                    refund_id=event.refund_id,
+                    amount_minor=event.amount_minor,
+                ),
+            )
         # payments -> accounts: what is paid from an account. The provider's effect reads the same events.
         case PaymentRequested() | CaptureRequested() | VoidRequested() | RefundRequested():
             return (_asked_of_account(event),) if event.method is PaymentMethod.ACCOUNT else ()
-        case PaymentAuthorised() | PaymentDeclined() | PaymentCaptured() | PaymentVoided() | PaymentRefunded():
-            return ()
-        case LateMoneyReceived() | PaymentStepFailed() | PaymentCommandRefused():
-            return ()
         # accounts -> payments: what became of it.
         case FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded() | AccountCommandRefused():
             return () if event.order_uid is None else (_told_to_payment(event, event.order_uid),)
+        # nothing follows
+        case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
+            return ()
+        case OrderPacked() | ShipmentSentOut() | ShipmentDelivered() | OrderCompleted() | ReturnRequested():
+            return ()
+        case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused():
+            return ()
+        case ItemCreated() | ItemChanged() | StockAdjusted() | StockCommitted() | StockReleased() | StockLow():
+            return ()
+        case StockOut() | InventoryCommandRefused():
+            return ()
+        case LateMoneyReceived() | PaymentStepFailed() | PaymentCommandRefused():
+            return ()
         case AccountOpened() | FundsDeposited() | FundsWithdrawn():
             return ()
-        # inventory: nothing follows elsewhere.
-        case ItemCreated() | ItemChanged() | StockAdjusted() | StockLow() | StockOut():
-            return ()
-        case StockReserved() | StockCommitted() | StockReleased() | InventoryCommandRefused():
-            return ()
     assert_never(event)
+
+
+def _reserve(event: CartPlaced, line: int) -> ReserveStock:
+    """Without a time of its own: the order, which has one, frees what it does not take."""
+    asked = event.lines[line - 1]
+    return ReserveStock(
+        command_id=_id(event, line),
+        item_id=asked.item_id,
+        order_uid=event.order_uid,
+        line=line,
+        quantity=asked.quantity,
+        partial=event.split,
+    )
+
+
+def _reserved(event: StockReserved) -> RecordReservation:
+    return RecordReservation(
+        command_id=_id(event),
+        order_uid=event.order_uid,
+        line=event.line,
+        quantity=event.quantity,
+        price_minor=event.price_minor,
+        currency=event.currency,
+        outlet_id=event.outlet_id,
+        name=event.name,
+    )
+
+
+def _authorise(event: OrderValidated) -> AuthorisePayment:
+    return AuthorisePayment(
+        command_id=_id(event),
+        order_uid=event.order_uid,
+        user_id=event.user_id,
+        method=event.payment.method,
+        instrument=event.payment.instrument,
+        amount_minor=event.total_minor,
+        currency=event.currency,
+    )
+
+
+def _free(event: PurchaseEnded | PartsCancelled, reason: StockReleaseReason) -> tuple[ReleaseStock, ...]:
+    """The commands stand behind those that reserve, on the same partition: even what is not answered yet is freed."""
+    return tuple(
+        ReleaseStock(
+            command_id=_id(event, n),
+            item_id=freed.item_id,
+            order_uid=event.order_uid,
+            line=freed.line,
+            quantity=freed.quantity,
+            reason=reason,
+        )
+        for n, freed in enumerate(event.freed)
+    )
+
+
+def _take_back(event: ReturnReceived | ShipmentReturned, reason: str) -> tuple[AdjustStock, ...]:
+    return tuple(
+        AdjustStock(command_id=_id(event, n), item_id=part.item_id, delta=part.quantity, reason=reason)
+        for n, part in enumerate(event.parts)
+    )
+
+
+def _refund(
+    event: PurchaseEnded | PartsCancelled | ReturnReceived | ShipmentReturned | PaymentSettled,
+) -> tuple[RefundPayment, ...]:
+    if not event.refund_minor:
+        return ()
+    return (
+        RefundPayment(
+            command_id=_id(event, "refund"),
+            order_uid=event.order_uid,
+            refund_id=event.refund_id,
+            amount_minor=event.refund_minor,
+            reason=event.type,
+        ),
+    )
 
 
 def _asked_of_account(event: PaymentRequested | CaptureRequested | VoidRequested | RefundRequested) -> Command:
     """The hold has the order's name: an account has one for each order."""
     hold: dict[str, Any] = {
-        "command_id": command_id(event, 0),
+        "command_id": _id(event),
         "account_id": account_id_of(event.user_id, event.currency),
         "hold_id": event.order_uid,
         "order_uid": event.order_uid,
@@ -123,7 +308,7 @@ def _told_to_payment(
     event: FundsHeld | HoldCaptured | HoldReleased | FundsRefunded | AccountCommandRefused, order_uid: str
 ) -> Command:
     said: dict[str, Any] = {
-        "command_id": command_id(event, 0),
+        "command_id": _id(event),
         "order_uid": order_uid,
         "source": Source.ACCOUNT,
         "reference": event.account_id,
@@ -148,12 +333,12 @@ def _told_to_payment(
     assert_never(event)
 
 
-def command_id(event: Telling, counter: int) -> str:
-    """The id of the counter-th command that an event causes: the same when the event is told again."""
-    return derived_id(f"{event.event_id} {counter}")
+def _id(event: Telling, which: int | str = 0) -> str:
+    """The id of a command that an event causes: the same when the event is told again."""
+    return derived_id(f"{event.event_id} {which}")
 
 
-def teller(topics: Mapping[type[Command], tuple[Topic, str]]) -> Tell:
+def teller(topics: Mapping[type[Any], tuple[Topic, str]]) -> Tell:
     """Tells events to the domains they concern. `topics`: for each command its topic and the field that is its key."""
 
     def tell(event: Telling) -> None:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from agents import accounts as account_rules
 from agents import inventory as inventory_rules
 from agents import orders as order_rules
 from agents import payments as payment_rules
+from agents import purchases as purchase_rules
 from agents import requests as request_rules
 from agents.checkout import Tell, tell_nobody, teller
-from schemas.accounts import AccountCommand, CaptureHold, HoldFunds, RefundFunds, ReleaseHold
-from schemas.base import Command
-from schemas.inventory import CommitStock, InventoryCommand, ReleaseStock, ReserveStock
-from schemas.payments import PaymentCommand, Recorded
+from schemas.accounts import AccountCommand
+from schemas.inventory import InventoryCommand
+from schemas.payments import PaymentCommand
+from schemas.purchases import PurchaseCommand
 from schemas.requests import Request, RequestCommand
-from schemas.topics import TopicSpec
+from schemas.topics import TOPICS, TopicSpec
 from streams import App, Table, Topic
 from tables import accounts as account_tables
 from tables import inventory as inventory_tables
 from tables import orders as order_tables
 from tables import payments as payment_tables
+from tables import purchases as purchase_tables
 from tables import requests as request_tables
 from tables.accounts import AccountTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from tables.payments import PaymentTables
+from tables.purchases import PurchaseTables
 
 Topics = dict[str, Topic]
 
@@ -35,6 +38,7 @@ VALUES: dict[str, Any] = {
     "accounts.commands.v1": AccountCommand,
     "payments.commands.v1": PaymentCommand,
     "inventory.commands.v1": InventoryCommand,
+    "purchases.commands.v1": PurchaseCommand,
     "requests.commands.v1": RequestCommand,
 }
 
@@ -45,6 +49,7 @@ class Domains(NamedTuple):
     topics: Topics
     orders: OrderTables
     payments: PaymentTables
+    purchases: PurchaseTables
     accounts: AccountTables
     inventory: InventoryTables
     requests: Table[Request]
@@ -79,6 +84,14 @@ def wire_payments(app: App, topics: Topics, tell: Tell = tell_nobody) -> Payment
     return tables
 
 
+def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell = tell_nobody) -> PurchaseTables:
+    """Beside the orders, in their tasks: they share the lists."""
+    tables = purchase_tables.declare(app, orders)
+    commands, events = topics["purchases.commands.v1"], topics["purchases.events.v1"]
+    purchase_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    return tables
+
+
 def wire_accounts(app: App, topics: Topics, tell: Tell = tell_nobody) -> AccountTables:
     tables = account_tables.declare(app)
     commands, events = topics["accounts.commands.v1"], topics["accounts.events.v1"]
@@ -100,24 +113,21 @@ def wire_requests(app: App, topics: Topics) -> Table[Request]:
 
 
 def wire_checkout(topics: Topics) -> Tell:
-    """What joins the domains: each command that agents/checkout.py can give, its topic and its key there."""
-    to_accounts = (topics["accounts.commands.v1"], "account_id")
-    to_inventory = (topics["inventory.commands.v1"], "item_id")
-    to_payments = (topics["payments.commands.v1"], "order_uid")
-    routes: dict[type[Command], tuple[Topic, str]] = {}
-    routes |= dict.fromkeys((HoldFunds, CaptureHold, ReleaseHold, RefundFunds), to_accounts)
-    routes |= dict.fromkeys((ReserveStock, CommitStock, ReleaseStock), to_inventory)
-    routes |= dict.fromkeys(get_args(Recorded), to_payments)
-    return teller(routes)
+    """What joins the domains: agents/checkout.py gives commands, schemas/topics.py says where each belongs."""
+    return teller(
+        {command: (topics[spec.name], spec.key) for spec in TOPICS if spec.name in topics for command in spec.values}
+    )
 
 
 def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
     """All of it, as app.py does line by line: what tests run without window and effects."""
     topics = declare_topics(app, specs)
     tell = wire_checkout(topics)
+    orders = wire_orders(app, topics)
     return Domains(
         topics,
-        orders=wire_orders(app, topics),
+        orders=orders,
+        purchases=wire_purchases(app, topics, orders, tell),
         payments=wire_payments(app, topics, tell),
         accounts=wire_accounts(app, topics, tell),
         inventory=wire_inventory(app, topics, tell),

@@ -93,6 +93,17 @@ class Settings(BaseSettings):
         description="An HTTP connection without a whole request is closed after this, in ms. Above a proxy's 60 s.",
     )
 
+    # Orders that are bought here
+    pay_within_ms: Milliseconds = Field(
+        15 * 60_000, description="An order that is not paid within this time ends, in ms: stock and money are freed."
+    )
+    approve_after_ms: Annotated[int, Field(ge=-1)] = Field(
+        0, description="A paid order is approved by itself after this, in ms. 0: at once; -1: never, only by hand."
+    )
+    return_within_ms: Milliseconds = Field(
+        14 * 24 * 3_600_000, description="A delivered order is complete after this, in ms: nothing can be returned."
+    )
+
     # Topics
     partitions: Count = Field(
         4,

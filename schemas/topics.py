@@ -49,6 +49,7 @@ from schemas.orders import (
     PlaceOrder,
 )
 from schemas.payments import PaymentCommand, PaymentEvent
+from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
 
 FOR_EVER = -1
@@ -154,6 +155,29 @@ PAYMENT_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+PURCHASE_COMMANDS = TopicSpec(
+    name="purchases.commands.v1",
+    key="order_uid",
+    values=get_args(AnyPurchaseCommand),
+    group="orders",
+    writer="web, the deadlines of group orders, what other domains report (agents/checkout.py), any producer",
+    description="What shall happen to an order that is bought here. An event answers each, or nothing when it repeats.",
+    public=True,
+    # Carts exist nowhere else.
+    retention_ms=FOR_EVER,
+)
+
+PURCHASE_EVENTS = TopicSpec(
+    name="purchases.events.v1",
+    key="order_uid",
+    values=get_args(PurchaseEvent),
+    group=None,
+    writer="the agents of group orders",
+    description="The life of orders that are bought here, from the cart to the last return, refusals included.",
+    public=True,
+    retention_ms=FOR_EVER,
+)
+
 ACCOUNT_COMMANDS = TopicSpec(
     name="accounts.commands.v1",
     key="account_id",
@@ -252,6 +276,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     ORDER_EVENTS,
     PAYMENT_COMMANDS,
     PAYMENT_EVENTS,
+    PURCHASE_COMMANDS,
+    PURCHASE_EVENTS,
     ACCOUNT_COMMANDS,
     ACCOUNT_EVENTS,
     INVENTORY_COMMANDS,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from schemas.base import MAX_TIME_MS, time_ms, unix_ms
 from schemas.orders import Order, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
@@ -33,10 +33,27 @@ MOST_SCANNED = 1_000
 _TIME_DIGITS = len(str(MAX_TIME_MS))
 
 
-class Newest(NamedTuple):
-    """A partition's part of a list: (place, order), and the place up to which it is complete; None: to the end."""
+class Happened(Protocol):
+    """What a timeline says of an event."""
 
-    rows: list[tuple[str, Order]]
+    @property
+    def type(self) -> str: ...
+    @property
+    def order_uid(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def caused_by(self) -> str: ...
+    @property
+    def occurred_at(self) -> str: ...
+
+
+class Newest(NamedTuple):
+    """A partition's part of a list: (place, order_uid), and the place up to which it is complete; None: to the end."""
+
+    rows: list[tuple[str, str]]
     frontier: str | None
 
 
@@ -61,16 +78,19 @@ class OrderTables:
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
 
     def answered(self, command: OrderCommand, order: Order | None) -> bool:
-        """Whether this command has its event or its refusal already.
+        """Whether this command has its event or its refusal already."""
+        return self.has_answer(command.order_uid, command.command_id, order.version if order is not None else 0)
+
+    def has_answer(self, order_uid: str, command_id: str, version: int) -> bool:
+        """Whether an order of this version has an event or a refusal that the command caused.
 
         Versions of an order are few and refusals may be many (anybody can send the same order number again), so that
         the events are looked at one by one and a refusal is found by its key.
         """
-        if self.refusals.get(f"{command.order_uid}\0{command.command_id}") is not None:
+        if self.refusals.get(f"{order_uid}\0{command_id}") is not None:
             return True
-        versions = range(1, order.version + 1) if order is not None else ()
-        entries = (self.entries.get(_version_key(command.order_uid, version)) for version in versions)
-        return any(entry is not None and entry.caused_by == command.command_id for entry in entries)
+        entries = (self.entries.get(_version_key(order_uid, each)) for each in range(1, version + 1))
+        return any(entry is not None and entry.caused_by == command_id for entry in entries)
 
     def newest(
         self,
@@ -88,7 +108,7 @@ class OrderTables:
         prefix = "" if customer_id is None else f"{customer_id}\0"
         index = self.by_time if customer_id is None else self.by_customer
         start = None if after is None else prefix + after
-        rows: list[tuple[str, Order]] = []
+        rows: list[tuple[str, str]] = []
         place, scanned = "", 0
         for key, found in index.range(prefix, after=start, limit=most_scanned):
             scanned += 1
@@ -97,31 +117,49 @@ class OrderTables:
                 continue
             if len(rows) == limit:
                 return Newest(rows, rows[-1][0])
-            rows.append((place, self.orders[order_uid_at(place)]))
+            rows.append((place, order_uid_at(place)))
         return Newest(rows, place if scanned == most_scanned else None)
 
     def keep(self, before: Order | None, after: Order | None, event: OrderEvent, cause: Position) -> None:
         """Write down what an event changed. A refusal changes nothing but the timeline."""
-        entry = TimelineEntry(
-            event.type,
-            event.order_uid,
-            event.version,
-            event.event_id,
-            event.caused_by,
-            event.occurred_at,
-            None if isinstance(event, OrderPlaced) else event.reason,
-            *cause,
-        )
+        reason = None if isinstance(event, OrderPlaced) else event.reason
         if after is before or after is None:
-            self.entries[refusal_key(entry)] = entry
-            self.refusals[f"{entry.order_uid}\0{entry.caused_by}"] = b"%d" % entry.version
+            self.keep_refusal(event, reason, cause)
             return
-        self.entries[version_key(entry)] = entry
+        self.keep_event(event, reason, cause)
         self.orders[after.order_uid] = after
         if before is None or before.status is not after.status:
-            place = _places_of(after.placed_at) + after.order_uid
-            self.by_time[place] = after.status
-            self.by_customer[f"{after.customer_id}\0{place}"] = after.status
+            self.list_order(after.order_uid, after.customer_id, after.placed_at, after.status)
+
+    def keep_event(self, event: Happened, reason: str | None, cause: Position) -> None:
+        """A line of the timeline: what made this version."""
+        entry = _entry(event, reason, cause)
+        self.entries[version_key(entry)] = entry
+
+    def keep_refusal(self, event: Happened, reason: str | None, cause: Position) -> None:
+        """A line of the timeline behind the version that it left as it was, and that its command is answered."""
+        entry = _entry(event, reason, cause)
+        self.entries[refusal_key(entry)] = entry
+        self.refusals[f"{entry.order_uid}\0{entry.caused_by}"] = b"%d" % entry.version
+
+    def list_order(self, order_uid: str, customer_id: str, placed_at: str, status: OrderStatus) -> None:
+        """Where an order stands in the lists, and in which status."""
+        place = _places_of(placed_at) + order_uid
+        self.by_time[place] = status
+        self.by_customer[f"{customer_id}\0{place}"] = status
+
+
+def _entry(event: Happened, reason: str | None, cause: Position) -> TimelineEntry:
+    return TimelineEntry(
+        event.type,
+        event.order_uid,
+        event.version,
+        event.event_id,
+        event.caused_by,
+        event.occurred_at,
+        reason,
+        *cause,
+    )
 
 
 def place_of(placed_at_ms: int, order_uid: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from schemas.purchases import Terms
 from schemas.requests import Request
 from schemas.settings import Settings
 from schemas.topics import TopicSpec
@@ -20,6 +21,7 @@ from tables import orders as order_tables
 from tables.accounts import AccountTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
+from tables.purchases import PurchaseTables
 from web import asyncapi, openapi
 from web.accounts.questions import AccountQuestions
 from web.accounts.reads import AccountReads
@@ -36,6 +38,9 @@ from web.middlewares import bound_time, explain, observe
 from web.orders.questions import Questions
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
+from web.purchases.questions import PurchaseQuestions
+from web.purchases.reads import PurchaseReads
+from web.purchases.writes import PurchaseWrites
 from web.requests import Requests
 from web.routes import all_routes
 
@@ -51,6 +56,7 @@ def attach(
     web_app: web.Application,
     *,
     orders: OrderTables,
+    purchases: PurchaseTables,
     accounts: AccountTables,
     inventory: InventoryTables,
     requests: Table[Request],
@@ -72,13 +78,19 @@ def attach(
     account_inputs = inputs_of(specs, account_tables.GROUP)
     item_inputs = inputs_of(specs, inventory_tables.GROUP)
     desk = Desk(app, limits, metrics)
-    questions, account_questions = Questions(desk, orders, limits), AccountQuestions(desk, accounts)
+    questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
     item_questions = ItemQuestions(desk, inventory, limits)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
+    purchase_questions = PurchaseQuestions(desk, purchases)
+    purchase_writes = PurchaseWrites(
+        desk, purchase_questions, topics["purchases.commands.v1"], once, limits, terms_of(settings)
+    )
     documents = Documents()
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
-        OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits),
+        OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits, purchase_writes),
+        PurchaseReads(desk, purchase_questions, inputs, limits),
+        purchase_writes,
         AccountReads(desk, account_questions, account_inputs, limits),
         AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
         ItemReads(desk, item_questions, item_inputs, limits),
@@ -103,6 +115,16 @@ def attach(
 def inputs_of(specs: Iterable[TopicSpec], group: str) -> frozenset[str]:
     """The topics whose positions can be waited for: what the tables of a group are made from."""
     return frozenset(spec.name for spec in specs if spec.group == group)
+
+
+def terms_of(settings: Settings) -> Terms:
+    """What the seller's settings say of a cart."""
+    approve = settings.approve_after_ms
+    return Terms(
+        pay_within_ms=settings.pay_within_ms,
+        approve_after_ms=None if approve < 0 else approve,
+        return_within_ms=settings.return_within_ms,
+    )
 
 
 __all__ = ["attach"]

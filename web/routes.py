@@ -17,6 +17,8 @@ from web.items.reads import ItemReads
 from web.items.writes import ItemWrites
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
+from web.purchases.reads import PurchaseReads
+from web.purchases.writes import ACTIONS, PurchaseWrites
 
 
 class Route(NamedTuple):
@@ -31,6 +33,8 @@ class Route(NamedTuple):
 def all_routes(
     reads: OrderReads,
     writes: OrderWrites,
+    purchases: PurchaseReads,
+    purchase_writes: PurchaseWrites,
     accounts: AccountReads,
     account_writes: AccountWrites,
     items: ItemReads,
@@ -49,6 +53,12 @@ def all_routes(
         Route("POST", "/api/orders/test", writes.place_generated, "placeTestOrder"),
         Route("GET", "/api/orders", reads.newest, "listOrders"),
         Route("GET", "/api/orders/{order_uid}", reads.show, "getOrder"),
+        *(
+            Route("POST", f"/api/v1/orders/{{order_uid}}/{each.path}", purchase_writes.handler(each), each.operation)
+            for each in ACTIONS
+        ),
+        Route("GET", "/api/v1/orders/{order_uid}/shipments", purchases.shipments, "listShipments"),
+        Route("GET", "/api/v1/outlets/{outlet_id}/approvals", purchases.approvals, "listApprovals"),
         Route("POST", "/api/v1/accounts", account_writes.open, "openAccount"),
         Route("GET", "/api/v1/accounts", accounts.of_user, "listAccounts"),
         Route("GET", "/api/v1/accounts/{account_id}", accounts.show, "getAccount"),

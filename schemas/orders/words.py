@@ -131,10 +131,22 @@ OrderEvent = OrderPlaced | OrderCancelled | OrderRefused | CancellationRefused
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands."""
+    """Where an order stands. One that came as a document is placed or cancelled; what is bought here goes further."""
 
     PLACED = "placed"
+    AWAITING_PAYMENT = "awaiting_payment"
+    PAID = "paid"
+    APPROVED = "approved"
+    PACKED = "packed"
+    SHIPPED = "shipped"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    DELIVERED = "delivered"
+    COMPLETED = "completed"
+    RETURN_REQUESTED = "return_requested"
+    RETURNED = "returned"
     CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
 
 
 class Order(NamedTuple):

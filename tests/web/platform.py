@@ -88,7 +88,8 @@ class Platform:
         self.limits, self.sinks = limits, sinks
         self.app = App("orderstream", data_dir=Path("/nonexistent"), broker="kafka://127.0.0.1:9")
         domains = wire(self.app, topic_specs(PARTITIONS, 1))
-        self.orders, self.accounts, self.inventory = domains.orders, domains.accounts, domains.inventory
+        self.orders, self.purchases = domains.orders, domains.purchases
+        self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
@@ -142,6 +143,7 @@ class Platform:
             worker,
             web_app,
             orders=self.orders,
+            purchases=self.purchases,
             accounts=self.accounts,
             inventory=self.inventory,
             requests=self.requests,

@@ -19,7 +19,8 @@ from tests.web.platform import Client, Platform, platform, raw, settings
 from web import asyncapi, openapi
 from web.limits import Limits
 from web.openapi import MODELS, OPERATIONS
-from web.openapi.models import OrderPage, ProblemDocument
+from web.openapi.models import ProblemDocument
+from web.openapi.purchase_models import OrderPage
 from web.problems import KINDS, MISDIRECTED
 
 ROOT = Path(__file__).parents[2]

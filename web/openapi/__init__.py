@@ -13,16 +13,16 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import accounts, components, items, models, operations
+from web.openapi import accounts, components, items, models, operations, purchase_models, purchases
 from web.openapi.components import JsonObject
-from web.openapi.models import Accepted, OrderOutcome, OrderPage, OrderView, Timeline
+from web.openapi.models import Accepted, Timeline
 from web.openapi.operations import Operation, Success
 from web.problems import CONTENT_TYPE, Kind
 
 VERSION = "1.0.0"
 
-OPERATIONS = (*operations.OPERATIONS, *accounts.OPERATIONS, *items.OPERATIONS)
-MODELS = (*models.MODELS, *accounts.MODELS, *items.MODELS)
+OPERATIONS = (*operations.OPERATIONS, *purchases.OPERATIONS, *accounts.OPERATIONS, *items.OPERATIONS)
+MODELS = (*models.MODELS, *purchase_models.MODELS, *accounts.MODELS, *items.MODELS)
 _REF = "#/components/schemas/{model}"
 
 
@@ -70,7 +70,7 @@ _INFO = {
     "license": {"name": "MIT", "identifier": "MIT"},
 }
 _TAGS = [
-    {"name": "orders", "description": "Place, look up, list and cancel orders."},
+    {"name": "orders", "description": "Buy, place, look up, list and cancel orders, and lead them through their life."},
     {"name": "accounts", "description": "Money: accounts, deposits, withdrawals, statements, the ledger's sums."},
     {"name": "items", "description": "The catalogue of each outlet, and what is in stock."},
     {"name": "operations", "description": "For machines that watch a worker."},
@@ -192,11 +192,11 @@ _ENTRY = {
     "position": _POSITION,
 }
 _EXAMPLES: dict[str, Any] = {
-    OrderDocument.__name__: _DOCUMENT,
+    "PlacementBody": _DOCUMENT,
     "CancellationBody": {"reason": "ordered twice"},
-    OrderView.__name__: {**_HEAD, "document": _DOCUMENT},
-    OrderPage.__name__: {"orders": [{**_HEAD, "document": _DOCUMENT}], "next_cursor": None},
-    OrderOutcome.__name__: {**_HEAD, "position": _POSITION},
+    "AnyOrderView": {**_HEAD, "document": _DOCUMENT},
+    "OrderPage": {"orders": [{**_HEAD, "document": _DOCUMENT}], "next_cursor": None},
+    "AnyOrderOutcome": {**_HEAD, "position": _POSITION},
     Accepted.__name__: {
         "order_uid": _UID,
         "position": _POSITION,
@@ -204,6 +204,7 @@ _EXAMPLES: dict[str, Any] = {
         "outcome": f"/api/v1/orders/{_UID}?min_offset={_POSITION}",
     },
     Timeline.__name__: {"order_uid": _UID, "entries": [_ENTRY], "next_cursor": None},
+    **purchases.EXAMPLES,
     **accounts.EXAMPLES,
     **items.EXAMPLES,
 }

@@ -29,6 +29,12 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         "customer_id": _query(
             "customer_id", "Only orders of this customer.", {"type": "string", "maxLength": 64}, "test"
         ),
+        "buyer": _query(
+            "user_id",
+            "The same as `customer_id`, by the name that carts have for it.",
+            {"type": "string", "maxLength": 64},
+            None,
+        ),
         "status": _query(
             "status", "Only orders that stand so.", {"type": "string", "enum": [str(s) for s in OrderStatus]}, "placed"
         ),
@@ -84,6 +90,16 @@ def _in_path() -> JsonObject:
             "schema": {"type": "string", "pattern": ORDER_UID_PATTERN},
             "example": "b563feb7b2b84b6test",
         },
+        "shipment_id": _part("shipment_id", "The shipment's id within its order.", "s1"),
+        "return_id": _part("return_id", "The return's id within its order.", "r1"),
+        "outlet_id": {
+            "name": "outlet_id",
+            "in": "path",
+            "required": True,
+            "description": "The outlet that sells.",
+            "schema": {"type": "string", "pattern": ITEM_ID_PATTERN},
+            "example": "outlet-1",
+        },
         "account_id": {
             "name": "account_id",
             "in": "path",
@@ -116,6 +132,17 @@ def _of_items() -> JsonObject:
             {"type": "string"},
             "mascara",
         ),
+    }
+
+
+def _part(name: str, description: str, example: str) -> JsonObject:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "pattern": "^[!-~]{1,64}$"},
+        "example": example,
     }
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import Fault
 from schemas.orders import CustomerId, OrderDocument, OrderStatus, OrderUid
+from schemas.purchases import MAX_LINES, Part
 
 Rfc3339 = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-21T12:00:00.000Z"])]
 PositionText = Annotated[
@@ -48,13 +49,6 @@ class OrderView(OrderHead):
     document: OrderDocument = Field(description="As it was received, extra fields included.")
 
 
-class OrderPage(Shape):
-    """Orders, newest first. A page may be shorter than `limit` and still have a `next_cursor`."""
-
-    orders: list[OrderView]
-    next_cursor: Cursor
-
-
 class OrderOutcome(OrderHead):
     """What a write came to: the order without its document, and where the record that did it stands."""
 
@@ -76,7 +70,7 @@ class Accepted(Shape):
 class Entry(Shape):
     """An event or a refusal of an order, and the record that caused it."""
 
-    type: Literal["order_placed", "order_cancelled", "order_refused", "cancellation_refused"]
+    type: str = Field(description="As on the topics of events.", examples=["order_placed"])
     order_uid: OrderUid
     version: int = Field(ge=0, description="Of the order after it; a refusal leaves it as it was.", examples=[1])
     event_id: str = Field(examples=["6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c4d"])
@@ -98,9 +92,10 @@ class Timeline(Shape):
 
 
 class CancellationBody(Shape):
-    """Why the order is cancelled."""
+    """Why the order is cancelled; `parts`: of an order that was bought here these quantities only."""
 
     reason: str = Field(min_length=1, max_length=500, examples=["ordered twice"])
+    parts: list[Part] | None = Field(None, min_length=1, max_length=MAX_LINES)
 
 
 class ProblemDocument(BaseModel):
@@ -148,7 +143,6 @@ class LiveView(Shape):
 
 MODELS = (
     OrderView,
-    OrderPage,
     OrderOutcome,
     Accepted,
     Timeline,

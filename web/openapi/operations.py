@@ -7,18 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from schemas.orders import OrderDocument
 from web import problems
 from web.openapi.models import (
     Accepted,
     CancellationBody,
     HealthView,
     LiveView,
-    OrderOutcome,
-    OrderPage,
-    OrderView,
     Timeline,
 )
+from web.openapi.purchase_models import AnyOrderOutcome, AnyOrderView, OrderPage, PlacementBody
 from web.problems import Kind
 
 #: What any address of the API can answer, whatever it is asked.
@@ -64,7 +61,7 @@ class Operation:
 _PLACED = {
     201: Success(
         "Placed; or the same document was placed before, and this is the same answer.",
-        OrderOutcome,
+        AnyOrderOutcome,
         headers=("Location", "ETag", "Orderstream-Position", "Idempotency-Replayed"),
     ),
     202: Success(
@@ -100,7 +97,7 @@ OPERATIONS = (
         " part of the list. Pages stay stable while orders are written, because `placed_at` never changes.",
         {200: Success("A page.", OrderPage)},
         (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("customer_id", "status", "limit", "cursor"),
+        ("customer_id", "buyer", "status", "limit", "cursor"),
     ),
     Operation(
         "getOrder",
@@ -109,7 +106,7 @@ OPERATIONS = (
         "Any worker answers for any order. 404 means that the state was read and has no such order; while it cannot be"
         " read the answer is 503. With `min_offset` the read waits until that record is part of the state.",
         {
-            200: Success("The order.", OrderView, headers=("ETag",)),
+            200: Success("The order.", AnyOrderView, headers=("ETag",)),
             304: Success("Still the version that If-None-Match names.", headers=("ETag",)),
         },
         (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, *EVERYWHERE),
@@ -129,21 +126,24 @@ OPERATIONS = (
         "placeOrder",
         "orders",
         "Place an order",
-        "The body is the order document. The answer waits for the outcome. The same document again changes nothing and"
-        " gets the same answer; the same order_uid with other content is refused.",
+        "The body is an order document, paid elsewhere, or a cart. The answer waits for the outcome: of a cart until"
+        " stock and money have answered, so that its status is `approved`, or `rejected` with a `reason`. The same"
+        " document again changes nothing and gets the same answer; the same order_uid with other content is refused. A"
+        " cart with an `idempotency_key` is one order, however often it is sent.",
         _PLACED,
         (problems.UNSUPPORTED_MEDIA_TYPE, problems.ORDER_REFUSED, problems.INVALID_DOCUMENT, *WRITES),
         ("Idempotency-Key",),
-        OrderDocument,
+        PlacementBody,
     ),
     Operation(
         "cancelOrder",
         "orders",
         "Cancel an order",
-        "Refused when there is no such order (404) or it is cancelled already (409).",
+        "Refused when there is no such order (404), it is cancelled already, or a part of it has left (409). Of an"
+        " order that was bought here a part can be cancelled too; stock is freed and money goes back.",
         {
             200: Success(
-                "Cancelled.", OrderOutcome, headers=("ETag", "Orderstream-Position", "Idempotency-Replayed")
+                "Cancelled.", AnyOrderOutcome, headers=("ETag", "Orderstream-Position", "Idempotency-Replayed")
             ),
             202: _PLACED[202],
         },

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schemas.orders import OrderStatus, TimelineEntry
+from schemas.orders import Order, OrderStatus, TimelineEntry
+from schemas.purchases import Purchase
 from tables.orders import GROUP, OrderTables
+from tables.purchases import PurchaseTables
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.orders.shapes import head, present, present_entry
@@ -14,16 +16,20 @@ from web.orders.shapes import head, present, present_entry
 class Questions:
     """What the owner of orders can be asked."""
 
-    def __init__(self, desk: Desk, tables: OrderTables, limits: Limits) -> None:
-        self._tables, self._limits = tables, limits
+    def __init__(self, desk: Desk, tables: OrderTables, purchases: PurchaseTables, limits: Limits) -> None:
+        self._tables, self._purchases, self._limits = tables, purchases, limits
         self.order = desk.learn(Question("order", GROUP, self._order))
         self.timeline = desk.learn(Question("timeline", GROUP, self._timeline))
         self.outcome = desk.learn(Question("outcome", GROUP, self._outcome))
         self.page = desk.learn(Question("page", GROUP, self._page))
 
     def _order(self, args: Mapping[str, str]) -> Answer:
-        order = self._tables.order(args["order_uid"])
-        return Answer() if order is None else Answer({"version": order.version}, (present(order),))
+        found = self._found(args["order_uid"])
+        return Answer() if found is None else Answer({"version": found.version}, (present(found),))
+
+    def _found(self, order_uid: str) -> Order | Purchase | None:
+        """An order of either kind. Most came as documents, so that is where to look first."""
+        return self._tables.order(order_uid) or self._purchases.purchase(order_uid)
 
     def _timeline(self, args: Mapping[str, str]) -> Answer:
         limit = int(args["limit"])
@@ -66,10 +72,12 @@ class Questions:
         places: list[str] = []
         orders: list[bytes] = []
         room, frontier = int(args["bytes"]), found.frontier
-        for place, order in found.rows:
+        for place, order_uid in found.rows:
             if room <= 0:
                 frontier = places[-1]
                 break
+            order = self._found(order_uid)
+            assert order is not None, "what is listed is kept"
             places.append(place)
             orders.append(present(order))
             room -= len(orders[-1])

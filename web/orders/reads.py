@@ -54,8 +54,11 @@ class OrderReads:
 
     async def newest(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders: every partition is asked, and one that cannot answer makes the answer 503."""
-        reading.only(request, "customer_id", "status", "limit", "cursor")
-        customer_id = reading.one(request, "customer_id")
+        reading.only(request, "customer_id", "user_id", "status", "limit", "cursor")
+        customer_id, user_id = reading.one(request, "customer_id"), reading.one(request, "user_id")
+        if customer_id is not None and user_id is not None:
+            raise reading.bad("user_id", "is another name for `customer_id`: give one of them.")
+        customer_id = customer_id if user_id is None else user_id
         if customer_id is not None and (len(customer_id) > 64 or "\0" in customer_id):
             raise reading.bad("customer_id", "must have 1 to 64 characters and no NUL.")
         status = reading.choice(request, "status", STATUSES)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import InvalidDocument
 from schemas.orders import (
@@ -20,6 +20,7 @@ from schemas.orders import (
     samples,
 )
 from schemas.orders.words import Reason
+from schemas.purchases import MAX_LINES, CancelPurchase, Part
 from streams.records import Position
 from web import answers, body, problems, reading
 from web.asking import Answer, Desk
@@ -28,6 +29,7 @@ from web.limits import Limits
 from web.orders import shapes
 from web.orders.questions import Questions
 from web.problems import Problem
+from web.purchases.writes import PurchaseWrites, is_cart
 from web.requests import Requests
 
 HOME = "/api/v1/orders"
@@ -39,21 +41,30 @@ class Cancellation(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     reason: Reason
+    parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
 class OrderWrites:
     """The handlers that put a command on its topic: parse, command, wait, present."""
 
     def __init__(
-        self, desk: Desk, questions: Questions, commands: Commands, requests: Requests, limits: Limits
+        self,
+        desk: Desk,
+        questions: Questions,
+        commands: Commands,
+        requests: Requests,
+        limits: Limits,
+        purchases: PurchaseWrites,
     ) -> None:
         self._desk, self._questions, self._commands = desk, questions, commands
-        self._requests, self._limits = requests, limits
+        self._requests, self._limits, self._purchases = requests, limits, purchases
 
     async def place(self, request: web.Request) -> web.Response:
-        """POST /api/v1/orders"""
+        """POST /api/v1/orders: an order document, or a cart."""
         reading.only(request)
         raw = await body.read_json(request, self._limits)
+        if is_cart(raw):
+            return await self._purchases.place(request, raw)
         document = read(raw)
         return await self._requests.once(request, raw, lambda command_id: self._place(document, raw, command_id))
 
@@ -73,10 +84,17 @@ class OrderWrites:
         reading.only(request)
         order_uid = shapes.order_uid(request)
         raw = await body.read_json(request, self._limits)
-        reason = body.parse(raw, Cancellation).reason
+        asked = body.parse(raw, Cancellation)
 
         async def act(command_id: str) -> web.Response:
-            return await self._cancel(CancelOrder(command_id=command_id, order_uid=order_uid, reason=reason))
+            if await self._purchases.is_bought(order_uid):
+                return await self._purchases.carry_out(
+                    CancelPurchase(command_id=command_id, order_uid=order_uid, reason=asked.reason, parts=asked.parts)
+                )
+            if asked.parts is not None:
+                detail = "`parts` are for orders that were bought here; an order document is cancelled as a whole."
+                raise Problem(problems.INVALID_DOCUMENT, detail, faults=[{"path": "$.parts", "message": detail}])
+            return await self._cancel(CancelOrder(command_id=command_id, order_uid=order_uid, reason=asked.reason))
 
         return await self._requests.once(request, raw, act)
 

@@ -1,0 +1,54 @@
+"""purchases.commands.v1 -> decide -> purchases.events.v1; state in the tables of tables/purchases.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agents.purchases.decide import deadlines_of, decide
+from agents.purchases.evolve import evolve
+from schemas.base import rfc3339
+from schemas.purchases import PurchaseCommand, PurchaseEvent
+from streams import App, Position, Record, Stream, Topic, partition_for
+from tables.orders import GROUP
+from tables.purchases import PurchaseTables
+
+
+def attach(
+    app: App, *, commands: Topic, events: Topic, tables: PurchaseTables, tell: Callable[[PurchaseEvent], None]
+) -> None:
+    """Wire the rules to their topics. `tell` hands each event to the domains that wait for it."""
+    deadlines = app.deadlines(GROUP)
+    deadlines.target(commands)
+
+    def set_deadlines(event: PurchaseEvent) -> None:
+        for name, due_at_ms, command in deadlines_of(event):
+            id = f"{event.order_uid}\0{name}"
+            if due_at_ms is None:
+                deadlines.cancel(id)
+            else:
+                deadlines.schedule(due_at_ms, commands, key=event.order_uid, value=command, id=id)
+
+    def carry_out(command: PurchaseCommand, cause: Record) -> None:
+        """Decide, remember and tell, if this partition is the order's home; else bring the command home, once."""
+        uid = command.order_uid
+        home = partition_for(uid.encode(), commands.partitions)
+        if home != cause.partition:
+            commands.put(key=uid, value=command, partition=home, headers=cause.headers)
+            return
+        purchase = tables.purchase(uid)
+        answered = tables.answered(command, purchase)
+        for event in decide(purchase, command, rfc3339(cause.timestamp), answered=answered):
+            before, purchase = purchase, evolve(purchase, event)
+            tables.keep(before, purchase, event, Position(cause.topic, cause.partition, cause.offset))
+            set_deadlines(event)
+            events.put(key=uid, value=event, partition=home)
+            tell(event)
+
+    @app.agent(commands, name="purchases.commands")
+    async def obey(stream: Stream[PurchaseCommand]) -> None:
+        """Lead orders through their life."""
+        async for command in stream:
+            carry_out(command, stream.event)
+
+
+__all__ = ["attach", "decide", "evolve"]

@@ -1,0 +1,249 @@
+"""a purchase, an event -> the purchase after it; its status follows from its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+from schemas.orders import OrderStatus
+from schemas.purchases import (
+    CartPlaced,
+    EndReason,
+    LineRefused,
+    LineReserved,
+    LineState,
+    OrderApproved,
+    OrderCompleted,
+    OrderPacked,
+    OrderPaid,
+    OrderShipped,
+    OrderValidated,
+    Part,
+    PartsCancelled,
+    PaymentSettled,
+    Purchase,
+    PurchaseChanged,
+    PurchaseCommandRefused,
+    PurchaseEnded,
+    PurchaseEvent,
+    RefundSettled,
+    Return,
+    ReturnApproved,
+    ReturnReceived,
+    ReturnRefused,
+    ReturnRequested,
+    ReturnState,
+    Shipment,
+    ShipmentDelivered,
+    ShipmentReturned,
+    ShipmentSentOut,
+    ShipmentState,
+)
+
+_ENDED = {EndReason.CANCELLED: OrderStatus.CANCELLED, EndReason.NOT_PAID_IN_TIME: OrderStatus.EXPIRED}
+_OPEN_RETURNS = (ReturnState.REQUESTED, ReturnState.APPROVED)
+UNDER_WAY = (ShipmentState.SHIPPED, ShipmentState.OUT_FOR_DELIVERY)
+
+
+def status_of(purchase: Purchase) -> OrderStatus:
+    """Where an order stands, from what has happened to its lines and its money."""
+    if purchase.ended is not None:
+        return _ENDED.get(purchase.ended, OrderStatus.REJECTED)
+    if purchase.total_minor is None:
+        return OrderStatus.PLACED
+    if not purchase.paid:
+        return OrderStatus.AWAITING_PAYMENT
+    if not purchase.approved:
+        return OrderStatus.PAID
+    if not purchase.shipments:
+        return OrderStatus.PACKED if purchase.packed else OrderStatus.APPROVED
+    return _travelling(purchase) if not arrived(purchase) else _arrived(purchase)
+
+
+def arrived(purchase: Purchase) -> bool:
+    """Whether all that is to be delivered has left, and every shipment has come to its end."""
+    left = all(line.shipped == line.wanted for line in purchase.lines)
+    return left and not any(shipment.state in UNDER_WAY for shipment in purchase.shipments)
+
+
+def _travelling(purchase: Purchase) -> OrderStatus:
+    out = any(shipment.state is ShipmentState.OUT_FOR_DELIVERY for shipment in purchase.shipments)
+    return OrderStatus.OUT_FOR_DELIVERY if out else OrderStatus.SHIPPED
+
+
+def _arrived(purchase: Purchase) -> OrderStatus:
+    if all(line.returned == line.wanted for line in purchase.lines):
+        return OrderStatus.RETURNED
+    if any(each.state in _OPEN_RETURNS for each in purchase.returns):
+        return OrderStatus.RETURN_REQUESTED
+    return OrderStatus.COMPLETED if purchase.completed else OrderStatus.DELIVERED
+
+
+def owed_minor(purchase: Purchase) -> int:
+    """What the buyer has to pay for what was and will be delivered, and is not back."""
+    if purchase.ended is not None:
+        return 0
+    return sum((line.wanted - line.returned) * (line.price_minor or 0) for line in purchase.lines)
+
+
+def excess_minor(purchase: Purchase, less_minor: int) -> int:
+    """What is captured, was not asked back yet, and is owed no more when the buyer owes less by this much."""
+    return max(0, purchase.captured_minor - purchase.refund_minor - owed_minor(purchase) + less_minor)
+
+
+def evolve(purchase: Purchase | None, event: PurchaseEvent) -> Purchase | None:
+    """The purchase after the event. Versions grow by one with each event that is no refusal."""
+    if isinstance(event, CartPlaced):
+        return _placed(event)
+    if not isinstance(event, PurchaseCommandRefused):
+        assert purchase is not None, "decide changes only what exists"
+        changed = changed_by(purchase, event)
+        head = {"version": event.version, "updated_at": event.occurred_at, "updated_by": event.caused_by}
+        return _with(changed, status=status_of(changed), **head)
+    if isinstance(event, PurchaseCommandRefused):
+        return purchase
+    assert_never(event)
+
+
+def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
+    """The facts after the event. The version, the status and who changed it last are `evolve`'s."""
+    match event:
+        case CartPlaced():
+            return _placed(event)
+        case LineReserved():
+            line = {"name": event.name, "outlet_id": event.outlet_id, "price_minor": event.price_minor}
+            return _with(_line(purchase, event.line, reserved=event.quantity, **line), currency=event.currency)
+        case LineRefused():
+            return _line(purchase, event.line, refused=event.reason)
+        case OrderValidated():
+            return _with(purchase, total_minor=event.total_minor)
+        case OrderPaid():
+            return _with(purchase, paid=True, authorised_minor=event.amount_minor)
+        case OrderApproved():
+            return _with(purchase, approved=True, capture_minor=event.capture_minor or 0)
+        case OrderPacked():
+            return _with(purchase, packed=True)
+        case OrderCompleted():
+            return _with(purchase, completed=True)
+        case PurchaseEnded():
+            refund = purchase.refund_minor + event.refund_minor
+            return _with(purchase, ended=event.reason, end_detail=event.detail, refund_minor=refund)
+        case PartsCancelled():
+            parts = [Part(line=each.line, quantity=each.quantity) for each in event.freed if each.quantity]
+            less = (purchase.total_minor or 0) - event.amount_minor
+            refund = purchase.refund_minor + event.refund_minor
+            return _with(_add(purchase, parts, "cancelled"), total_minor=less, refund_minor=refund)
+        case PaymentSettled() | RefundSettled():
+            return _money(purchase, event)
+        case OrderShipped() | ShipmentSentOut() | ShipmentDelivered() | ShipmentReturned():
+            return _shipment(purchase, event)
+        case ReturnRequested() | ReturnApproved() | ReturnRefused() | ReturnReceived():
+            return _return(purchase, event)
+    assert_never(event)
+
+
+def _placed(event: CartPlaced) -> Purchase:
+    lines = (
+        LineState(line=number, item_id=line.item_id, asked=line.quantity) for number, line in enumerate(event.lines, 1)
+    )
+    return Purchase(
+        order_uid=event.order_uid,
+        version=event.version,
+        status=OrderStatus.PLACED,
+        user_id=event.user_id,
+        lines=tuple(lines),
+        payment=event.payment,
+        address=event.address,
+        split=event.split,
+        terms=event.terms,
+        placed_at=event.occurred_at,
+        updated_at=event.occurred_at,
+        updated_by=event.caused_by,
+    )
+
+
+def _money(purchase: Purchase, event: PaymentSettled | RefundSettled) -> Purchase:
+    if isinstance(event, RefundSettled):
+        return _with(purchase, refunded_minor=purchase.refunded_minor + event.amount_minor)
+    return _with(
+        purchase,
+        captured_minor=purchase.captured_minor + event.amount_minor,
+        refund_minor=purchase.refund_minor + event.refund_minor,
+    )
+
+
+def _shipment(
+    purchase: Purchase, event: OrderShipped | ShipmentSentOut | ShipmentDelivered | ShipmentReturned
+) -> Purchase:
+    match event:
+        case OrderShipped():
+            parts = tuple(Part(line=each.line, quantity=each.quantity) for each in event.parts)
+            shipment = Shipment(shipment_id=event.shipment_id, parts=parts)
+            return _with(_add(purchase, parts, "shipped"), shipments=(*purchase.shipments, shipment))
+        case ShipmentSentOut():
+            return _shipment_in(purchase, event.shipment_id, ShipmentState.OUT_FOR_DELIVERY)
+        case ShipmentDelivered():
+            after = _shipment_in(purchase, event.shipment_id, ShipmentState.DELIVERED)
+            capture = after.capture_minor + (event.capture_minor or 0)
+            return _with(_add(after, _parts_of(purchase, event.shipment_id), "delivered"), capture_minor=capture)
+        case ShipmentReturned():
+            after = _shipment_in(purchase, event.shipment_id, ShipmentState.RETURNED_TO_ORIGIN)
+            refund = after.refund_minor + event.refund_minor
+            capture = after.capture_minor + (event.capture_minor or 0)
+            back = _add(after, _parts_of(purchase, event.shipment_id), "returned")
+            return _with(back, refund_minor=refund, capture_minor=capture)
+    assert_never(event)
+
+
+def _return(purchase: Purchase, event: ReturnRequested | ReturnApproved | ReturnRefused | ReturnReceived) -> Purchase:
+    match event:
+        case ReturnRequested():
+            asked = Return(return_id=event.return_id, parts=tuple(event.parts), reason=event.reason)
+            return _with(purchase, returns=(*purchase.returns, asked))
+        case ReturnApproved():
+            return _return_in(purchase, event.return_id, ReturnState.APPROVED)
+        case ReturnRefused():
+            return _return_in(purchase, event.return_id, ReturnState.REFUSED)
+        case ReturnReceived():
+            after = _return_in(purchase, event.return_id, ReturnState.RECEIVED)
+            refund = after.refund_minor + event.refund_minor
+            return _with(_add(after, event.parts, "returned"), refund_minor=refund)
+    assert_never(event)
+
+
+def _with(purchase: Purchase, **facts: Any) -> Purchase:
+    return purchase.model_copy(update=facts)
+
+
+def _line(purchase: Purchase, number: int, **facts: Any) -> Purchase:
+    lines = (line.model_copy(update=facts) if line.line == number else line for line in purchase.lines)
+    return _with(purchase, lines=tuple(lines))
+
+
+def _add(purchase: Purchase, parts: Iterable[Any], quantity: str) -> Purchase:
+    """More of each part's line is `quantity` (shipped, delivered, …)."""
+    for part in parts:
+        before = getattr(purchase.lines[part.line - 1], quantity)
+        purchase = _line(purchase, part.line, **{quantity: before + part.quantity})
+    return purchase
+
+
+def _parts_of(purchase: Purchase, shipment_id: str) -> tuple[Part, ...]:
+    shipment = purchase.shipment(shipment_id)
+    assert shipment is not None, "decide moves only shipments that exist"
+    return shipment.parts
+
+
+def _shipment_in(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purchase:
+    shipments = (
+        each.model_copy(update={"state": state}) if each.shipment_id == shipment_id else each
+        for each in purchase.shipments
+    )
+    return _with(purchase, shipments=tuple(shipments))
+
+
+def _return_in(purchase: Purchase, return_id: str, state: ReturnState) -> Purchase:
+    returns = (
+        each.model_copy(update={"state": state}) if each.return_id == return_id else each for each in purchase.returns
+    )
+    return _with(purchase, returns=tuple(returns))

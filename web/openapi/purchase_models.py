@@ -1,0 +1,196 @@
+"""the JSON of bought orders -> pydantic models, for /openapi.json and the tests that hold answers against it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, RootModel
+
+from schemas.accounts import Currency, UserId
+from schemas.inventory import ItemId, OutletId
+from schemas.orders import OrderDocument, OrderStatus, OrderUid
+from schemas.payments import PaymentMethod
+from schemas.purchases import MAX_LINES, MAX_QUANTITY, EndReason, Part, PartId, ReturnState, ShipmentState
+from web.openapi.models import Cursor, OrderOutcome, OrderView, PositionText, Rfc3339, Shape
+
+Quantity = Field(ge=1, le=MAX_QUANTITY, examples=[2])
+Count = Field(ge=0, examples=[0])
+Reason = Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$", examples=["does not fit"])
+
+
+class CartPaymentBody(Shape):
+    """How the buyer pays; `instrument` is the provider's means, such as upi."""
+
+    method: Literal["account", "provider", "cash_on_delivery"] = "account"
+    instrument: str | None = Field(None, min_length=1, max_length=64)
+
+
+class CartItemBody(Shape):
+    """One line of a cart."""
+
+    item_id: ItemId
+    quantity: int = Quantity
+
+
+class CartBody(Shape):
+    """What is bought: `items`, or for a single line `item_id` and `quantity`. Prices are the catalogue's."""
+
+    user_id: UserId
+    items: list[CartItemBody] | None = Field(None, min_length=1, max_length=MAX_LINES)
+    item_id: ItemId | None = None
+    quantity: int | None = Field(None, ge=1, le=MAX_QUANTITY)
+    payment: CartPaymentBody = CartPaymentBody()
+    address: dict[str, str] | None = Field(None, description="Where it goes: any names and texts.", max_length=32)
+    split: bool = Field(False, description="Take what is there; else all of it or nothing.")
+    idempotency_key: str | None = Field(
+        None,
+        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+        description="Names this order among the buyer's, for ever: sent again, it is the same order.",
+        examples=["cart-17"],
+    )
+
+
+class PlacementBody(RootModel[OrderDocument | CartBody]):
+    """An order document, paid elsewhere; or a cart."""
+
+
+class LineView(Shape):
+    """One line: what was asked, what one piece costs, and where the pieces are."""
+
+    line: int = Field(ge=1, examples=[1])
+    item_id: ItemId
+    name: str | None = Field(examples=["Mascaras"])
+    outlet_id: OutletId | None
+    price_minor: int | None = Field(description="Fixed when it was reserved; null until then.", examples=[45300])
+    refused: str | None = Field(description="Why the line cannot be had.", examples=[None])
+    asked: int = Quantity
+    reserved: int = Count
+    cancelled: int = Count
+    shipped: int = Count
+    delivered: int = Count
+    returned: int = Count
+
+
+class PaymentView(Shape):
+    """How it is paid, and the sums so far."""
+
+    method: PaymentMethod = Field(examples=["account"])
+    instrument: str | None
+    authorised_minor: int = Count
+    captured_minor: int = Count
+    refunded_minor: int = Count
+
+
+class ShipmentView(Shape):
+    """Quantities that travel together."""
+
+    shipment_id: PartId
+    status: ShipmentState
+    parts: list[Part]
+
+
+class ReturnView(Shape):
+    """Quantities that the buyer gives back."""
+
+    return_id: PartId
+    status: ReturnState
+    parts: list[Part]
+
+
+class PurchaseView(Shape):
+    """An order that was bought here. Sums in minor units of `currency`."""
+
+    order_id: OrderUid
+    order_uid: OrderUid = Field(description="The same: orders of both kinds have one name space.")
+    version: int = Field(ge=1, description="Grows by one with each event; the ETag.", examples=[7])
+    status: OrderStatus = Field(examples=["approved"])
+    user_id: UserId
+    customer_id: UserId
+    placed_at: Rfc3339
+    updated_at: Rfc3339
+    currency: Currency | None = Field(description="Null until a price is known.")
+    total_minor: int | None = Field(description="What is to be paid; null until all prices are known.")
+    lines: list[LineView]
+    payment: PaymentView
+    address: dict[str, str | int | None] | None
+    reason: EndReason | None = Field(description="Why it was rejected, cancelled or expired.", examples=[None])
+    detail: str | None = Field(description="The same in words.", examples=[None])
+    shipments: list[ShipmentView]
+    returns: list[ReturnView]
+
+
+class AnyOrderView(RootModel[OrderView | PurchaseView]):
+    """An order, of either kind."""
+
+
+class OrderPage(Shape):
+    """Orders, newest first. A page may be shorter than `limit` and still have a `next_cursor`."""
+
+    orders: list[OrderView | PurchaseView]
+    next_cursor: Cursor
+
+
+class PurchaseOutcome(PurchaseView):
+    """What a write came to, and where the record that did it stands."""
+
+    position: PositionText
+
+
+class AnyOrderOutcome(RootModel[OrderOutcome | PurchaseOutcome]):
+    """What a write came to, of either kind."""
+
+
+class NothingBody(Shape):
+    """Nothing more to say."""
+
+
+class ReasonBody(Shape):
+    """Why."""
+
+    reason: str = Reason
+
+
+class ShippingBody(Shape):
+    """What leaves; all that has not left yet when `parts` is not given."""
+
+    shipment_id: PartId | None = None
+    parts: list[Part] | None = Field(None, min_length=1, max_length=MAX_LINES)
+
+
+class ReturningBody(Shape):
+    """What comes back, and why."""
+
+    return_id: PartId | None = None
+    parts: list[Part] = Field(min_length=1, max_length=MAX_LINES)
+    reason: str = Reason
+
+
+class ShipmentList(Shape):
+    """The shipments of an order."""
+
+    order_uid: OrderUid
+    shipments: list[ShipmentView]
+
+
+class Approvals(Shape):
+    """Paid orders that wait for an outlet's word, oldest first."""
+
+    outlet_id: OutletId
+    orders: list[PurchaseView]
+    more: bool = Field(description="There are more than `limit`.")
+
+
+MODELS = (
+    PlacementBody,
+    OrderPage,
+    AnyOrderView,
+    AnyOrderOutcome,
+    PurchaseView,
+    PurchaseOutcome,
+    NothingBody,
+    ReasonBody,
+    ShippingBody,
+    ReturningBody,
+    ShipmentList,
+    Approvals,
+)

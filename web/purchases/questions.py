@@ -1,0 +1,44 @@
+"""a question about purchases -> committed rows of one partition, read by its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from schemas.orders import TimelineEntry
+from tables.orders import GROUP
+from tables.purchases import PurchaseTables
+from web.asking import Answer, Desk, Question
+from web.orders.shapes import present_entry, present_purchase
+
+#: Lines of a timeline that are looked through for what a command caused: it has only just been applied.
+_RECENT = 50
+
+
+class PurchaseQuestions:
+    """What the owner of purchases can be asked."""
+
+    def __init__(self, desk: Desk, tables: PurchaseTables) -> None:
+        self._tables = tables
+        self.purchase = desk.learn(Question("purchase", GROUP, self._purchase))
+        self.outcome = desk.learn(Question("purchase_outcome", GROUP, self._outcome))
+        self.waiting = desk.learn(Question("purchases_waiting", GROUP, self._waiting))
+
+    def _purchase(self, args: Mapping[str, str]) -> Answer:
+        purchase = self._tables.purchase(args["order_uid"])
+        return Answer({"order": None if purchase is None else present_purchase(purchase)})
+
+    def _outcome(self, args: Mapping[str, str]) -> Answer:
+        """The order as it stands now, and what the command caused first: its event, or its refusal."""
+        caused: TimelineEntry | None = None
+        for _, entry in self._tables.orders.timeline(args["order_uid"], limit=_RECENT, reverse=True):
+            if entry.caused_by == args["command_id"]:
+                caused = entry
+        answer = self._purchase(args)
+        return Answer({**answer.meta, "caused": present_entry(caused) if caused else None})
+
+    def _waiting(self, args: Mapping[str, str]) -> Answer:
+        """The next orders of this partition that an outlet has to approve, by order_uid."""
+        limit = int(args["limit"])
+        rows = list(self._tables.waiting_for(args["outlet_id"], after=args.get("after"), limit=limit + 1))
+        orders = [{"key": key, "order": present_purchase(purchase)} for key, purchase in rows[:limit]]
+        return Answer({"orders": orders, "more": len(rows) > limit})

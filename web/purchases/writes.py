@@ -1,0 +1,334 @@
+"""POST of carts and of what happens to their orders -> commands on their topic -> the outcome -> the public answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal, NamedTuple
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.accounts import UserId
+from schemas.base import derived_id
+from schemas.inventory import ItemId
+from schemas.orders import OrderStatus
+from schemas.orders.words import Reason
+from schemas.payments import PaymentMethod
+from schemas.purchases import (
+    MAX_LINES,
+    MAX_QUANTITY,
+    AnyPurchaseCommand,
+    ApproveOrder,
+    ApproveReturn,
+    CartLine,
+    CartPayment,
+    DeliverShipment,
+    PackOrder,
+    Part,
+    PartId,
+    PlaceCart,
+    PurchaseRefusal,
+    ReceiveReturn,
+    RefuseReturn,
+    RejectOrder,
+    RequestReturn,
+    ReturnShipment,
+    SendOut,
+    ShipOrder,
+    Terms,
+    order_uid_of,
+)
+from streams.records import Position
+from web import answers, body, problems, reading
+from web.accounts.writes import IdempotencyKey
+from web.asking import Desk
+from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.limits import Limits
+from web.orders import shapes
+from web.problems import Problem
+from web.purchases.questions import PurchaseQuestions
+from web.requests import Requests
+
+HOME = "/api/v1/orders"
+
+#: Members that name a part of the order.
+_IDS = ("shipment_id", "return_id")
+#: How often an order is looked at while stock and money answer; one step takes 10 to 20 ms.
+_LOOK_EVERY_S = 0.015
+#: Where the buyer has nothing to wait for: the next step is somebody else's, or there is none.
+_UNSETTLED = {OrderStatus.PLACED, OrderStatus.AWAITING_PAYMENT}
+
+_WORDS = {
+    PurchaseRefusal.NOT_IN_THIS_STATUS: "An order that is {status} takes no {command}.",
+    PurchaseRefusal.NO_SUCH_LINE: "The order has no such line.",
+    PurchaseRefusal.NO_SUCH_SHIPMENT: "The order has no such shipment.",
+    PurchaseRefusal.SHIPMENT_EXISTS: "The order has a shipment of this id already.",
+    PurchaseRefusal.SHIPMENT_NOT_UNDER_WAY: "That shipment is not under way any more.",
+    PurchaseRefusal.NO_SUCH_RETURN: "The order has no such return.",
+    PurchaseRefusal.RETURN_EXISTS: "The order has a return of this id already.",
+    PurchaseRefusal.RETURN_NOT_OPEN: "That return is not in a state that allows this.",
+    PurchaseRefusal.MORE_THAN_THERE_IS: "More than there is of a line.",
+    PurchaseRefusal.NOTHING_TO_SHIP: "All of the order has left already.",
+}
+
+
+AddressName = Annotated[str, Field(max_length=64)]
+AddressText = Annotated[str, Field(max_length=512)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class HowPaid(_Body):
+    """How the buyer pays."""
+
+    method: Literal["account", "provider", "cash_on_delivery"] = "account"
+    instrument: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
+class CartItem(_Body):
+    """One line of a cart."""
+
+    item_id: ItemId
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+
+class Cart(_Body):
+    """The body that buys: `items`, or for one line `item_id` and `quantity` beside the rest."""
+
+    user_id: UserId
+    items: Annotated[list[CartItem], Field(min_length=1, max_length=MAX_LINES)] | None = None
+    item_id: ItemId | None = None
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)] | None = None
+    payment: HowPaid = HowPaid()
+    address: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=32)
+        ]
+        | None
+    ) = None
+    split: bool = False
+    idempotency_key: IdempotencyKey = None
+
+    @model_validator(mode="after")
+    def _lines_once(self) -> Cart:
+        one = self.item_id is not None or self.quantity is not None
+        if (self.items is None) == (not one) or (one and (self.item_id is None or self.quantity is None)):
+            raise ValueError("give `items`, or `item_id` and `quantity`, and not both")
+        return self
+
+    @property
+    def lines(self) -> list[CartLine]:
+        if self.items is not None:
+            return [CartLine(item_id=item.item_id, quantity=item.quantity) for item in self.items]
+        assert self.item_id is not None and self.quantity is not None, "validated"
+        return [CartLine(item_id=self.item_id, quantity=self.quantity)]
+
+
+class Nothing(_Body):
+    """A body that says nothing more."""
+
+
+class WithReason(_Body):
+    """Why."""
+
+    reason: Reason
+
+
+class Shipping(_Body):
+    """What leaves; all that has not left yet when nothing is said."""
+
+    shipment_id: PartId | None = None
+    parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
+
+
+class Returning(_Body):
+    """What comes back, and why."""
+
+    return_id: PartId | None = None
+    parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)]
+    reason: Reason
+
+
+class Action(NamedTuple):
+    """Something that can be done to an order: POST /api/v1/orders/{order_uid}/<path>. `operation`: in /openapi.json."""
+
+    path: str
+    command: type[Any]
+    body: type[_Body]
+    operation: str
+
+
+ACTIONS = (
+    Action("approve", ApproveOrder, Nothing, "approveOrder"),
+    Action("reject", RejectOrder, WithReason, "rejectOrder"),
+    Action("pack", PackOrder, Nothing, "packOrder"),
+    Action("shipments", ShipOrder, Shipping, "shipOrder"),
+    Action("shipments/{shipment_id}/out-for-delivery", SendOut, Nothing, "sendOut"),
+    Action("shipments/{shipment_id}/delivered", DeliverShipment, Nothing, "deliverShipment"),
+    Action("shipments/{shipment_id}/returned-to-origin", ReturnShipment, Nothing, "returnShipment"),
+    Action("returns", RequestReturn, Returning, "requestReturn"),
+    Action("returns/{return_id}/approve", ApproveReturn, Nothing, "approveReturn"),
+    Action("returns/{return_id}/refuse", RefuseReturn, WithReason, "refuseReturn"),
+    Action("returns/{return_id}/receive", ReceiveReturn, Nothing, "receiveReturn"),
+)
+
+
+def is_cart(raw: bytes) -> bool:
+    """Whether a body means a cart: an order document has its own number, and a cart never has one."""
+    if b'"user_id"' not in raw:
+        return False
+    try:
+        told = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(told, dict) and "user_id" in told and "order_uid" not in told
+
+
+class PurchaseWrites:
+    """The handlers that put a command on its topic: parse, command, wait, present."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        questions: PurchaseQuestions,
+        commands: Commands,
+        requests: Requests,
+        limits: Limits,
+        terms: Terms,
+    ) -> None:
+        self._desk, self._questions, self._commands = desk, questions, commands
+        self._requests, self._limits, self._terms = requests, limits, terms
+
+    async def place(self, request: web.Request, raw: bytes) -> web.Response:
+        """POST /api/v1/orders with a cart: answers when stock and money have answered, or after a bounded wait."""
+        cart = body.parse(raw, Cart)
+
+        async def act(command_id: str) -> web.Response:
+            key = cart.idempotency_key
+            id = command_id if key is None else derived_id(f"cart\0{cart.user_id}\0{key}")
+            command = PlaceCart(
+                command_id=id,
+                order_uid=order_uid_of(id),
+                user_id=cart.user_id,
+                lines=cart.lines,
+                payment=CartPayment(method=PaymentMethod(cart.payment.method), instrument=cart.payment.instrument),
+                address=dict(cart.address) if cart.address is not None else None,
+                split=cart.split,
+                terms=self._terms,
+            )
+            return await self._placed(command)
+
+        return await self._requests.once(request, raw, act)
+
+    async def _placed(self, command: PlaceCart) -> web.Response:
+        position, told = await self._command(command)
+        if told is None:
+            return _accepted(command, position)
+        if told["order"] is None:
+            raise dead_lettered(position)
+        if not _same(command, told["order"]):
+            raise Problem(problems.KEY_REUSED, "`idempotency_key` was first sent with another cart; use a new key.")
+        order = await self._settled(command, told["order"])
+        headers = {"Location": f"{HOME}/{command.order_uid}"}
+        return _done(201, order, position, headers)
+
+    async def _settled(self, command: PlaceCart, order: dict[str, Any]) -> dict[str, Any]:
+        """The order once stock and money have answered. A provider may take minutes: that is not waited for."""
+        unsettled = _UNSETTLED
+        if command.payment.method is PaymentMethod.PROVIDER:
+            unsettled = _UNSETTLED - {OrderStatus.AWAITING_PAYMENT}
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._limits.outcome_wait_s
+        uid = command.order_uid
+        while order["status"] in unsettled and clock() < until:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            wait_s = self._limits.read_wait_s
+            answer = await self._desk.ask_about(self._questions.purchase, uid, {"order_uid": uid}, wait_s=wait_s)
+            order = answer.meta["order"] or order
+        return order
+
+    def handler(self, action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """The handler of an action: its body is the command's members, the address names the shipment or return."""
+
+        async def handle(request: web.Request) -> web.Response:
+            reading.only(request)
+            uid = shapes.order_uid(request)
+            named = {name: shapes.part_id(request, name) for name in request.match_info if name != "order_uid"}
+            raw = await body.read_json(request, self._limits)
+            asked = dict(body.parse(raw or b"{}", action.body))
+
+            async def act(command_id: str) -> web.Response:
+                # An id within the order, for a caller who gives none, follows from the command as everything does.
+                made = {name: derived_id(command_id)[:8] for name in _IDS if asked.get(name, "") is None}
+                command = action.command(command_id=command_id, order_uid=uid, **(asked | named | made))
+                return await self.carry_out(command)
+
+            return await self._requests.once(request, raw, act)
+
+        return handle
+
+    async def carry_out(self, command: AnyPurchaseCommand) -> web.Response:
+        """What became of a command to an order that exists. Raises Problem: 404, 409, 500."""
+        position, told = await self._command(command)
+        if told is None:
+            return _accepted(command, position)
+        order, caused = told["order"], told["caused"]
+        if caused is None:
+            raise dead_lettered(position)
+        if caused["type"] != "purchase_command_refused":
+            return _done(200, order, position, {})
+        reason = PurchaseRefusal(caused["reason"])
+        headers = {answers.POSITION: caused["position"]}
+        if reason is PurchaseRefusal.NO_SUCH_ORDER:
+            raise Problem(
+                problems.NO_SUCH_ORDER,
+                f"There is no order {command.order_uid} that was bought here.",
+                headers=headers,
+                reason=reason,
+                position=caused["position"],
+            )
+        detail = _WORDS[reason].format(status=order["status"], command=command.type)
+        headers["ETag"] = answers.etag(order["version"])
+        raise Problem(problems.ORDER_REFUSED, detail, headers=headers, reason=reason, position=caused["position"])
+
+    async def is_bought(self, order_uid: str) -> bool:
+        """Whether an order of this number was bought here, rather than come as a document."""
+        asked = {"order_uid": order_uid}
+        wait_s = self._limits.read_wait_s
+        answer = await self._desk.ask_about(self._questions.purchase, order_uid, asked, wait_s=wait_s)
+        return answer.meta["order"] is not None
+
+    async def _command(self, command: AnyPurchaseCommand) -> tuple[Position, dict[str, Any] | None]:
+        """Put a command on its topic and wait for what becomes of it; None when the wait ran out."""
+        uid, wait_s = command.order_uid, self._limits.outcome_wait_s
+        position = await send(self._commands, uid, command)
+        args = {"order_uid": uid, "command_id": command.command_id}
+        outcome = await outcome_of(self._desk, self._questions.outcome, uid, args, after=position, wait_s=wait_s)
+        return position, None if outcome is None else outcome.meta
+
+
+def _same(command: PlaceCart, order: dict[str, Any]) -> bool:
+    lines = [(line["item_id"], line["asked"]) for line in order["lines"]]
+    return (order["user_id"], lines, order["payment"]["method"], order["payment"]["instrument"], order["address"]) == (
+        command.user_id,
+        [(line.item_id, line.quantity) for line in command.lines],
+        command.payment.method,
+        command.payment.instrument,
+        command.address,
+    )
+
+
+def _done(status: int, order: dict[str, Any], position: Position, headers: dict[str, str]) -> web.Response:
+    told = {**order, "position": str(position)}
+    known = {"ETag": answers.etag(order["version"]), answers.POSITION: str(position)}
+    return answers.answer(status, told, {**known, **headers})
+
+
+def _accepted(command: AnyPurchaseCommand, position: Position) -> web.Response:
+    uid = command.order_uid
+    named = {"order_id": uid, "order_uid": uid}
+    return accepted(named, f"{HOME}/{uid}", command.command_id, position)
