@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -34,11 +35,16 @@ MEND = (
 ADOPT = "If it is new to this application, or its loss is accepted: `faust -A app topics adopt {topic}`."
 
 
+class _MissedTooMuch(Exception):
+    """A family has been left alone for so long that deletions may be gone: what comes next must not be copied."""
+
+
 class Restore:
     """Copies raw bytes; nothing is decoded. Each family is brought forward from its own position.
 
     A family that has fallen far behind is emptied first. A changelog keeps deletions for a day only, so what is missing
     from it then is no longer told from what was never deleted: old rows would stay for ever (found by the simulation).
+    It is looked at before each piece: a worker that was asleep for a day goes on in the middle of its reading.
     """
 
     def __init__(self, log_: Log, store: Store, group: Group, partition: int, clock: Clock, metrics: Metrics) -> None:
@@ -54,6 +60,11 @@ class Restore:
 
         Raises LogMismatch when the store is ahead of it.
         """
+        while True:
+            with contextlib.suppress(_MissedTooMuch):
+                return await self._run(extents)
+
+    async def _run(self, extents: Mapping[TopicPartition, Extent]) -> None:
         begun, begun_at_ms = time.monotonic(), self._clock.now_ms()
         reported = begun
         starts = {tp: self._store.position(name) for tp, name in self._families.items()}
@@ -91,7 +102,7 @@ class Restore:
         """
         family = self._families[tp]
         current_at_ms = self._store.current_at_ms(family)
-        if start > 0 and abs(now_ms - current_at_ms) > MOST_MISSED_MS:
+        if start > 0 and self._missed_too_much(current_at_ms):
             log.warning(
                 "%s of %s has missed too much of its changelog (more than %d h): it is copied from the beginning",
                 family,
@@ -104,18 +115,27 @@ class Restore:
         return start
 
     async def follow(self) -> None:
-        """Copy what arrives, for ever, after `run`: a standby. It is as current as when it was last run."""
+        """Copy what arrives, after `run`: a standby. It is as current as when it was last run.
+
+        Returns when too much time has passed since then: `run` it again.
+        """
         now_ms = self._clock.now_ms()
         self._current_at_ms = {tp: self._store.current_at_ms(name) or now_ms for tp, name in self._families.items()}
         starts = {tp: self._store.position(name) for tp, name in self._families.items()}
-        async for tp, records, reached in self._log.read(starts, None):
-            self.copy(tp, records, reached)
+        with contextlib.suppress(_MissedTooMuch):
+            async for tp, records, reached in self._log.read(starts, None):
+                self.copy(tp, records, reached)
 
     def copy(self, tp: TopicPartition, records: Sequence[Record], reached: int) -> None:
+        if self._missed_too_much(self._current_at_ms[tp]):
+            raise _MissedTooMuch
         family = self._families[tp]
         rows = {record.key: record.value for record in records if record.key is not None and record.key != IDENTITY}
         self._store.apply({family: rows}, {family: reached}, self._current_at_ms[tp])
         self._metrics.restore_records.inc(len(records))
+
+    def _missed_too_much(self, current_at_ms: int) -> bool:
+        return abs(self._clock.now_ms() - current_at_ms) > MOST_MISSED_MS
 
     def _report(self, total: int, seconds: float) -> None:
         rate = (total - self.remaining) / seconds
