@@ -1,0 +1,206 @@
+"""Carts through the real task loop: stock, money and the order's life, joined by nothing but events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from schemas.orders import OrderStatus
+from schemas.purchases import EndReason, Terms
+from streams.driver import Driver
+from tests.agents.domain import make_app
+from tests.agents.shop import Shop
+
+PAID = ["cart_placed", "line_reserved", "order_validated", "order_paid", "order_approved"]
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    app, domains = make_app(tmp_path)
+    async with Driver(app) as driver:
+        yield Shop(driver, domains)
+
+
+async def test_a_cart_is_reserved_paid_and_approved(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2))
+    assert shop.happened(uid) == [*PAID, "payment_settled"]
+    order = shop.order(uid)
+    assert (order.status, order.total_minor, order.captured_minor) == (OrderStatus.APPROVED, 200, 200)
+    assert shop.money() == (800, 0) and shop.stock_of("book") == (5, 2)
+
+
+async def test_one_line_that_is_out_of_stock_frees_the_others(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.stock("pen", 1, 10)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2), ("pen", 2))
+    order = shop.order(uid)
+    assert (order.status, order.ended) == (OrderStatus.REJECTED, EndReason.OUT_OF_STOCK)
+    assert shop.stock_of("book") == (5, 0) and shop.stock_of("pen") == (1, 0) and shop.money() == (1000, 0)
+
+
+async def test_split_takes_what_is_there(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.stock("pen", 1, 10)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2), ("pen", 3), ("none", 1), split=True)
+    order = shop.order(uid)
+    assert (order.status, order.total_minor) == (OrderStatus.APPROVED, 210)
+    assert [line.refused for line in order.lines] == [None, None, "no_such_item"]
+    assert shop.stock_of("pen") == (1, 1) and shop.money() == (790, 0)
+
+
+async def test_without_an_account_or_money_nothing_stays_reserved(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    poor = await shop.buy(("book", 1))
+    assert (shop.order(poor).status, shop.order(poor).end_detail) == (OrderStatus.REJECTED, "no_such_account")
+    await shop.fund(99)
+    poor = await shop.buy(("book", 1))
+    assert (shop.order(poor).ended, shop.order(poor).end_detail) == (EndReason.PAYMENT_FAILED, "insufficient_funds")
+    assert shop.stock_of("book") == (5, 0) and shop.money() == (99, 0)
+
+
+async def test_a_cancelled_order_gives_everything_back(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2))
+    await shop.lead(uid, "cancel_purchase", reason="changed my mind")
+    order = shop.order(uid)
+    assert (order.status, order.refund_minor, order.refunded_minor) == (OrderStatus.CANCELLED, 200, 200)
+    assert shop.stock_of("book") == (5, 0) and shop.money() == (1000, 0)
+    await shop.lead(uid, "ship_order", shipment_id="s1")
+    assert shop.happened(uid)[-1] == "ship_order: not_in_this_status"
+
+
+async def test_cancelled_while_the_money_is_on_its_way(shop: Shop) -> None:
+    """All at once: the cancellation stands in the log before anybody has answered."""
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2), terms=Terms(approve_after_ms=None).model_dump())
+    assert shop.order(uid).status is OrderStatus.PAID and shop.money() == (1000, 200)
+    await shop.lead(uid, "cancel_purchase", reason="changed my mind")
+    assert shop.money() == (1000, 0) and shop.stock_of("book") == (5, 0)
+
+
+async def test_nobody_pays_in_time(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 2), method="provider", terms=Terms(pay_within_ms=60_000).model_dump())
+    assert shop.order(uid).status is OrderStatus.AWAITING_PAYMENT and shop.stock_of("book") == (5, 2)
+    await shop.driver.advance(60_001)
+    order = shop.order(uid)
+    assert (order.status, order.ended) == (OrderStatus.EXPIRED, EndReason.NOT_PAID_IN_TIME)
+    assert shop.stock_of("book") == (5, 0)
+
+
+async def test_the_seller_decides_or_time_does(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    by_hand = Terms(approve_after_ms=None).model_dump()
+    rejected = await shop.buy(("book", 1), terms=by_hand)
+    with shop.reading("orders", rejected):
+        assert [uid for _, uid in shop.domains.orders.newest("buyer").rows] == [rejected]
+        assert [order.order_uid for _, order in shop.domains.purchases.waiting_for("o1")] == [rejected]
+    await shop.lead(rejected, "reject_order", reason="closed")
+    assert shop.order(rejected).status is OrderStatus.REJECTED and shop.money() == (1000, 0)
+    with shop.reading("orders", rejected):
+        assert not list(shop.domains.purchases.waiting_for("o1"))
+    later = await shop.buy(("book", 1), terms=Terms(approve_after_ms=5_000).model_dump())
+    assert shop.order(later).status is OrderStatus.PAID
+    await shop.driver.advance(5_001)
+    assert shop.order(later).status is OrderStatus.APPROVED and shop.money() == (900, 0)
+
+
+async def test_shipped_in_two_parts_delivered_and_complete(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 3))
+    await shop.lead(uid, "pack_order")
+    await shop.lead(uid, "ship_order", shipment_id="s1", parts=[{"line": 1, "quantity": 1}])
+    await shop.lead(uid, "ship_order", shipment_id="s2")
+    assert shop.stock_of("book") == (2, 0)
+    await shop.lead(uid, "send_out", shipment_id="s1")
+    assert shop.order(uid).status is OrderStatus.OUT_FOR_DELIVERY
+    await shop.lead(uid, "deliver_shipment", shipment_id="s1")
+    assert shop.order(uid).status is OrderStatus.SHIPPED
+    await shop.lead(uid, "deliver_shipment", shipment_id="s2")
+    assert shop.order(uid).status is OrderStatus.DELIVERED
+    await shop.driver.advance(Terms().return_within_ms + 1)
+    assert shop.order(uid).status is OrderStatus.COMPLETED and shop.money() == (700, 0)
+
+
+async def test_a_return_refunds_and_fills_the_shelf(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 3))
+    await shop.lead(uid, "ship_order", shipment_id="s1")
+    await shop.lead(uid, "deliver_shipment", shipment_id="s1")
+    await shop.lead(uid, "request_return", return_id="r1", parts=[{"line": 1, "quantity": 4}], reason="torn")
+    assert shop.happened(uid)[-1] == "request_return: more_than_there_is"
+    await shop.lead(uid, "request_return", return_id="r1", parts=[{"line": 1, "quantity": 1}], reason="torn")
+    assert shop.order(uid).status is OrderStatus.RETURN_REQUESTED
+    await shop.lead(uid, "receive_return", return_id="r1")
+    assert shop.happened(uid)[-1] == "receive_return: return_not_open"
+    await shop.lead(uid, "approve_return", return_id="r1")
+    await shop.lead(uid, "receive_return", return_id="r1")
+    order = shop.order(uid)
+    assert (order.status, order.refunded_minor) == (OrderStatus.DELIVERED, 100)
+    assert shop.money() == (800, 0) and shop.stock_of("book") == (3, 0)
+    await shop.lead(uid, "request_return", return_id="r2", parts=[{"line": 1, "quantity": 2}], reason="torn")
+    await shop.lead(uid, "approve_return", return_id="r2")
+    await shop.lead(uid, "receive_return", return_id="r2")
+    assert shop.order(uid).status is OrderStatus.RETURNED and shop.money() == (1000, 0)
+
+
+async def test_returned_to_origin_refunds_what_was_paid(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 3))
+    await shop.lead(uid, "ship_order", shipment_id="s1")
+    await shop.lead(uid, "return_shipment", shipment_id="s1")
+    assert shop.order(uid).status is OrderStatus.RETURNED
+    assert shop.money() == (1000, 0) and shop.stock_of("book") == (5, 0)
+
+
+async def test_cash_is_taken_when_the_last_shipment_has_arrived(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 3), method="cash_on_delivery")
+    assert shop.order(uid).status is OrderStatus.APPROVED and shop.order(uid).captured_minor == 0
+    await shop.lead(uid, "ship_order", shipment_id="s1", parts=[{"line": 1, "quantity": 1}])
+    await shop.lead(uid, "ship_order", shipment_id="s2")
+    await shop.lead(uid, "deliver_shipment", shipment_id="s1")
+    assert shop.order(uid).captured_minor == 0
+    await shop.lead(uid, "return_shipment", shipment_id="s2")
+    assert (shop.order(uid).status, shop.order(uid).captured_minor) == (OrderStatus.DELIVERED, 100)
+
+
+async def test_a_part_is_cancelled_before_and_after_the_money_came(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    parts = [{"line": 1, "quantity": 1}]
+    before = await shop.buy(("book", 2), terms=Terms(approve_after_ms=None).model_dump())
+    await shop.lead(before, "cancel_purchase", reason="one is enough", parts=parts)
+    await shop.lead(before, "approve_order")
+    assert shop.money() == (900, 0) and shop.stock_of("book") == (5, 1)
+    after = await shop.buy(("book", 2))
+    await shop.lead(after, "cancel_purchase", reason="one is enough", parts=parts)
+    order = shop.order(after)
+    assert (order.status, order.total_minor, order.refunded_minor) == (OrderStatus.APPROVED, 100, 100)
+    assert shop.money() == (800, 0) and shop.stock_of("book") == (5, 2)
+
+
+async def test_currencies_are_not_mixed(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.stock("sake", 5, 100, "JPY")
+    uid = await shop.buy(("book", 1), ("sake", 1))
+    assert shop.order(uid).ended is EndReason.MIXED_CURRENCIES
+    assert shop.stock_of("book") == (5, 0) and shop.stock_of("sake") == (5, 0)
+
+
+async def test_what_costs_nothing_needs_no_payment(shop: Shop) -> None:
+    await shop.stock("flyer", 5, 0)
+    uid = await shop.buy(("flyer", 1))
+    assert shop.order(uid).status is OrderStatus.APPROVED
