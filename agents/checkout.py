@@ -125,8 +125,20 @@ _FREED = {
 
 def react(event: Telling) -> tuple[Command, ...]:
     """The commands that follow from an event. Pure; `()` for most events."""
+    if isinstance(event, PurchaseEvent):
+        return _of_purchase(event)
+    if isinstance(event, InventoryEvent):
+        return _of_stock(event)
+    if isinstance(event, PaymentEvent):
+        return _of_payment(event)
+    if isinstance(event, AccountEvent):
+        return _of_account(event)
+    assert_never(event)
+
+
+def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
+    """What an order asks of stock and money."""
     match event:
-        # purchases -> inventory, payments
         case CartPlaced():
             return tuple(_reserve(event, number) for number in range(1, len(event.lines) + 1))
         case OrderValidated() if event.total_minor:
@@ -159,12 +171,32 @@ def react(event: Telling) -> tuple[Command, ...]:
             return (*taken, *((capture,) if event.capture_minor else ()), *_refund(event))
         case PaymentSettled():
             return _refund(event)
-        # inventory -> purchases
+        case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
+            return ()
+        case OrderPacked() | ShipmentSentOut() | ShipmentDelivered() | OrderCompleted() | ReturnRequested():
+            return ()
+        case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused():
+            return ()
+    assert_never(event)
+
+
+def _of_stock(event: InventoryEvent) -> tuple[Command, ...]:
+    """What the order has to know of its lines."""
+    match event:
         case StockReserved():
             return (_reserved(event),)
         case InventoryCommandRefused(command="reserve_stock", order_uid=str(uid), line=int(line)):
             return (RecordShortage(command_id=_id(event), order_uid=uid, line=line, reason=event.reason),)
-        # payments -> purchases
+        case ItemCreated() | ItemChanged() | StockAdjusted() | StockCommitted() | StockReleased() | StockLow():
+            return ()
+        case StockOut() | InventoryCommandRefused():
+            return ()
+    assert_never(event)
+
+
+def _of_payment(event: PaymentEvent) -> tuple[Command, ...]:
+    """What the order has to know of its money, and what an account is asked. The provider's effect reads the same."""
+    match event:
         case PaymentAuthorised():
             return (RecordPayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=event.amount_minor),)
         case PaymentDeclined() | PaymentVoided():
@@ -180,25 +212,18 @@ def react(event: Telling) -> tuple[Command, ...]:
                     amount_minor=event.amount_minor,
                 ),
             )
-        # payments -> accounts: what is paid from an account. The provider's effect reads the same events.
         case PaymentRequested() | CaptureRequested() | VoidRequested() | RefundRequested():
             return (_asked_of_account(event),) if event.method is PaymentMethod.ACCOUNT else ()
-        # accounts -> payments: what became of it.
-        case FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded() | AccountCommandRefused():
-            return () if event.order_uid is None else (_told_to_payment(event, event.order_uid),)
-        # nothing follows
-        case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
-            return ()
-        case OrderPacked() | ShipmentSentOut() | ShipmentDelivered() | OrderCompleted() | ReturnRequested():
-            return ()
-        case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused():
-            return ()
-        case ItemCreated() | ItemChanged() | StockAdjusted() | StockCommitted() | StockReleased() | StockLow():
-            return ()
-        case StockOut() | InventoryCommandRefused():
-            return ()
         case LateMoneyReceived() | PaymentStepFailed() | PaymentCommandRefused():
             return ()
+    assert_never(event)
+
+
+def _of_account(event: AccountEvent) -> tuple[Command, ...]:
+    """What became of what a payment asked."""
+    match event:
+        case FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded() | AccountCommandRefused():
+            return () if event.order_uid is None else (_told_to_payment(event, event.order_uid),)
         case AccountOpened() | FundsDeposited() | FundsWithdrawn():
             return ()
     assert_never(event)

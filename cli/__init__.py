@@ -2,7 +2,7 @@
 
 from faust.cli.base import cli as faust_cli
 
-from cli import acls, attest, dead_letters, doctor, items, ledger, order, produce, reset, sink, topics
+from cli import acls, attest, dead_letters, doctor, items, ledger, lifecycle, order, produce, reset, sink, topics
 from cli.console import Operator
 from schemas.settings import Settings
 from streams import App
@@ -16,6 +16,7 @@ COMMANDS = (
     sink.sink,
     ledger.ledger,
     items.items,
+    lifecycle.lifecycle,
     reset.reset,
     acls.acls,
     attest.attest,

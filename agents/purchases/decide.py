@@ -8,7 +8,6 @@ from typing import Any, assert_never
 from agents.purchases.evolve import UNDER_WAY, arrived, changed_by, evolve, excess_minor, owed_minor, status_of
 from schemas.accounts import MAX_AMOUNT_MINOR
 from schemas.base import derived_id, event_id_for, unix_ms
-from schemas.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
 from schemas.orders import OrderStatus
 from schemas.payments import PaymentMethod
 from schemas.purchases import (
@@ -67,6 +66,7 @@ from schemas.purchases import (
     ShipOrder,
     Shipped,
 )
+from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
 
 ShipmentCommand = ShipOrder | SendOut | DeliverShipment | ReturnShipment
 ReturnCommand = RequestReturn | ApproveReturn | RefuseReturn | ReceiveReturn

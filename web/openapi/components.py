@@ -53,6 +53,13 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
             {"type": "string", "pattern": r"^(.+-[0-9]+-[0-9]+)?$"},
             "orders.commands.v1-2-1234",
         ),
+        **_in_headers(),
+    }
+
+
+def _in_headers() -> JsonObject:
+    """What a request says of itself."""
+    return {
         "If-None-Match": {
             "name": "If-None-Match",
             "in": "header",
@@ -92,7 +99,7 @@ def _in_path() -> JsonObject:
         },
         "shipment_id": _part("shipment_id", "The shipment's id within its order.", "s1"),
         "return_id": _part("return_id", "The return's id within its order.", "r1"),
-        "outlet_id": {
+        "outlet": {
             "name": "outlet_id",
             "in": "path",
             "required": True,

@@ -84,7 +84,7 @@ OPERATIONS = (
         "Empty where approval is automatic. Complete across all partitions, or 503.",
         {200: Success("The oldest.", Approvals)},
         (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("outlet_id", "limit"),
+        ("outlet", "limit"),
     ),
 )
 

@@ -12,8 +12,9 @@ from schemas.orders.words import OrderStatus as S
 
 #: command -> status that it may meet -> statuses that it may leave the order in.
 LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
-    "record_reservation": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.REJECTED)},
-    "record_shortage": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.REJECTED)},
+    # Straight to paid or approved: what costs nothing.
+    "record_reservation": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED)},
+    "record_shortage": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED)},
     "record_payment": {S.AWAITING_PAYMENT: (S.PAID, S.APPROVED)},
     "record_payment_failure": {
         S.AWAITING_PAYMENT: (S.REJECTED,),

@@ -1,0 +1,72 @@
+"""Purchases: what their commands and events are made of, every member bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.accounts import MAX_AMOUNT_MINOR
+from schemas.base import Model, derived_id
+from schemas.inventory import ItemId
+from schemas.payments import PaymentMethod
+
+#: What one cart may ask for: bounds the commands that follow from it in one transaction.
+MAX_LINES = 100
+MAX_QUANTITY = 1_000_000
+
+Line = Annotated[int, Field(ge=1, le=MAX_LINES, description="Number of the line, from 1.")]
+Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="Minor units of the order's currency.")]
+Span = Annotated[int, Field(ge=0, le=366 * 24 * 60 * 60 * 1000)]
+PartId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$", description="Names a shipment or a return within its order.")]
+
+
+def order_uid_of(command_id: str) -> str:
+    """The order that a cart becomes: the same cart sent again is the same order."""
+    return derived_id(f"purchase {command_id}")
+
+
+class CartLine(Model):
+    """What the buyer asks for."""
+
+    item_id: ItemId
+    quantity: Quantity
+
+
+class CartPayment(Model):
+    """How the buyer pays."""
+
+    method: Annotated[PaymentMethod, Field(strict=False)]
+    instrument: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Part(Model):
+    """A quantity of a line."""
+
+    line: Line
+    quantity: Quantity
+
+
+class Freed(Model):
+    """Stock that is set free. `quantity` null: all that is reserved for the line."""
+
+    line: Line
+    item_id: ItemId
+    quantity: Quantity | None
+
+
+class Terms(Model):
+    """The seller's settings at the time of the cart: rules read them from the record, so that a replay is exact."""
+
+    pay_within_ms: Span = 15 * 60 * 1000
+    approve_after_ms: Span | None = Field(0, description="Approved by itself after this long; null: by hand only.")
+    return_within_ms: Span = 14 * 24 * 60 * 60 * 1000
+
+
+class Shipped(Model):
+    """A quantity of a line that leaves or comes back."""
+
+    line: Line
+    item_id: ItemId
+    quantity: Quantity
