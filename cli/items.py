@@ -16,12 +16,16 @@ import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.console import PATIENCE_S, Found, Operator, Unreachable, json_option, note, progress, put_json, put_table
+from cli.ledger import table_of
+from cli.letters import Gone, HiddenByTransaction, reader_of
 from cli.order import ask, no_worker, read_json
+from cli.stock import Count, Finding
 from schemas.accounts import Currency
 from schemas.inventory import MAX_QUANTITY, Attributes, ItemId, ItemName, LowStockAt, OutletId, PriceMinor
 from schemas.strict_json import location_path
+from tables.inventory import GROUP
 
-HOME = "/api/v1/items"
+HOME, EVENTS = "/api/v1/items", "inventory.events.v1"
 #: Items on their way at the same time: enough that a worker's batches are full, few enough that none waits for long.
 IN_FLIGHT = 64
 #: Bad lines that are told one by one; a file of another kind would fill the screen.
@@ -84,9 +88,10 @@ class Summary:
 
 @click.group()
 def items() -> None:
-    """The catalogue and its stock: load many items at once, look at one or all.
+    """The catalogue and its stock: load many items at once, look at one or all, count everything anew.
 
-    Exit codes: 0 all well, 1 a line was not loaded or there is no such item, 2 usage, 3 no worker answers.
+    Exit codes: 0 all well, 1 a line was not loaded, there is no such item or a count is wrong, 2 usage, 3 no worker (or
+    for verify no broker) answers.
     """
 
 
@@ -149,6 +154,47 @@ def list_items(
         put_table(columns, [[item[column] for column in columns] for item in found])
         if more:
             note(f"There are more than {limit}; --limit shows them, --outlet and --query narrow them down.")
+
+
+@items.command()
+@json_option
+@click.pass_obj
+def verify(operator: Operator, as_json: bool) -> None:
+    """Count every stock and reservation anew from inventory.events.v1, compare them with the tables, and name the first
+    offset at which something is wrong. Needs no worker; those that run may go on."""
+    try:
+        count, finding = operator.run(operator.after_check(_counted(operator)))
+    except (Gone, HiddenByTransaction) as error:
+        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    if as_json:
+        told = None if finding is None else finding._asdict()
+        put_json({"right": finding is None, "events": count.events, **count.sums(), "finding": told})
+    if finding is not None:
+        raise Found(f"{finding}.")
+    if not as_json:
+        sums = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in count.sums().items())
+        click.echo(f"Right: {count.events:,} events, as the tables have them: {sums}.")
+
+
+async def _counted(operator: Operator) -> tuple[Count, Finding | None]:
+    """The tables first, the events after them: what the tables hold is then in the events that are read."""
+    events, _ = await reader_of(operator.brokers, EVENTS)
+    before = await events.ends("read_committed")
+    stocks = await table_of(operator, GROUP, "items")
+    count = Count(
+        stocks,
+        await table_of(operator, GROUP, "stock_reservations"),
+        {partition.partition: end for partition, end in before.items()},
+    )
+    # To the end of what was written, not of what is committed now: as in the ledger's check.
+    ends = await events.ends("read_uncommitted")
+    with progress("counting", sum(ends.values())) as bar:
+        async for record in events.read(ends, {}):
+            bar.update(1)
+            finding = count.take(record.partition, record.offset, record.topic, record.key, record.value)
+            if finding is not None:
+                return count, finding
+    return count, count.close()
 
 
 def _length(file: IO[bytes]) -> int:

@@ -71,7 +71,7 @@ async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
     """The tables first, the journal after them: what the tables hold is then in the journal that is read."""
     events, _ = await reader_of(operator.brokers, EVENTS)
     before = await events.ends("read_committed")
-    accounts = await _table(operator, "accounts")
+    accounts = await table_of(operator, "accounts", "accounts")
     lines = await _statements(operator)
     # To the end of what was written, not of what is committed now: a transaction whose rows were just read may not have
     # reached this topic yet.
@@ -86,18 +86,19 @@ async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
     return books, books.close()
 
 
-async def _rows(operator: Operator, table: str) -> AsyncIterator[Record]:
+async def rows_of(operator: Operator, group: str, table: str) -> AsyncIterator[Record]:
     """The changelog of a table from its beginning, rows only."""
     reader: Reader
-    reader, _ = await reader_of(operator.brokers, operator.app.groups["accounts"].tables[table].changelog)
+    reader, _ = await reader_of(operator.brokers, operator.app.groups[group].tables[table].changelog)
     async for record in reader.read(await reader.ends("read_uncommitted"), {}):
         if record.key is not None and not record.key.startswith(b"\0"):  # the store's own
             yield record
 
 
-async def _table(operator: Operator, table: str) -> dict[str, dict[str, Any]]:
+async def table_of(operator: Operator, group: str, table: str) -> dict[str, dict[str, Any]]:
+    """The rows of a table as its changelog ends."""
     rows: dict[str, dict[str, Any]] = {}
-    async for record in _rows(operator, table):
+    async for record in rows_of(operator, group, table):
         if record.key is not None and record.value is not None:
             rows[record.key.decode()] = orjson.loads(record.value)
     return rows
@@ -105,7 +106,7 @@ async def _table(operator: Operator, table: str) -> dict[str, dict[str, Any]]:
 
 async def _statements(operator: Operator) -> dict[str, Lines[int]]:
     found: dict[str, Lines[int]] = {}
-    async for record in _rows(operator, "account_entries"):
+    async for record in rows_of(operator, "accounts", "account_entries"):
         if record.value is not None:
             write_line(found, orjson.loads(record.value))
     return found

@@ -129,7 +129,11 @@ class AdjustStock(Command):
 
 
 class ReserveStock(Command):
-    """Set stock aside for a line of an order: all that is asked, or what there is (`partial`), or nothing."""
+    """Set stock aside for a line of an order: all that is asked, or what there is (`partial`), or nothing.
+
+    The expiry holds whatever happens to the order meanwhile. An order that may outlive it (paid, and not shipped yet)
+    gives none, and releases by a deadline of its own.
+    """
 
     type: Literal["reserve_stock"] = "reserve_stock"
     item_id: ItemId
@@ -224,7 +228,7 @@ class _InventoryEvent(Event):
 
 
 class _ItemStands(_InventoryEvent):
-    """An item after the event. The check of the stock takes none of these figures on trust: it adds the changes up."""
+    """An item after the event: whoever reads one event knows how the stock stands."""
 
     outlet_id: OutletId
     version: int = Field(ge=1, description="Of the item after this event: each change makes it one more.")

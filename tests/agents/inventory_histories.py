@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from cli.stock import Count
 from streams import partition_for
 from streams.driver import Driver
 from tests.agents.domain import make_app
@@ -251,6 +252,7 @@ def check_whole(driver: Driver) -> Counter[str]:
         assert not any(model.left[name] for name in expiring), "what expires is released"
     assert driver.rows("inventory_deadlines") == {}, "no deadline of a settled reservation stays"
     check_catalogue(driver)
+    check_count(driver)
     return Counter(outcome for _, outcome in told.elements())
 
 
@@ -258,6 +260,30 @@ def check_catalogue(driver: Driver) -> None:
     """The index has each item once, under its outlet, with its words of today."""
     listed = {f"{item.outlet_id}\0{id}": f"{id} {item.name}".encode() for id, item in driver.rows("items").items()}
     assert driver.rows("items_by_outlet") == listed
+
+
+def check_count(driver: Driver) -> None:
+    """The stock's own check finds nothing."""
+    finding = audit(driver).close()
+    assert finding is None, finding
+
+
+def audit(driver: Driver) -> Count:
+    """What `faust -A app items verify` does, over the log in memory."""
+    events = driver.read(EVENTS)
+    ends = Counter(event.partition for event in events)
+    count = Count(latest(driver, "items"), latest(driver, "stock_reservations"), ends)
+    for event in events:
+        finding = count.take(event.partition, event.offset, event.topic, event.key, event.value)
+        assert finding is None, finding
+    return count
+
+
+def latest(driver: Driver, table: str) -> dict[str, dict[str, Any]]:
+    """The rows of a table as its changelog ends."""
+    records = driver.read(driver.app.groups["inventory"].tables[table].changelog)
+    rows = {(record.key or b"").decode(): record.value for record in records if record.value is not None}
+    return {key: orjson.loads(raw) for key, raw in rows.items() if not key.startswith("\0")}
 
 
 def outcome_of(event: dict[str, Any]) -> str:

@@ -347,6 +347,13 @@ def test_a_reservation_is_settled_by_its_last_piece(last: InventoryEvent, state:
     assert found.committed + found.released == found.quantity
 
 
+def test_attributes_have_no_order() -> None:
+    both = CREATE.model_copy(update={"attributes": {"a": 1, "b": 2}})
+    (made,) = decide(None, None, both, AT)
+    again = CREATE.model_copy(update={"command_id": "n2", "attributes": {"b": 2, "a": 1}})
+    assert decide(evolve(None, made), None, again, AT) == ()
+
+
 def test_an_expiry_is_the_same_command_whenever_it_is_scheduled() -> None:
     event = kept(reserve(4, expires_at_ms=5), 3, 10, 4)
     assert expiry_of(event) == expiry_of(event)

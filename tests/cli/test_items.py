@@ -147,6 +147,7 @@ def test_an_empty_file_is_a_usage_error(tmp_path: Path) -> None:
 
 async def test_without_a_worker_it_is_3_and_says_that_it_can_be_repeated(tmp_path: Path) -> None:
     mine = desk("127.0.0.1:1", tmp_path)
+    assert (await asyncio.to_thread(mine.run, items, "verify")).exit_code == 3
     for arguments in (["load", "-"], ["show", "x"], ["list"]):
         run = asyncio.to_thread(mine.run, items, *arguments, "--url", "http://127.0.0.1:1", stdin=text(line(1)))
         result = await run

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -202,6 +203,70 @@ async def forge(bootstrap: str, account_id: str) -> str:
         return f"accounts.events.v1-{sent.partition}-{sent.offset}"
     finally:
         await producer.stop()
+
+
+def test_thirty_who_race_for_ten_pieces(two: tuple[Worker, Worker], stack: RunningStack) -> None:
+    """Each asks twice, and on any partition. Ten win; four of them are shipped, six let go."""
+    item = f"item-{uuid.uuid4().hex[:8]}"
+    where = f"/api/v1/items/{item}"
+    new = {"item_id": item, "outlet_id": "o", "name": "Race", "price_minor": 5, "currency": "INR"}
+    assert [told(worker, "POST", "/api/v1/items", new).status for worker in two] == [201, 200]
+    delivery = {"delta": 10, "reason": "receive", "idempotency_key": "d"}
+    assert [told(worker, "POST", f"{where}/stock", delivery).body["version"] for worker in two] == [2, 2]
+
+    def line(kind: str, order_uid: str, **more: Any) -> dict[str, Any]:
+        return {"type": kind, "command_id": f"{kind}-{order_uid}", "order_uid": order_uid, "line": 1, **more}
+
+    asyncio.run(say(stack.kafka, item, [line("reserve_stock", f"o{n % 30}", quantity=1) for n in range(60)]))
+    assert standing(two[0], where, version=12) == (10, 10)
+    deadline = time.monotonic() + 30
+    while len(events := heard(stack, item)) < 33 and time.monotonic() < deadline:
+        time.sleep(0.2)  # who lost has heard it too: nobody may come late for what is let go
+    won = [event["order_uid"] for event in events if event["type"] == "stock_reserved"]
+    ends = [line("commit_stock" if n < 4 else "release_stock", order_uid) for n, order_uid in enumerate(won)]
+    asyncio.run(say(stack.kafka, item, ends + ends))
+    assert standing(two[1], where, version=22) == (6, 0)
+    events = heard(stack, item)
+    assert Counter(event["type"] for event in events) == {
+        "item_created": 1,
+        "stock_adjusted": 1,
+        "stock_reserved": 10,
+        "stock_out": 1,
+        "inventory_command_refused": 20,
+        "stock_committed": 4,
+        "stock_released": 6,
+    }
+    assert {event["reason"] for event in events if event["type"].endswith("refused")} == {"out_of_stock"}
+    right = json.loads(stack.faust("items", "verify", "--json").stdout)
+    assert (right["right"], right["on_hand"], right["committed"], right["open_reservations"]) == (True, 6, 4, 0)
+
+
+async def say(bootstrap: str, item: str, commands: list[dict[str, Any]]) -> None:
+    """Commands about an item, one on each partition in turn: most are not at home there."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    try:
+        for number, command in enumerate(commands):
+            value = json.dumps({**command, "item_id": item}).encode()
+            await producer.send("inventory.commands.v1", value, item.encode(), number % PARTITIONS)
+    finally:
+        await producer.stop()
+
+
+def heard(stack: RunningStack, item: str) -> list[dict[str, Any]]:
+    events = [json.loads(record.value) for record in asyncio.run(read_all(stack.kafka, "inventory.events.v1"))]
+    return [event for event in events if event["item_id"] == item]
+
+
+def standing(worker: Worker, where: str, version: int) -> tuple[int, int]:
+    """What is on hand and reserved once the item has come so far; it must never get further."""
+    deadline = time.monotonic() + 30
+    while (shown := ask(worker, "GET", where)).body.get("version", 0) < version and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    shown = ask(worker, "GET", where)
+    assert shown.body["version"] == version, shown
+    return shown.body["on_hand"], shown.body["reserved"]
 
 
 def test_the_logs_of_workers_have_every_request_and_nobodys_data(two: tuple[Worker, Worker]) -> None:
