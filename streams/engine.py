@@ -67,6 +67,7 @@ class Engine(Service):
         self._producer: PlainProducer | None = None
         self._assignor = TaskAssignor(groups, self._describe)
         self._confirmed_at = 0.0
+        self._generation: int | None = None  # the group's, which the last assignment belonged to
         self._memory: Memory
 
     def configure(self, settings: EngineSettings, url: str) -> None:
@@ -212,8 +213,9 @@ class Engine(Service):
             if TopicPartition(next(iter(group.agents)), partition) in partitions
         }
         standbys = {name for name, urls in self._assignor.standbys.items() if self.url in urls} - wanted
+        kept = wanted if self._was_there_before(self._consumer._coordinator.generation) else set()
         await self._let_go(
-            [name for name in self._slots if name not in wanted],
+            [name for name in self._slots if name not in kept],
             [name for name in self._standbys if name not in standbys],
             wait=False,
         )
@@ -229,6 +231,15 @@ class Engine(Service):
         self._settled.set()
         self._confirm_soon()
         log.info("assigned %s, standby for %s", sorted(wanted), sorted(standbys))
+
+    def _was_there_before(self, generation: int) -> bool:
+        """Whether the generation before this one was ours too.
+
+        In one that this member missed, its tasks may have been another's: theirs is the newer state, and what still
+        runs here would answer reads from an older one until its next write is fenced (found by the simulation).
+        """
+        before, self._generation = self._generation, generation
+        return before is not None and generation == before + 1
 
     def _confirm_soon(self) -> None:
         """Ask the group at once whether it still knows this member, so that reads go on without waiting a second."""

@@ -147,6 +147,10 @@ class Coordination:
     def __init__(self, consumer: SimConsumer) -> None:
         self._consumer = consumer
 
+    @property
+    def generation(self) -> int:
+        return self._consumer._generation
+
     async def ensure_coordinator_known(self) -> None:
         """There is one broker."""
 

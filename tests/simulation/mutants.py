@@ -229,7 +229,7 @@ MUTANTS: dict[str, Mutant] = {
         [
             Change(
                 Restore,
-                "run",
+                "_run",
                 "{tp: extents[tp].end for tp in starts}",
                 "{tp: max(starts[tp], extents[tp].end - 2) for tp in starts}",
             )
@@ -241,7 +241,7 @@ MUTANTS: dict[str, Mutant] = {
         [
             Change(
                 Restore,
-                "run",
+                "_run",
                 "if start < ends[tp]:",
                 "if start > 0:\n            starts[tp] = ends[tp]\n        elif start < ends[tp]:",
             )
@@ -253,7 +253,7 @@ MUTANTS: dict[str, Mutant] = {
         [
             Change(
                 Restore,
-                "run",
+                "_run",
                 "starts = {tp: self._store.position(name) for tp, name in self._families.items()}",
                 "most = max((self._store.position(name) for name in self._families.values()), default=0)\n"
                 "    starts = {tp: min(most, extents[tp].end) for tp in self._families}",
