@@ -9,7 +9,7 @@ from __future__ import annotations
 import cli
 import local
 import web
-from agents.effects import postgres
+from agents.effects import postgres, provider
 from agents.wiring import (
     declare_topics,
     wire_accounts,
@@ -72,6 +72,7 @@ requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
 
 sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings))] if settings.sink else []
+effects = [provider.attach(app, topics["payments.commands.v1"], settings, lambda: local.provider(settings))]
 
 # -- the window and the operator's hands ------------------------------------------------------------------------------
 
@@ -83,12 +84,15 @@ app.on_web(
         purchases=purchases,
         accounts=accounts,
         inventory=inventory,
+        payments=payments,
         requests=requests,
         topics=topics,
         settings=settings,
         checks=app.engine.health,
         registry=app.metrics.registry,
         sinks=sinks,
+        effects=effects,
+        callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )
 cli.attach(app, settings)

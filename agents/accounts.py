@@ -222,13 +222,15 @@ def post(clearing: Account | None, movement: Movement, account_id: str, occurred
 
 
 def expiry_of(event: FundsHeld) -> ReleaseHold:
-    """What the deadline of a hold sends. Its id follows from the event, so that a re-run schedules the same bytes."""
+    """What the deadline of a hold sends. Its id follows from the event, so that a re-run schedules the same bytes.
+
+    It names no order: of a release the hold says whose it was, and that it came too late is nobody's news.
+    """
     return ReleaseHold(
         command_id=derived_id(f"expire {event.event_id}"),
         account_id=event.account_id,
         hold_id=event.hold_id,
         reason=ReleaseReason.EXPIRED,
-        order_uid=event.order_uid,
     )
 
 

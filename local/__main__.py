@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-from local import demo, hold, kafka, postgres
+from local import demo, hold, kafka, postgres, sandbox_service
 from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
@@ -23,11 +23,11 @@ def up(settings: Settings, parent: int | None) -> int:
     embedded = Embedded.from_settings(settings)
     try:
         stack = hold.start(embedded)
-        print(
-            f"Kafka       {stack.kafka}\nPostgreSQL  {stack.postgres}\nLogs        {embedded.logs}\nCtrl-C stops both."
-        )
+        rows = [("Kafka", stack.kafka), ("PostgreSQL", stack.postgres), ("Payments", stack.provider)]
+        print("\n".join(f"{name:<11} {address}" for name, address in rows if address))
+        print(f"{'Logs':<11} {embedded.logs}\nCtrl-C stops all.")
         sys.stdout.flush()
-        hold.watch([service.child for service in (embedded.kafka, embedded.postgres) if service.child], parent)
+        hold.watch([service.child for service in embedded.services if service.child], parent)
     except KeyboardInterrupt:
         pass
     finally:
@@ -51,10 +51,12 @@ def status(settings: Settings) -> int:
     if stack is None:
         print(f"No stack runs on {settings.data_dir}. Start one: python -m local up")
         return EXIT_NOT_RUNNING
-    rows = (
+    rows = [
         ("Kafka", stack.kafka, kafka.answers(stack.kafka)),
         ("PostgreSQL", stack.postgres, postgres.answers(stack.postgres)),
-    )
+    ]
+    if stack.provider:
+        rows.append(("Payments", stack.provider, sandbox_service.answers(stack.provider)))
     print(f"{'pid':<11} {stack.pid}")
     for name, address, answers in rows:
         print(f"{name:<11} {address}  {'answers' if answers else 'does not answer'}")
@@ -67,7 +69,7 @@ def reset(settings: Settings, yes: bool) -> int:
     if (found := running(data_dir)) is not None or released(data_dir, 0.0) is not None:
         who = f" (pid {found.pid})" if found else ""
         raise LocalError(f"The stack on {data_dir} runs{who}. Stop it first: python -m local stop")
-    names = ("kafka", "postgres", "logs", "lock", STACK_FILE)
+    names = ("kafka", "postgres", "provider", "logs", "lock", STACK_FILE)
     targets = [data_dir / name for name in names if (data_dir / name).exists()] + sorted(data_dir.glob("state-*"))
     if not targets:
         say(f"Nothing to delete in {data_dir}.")

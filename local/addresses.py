@@ -1,5 +1,6 @@
-"""settings and the running stack -> where Kafka and PostgreSQL are, asked in one place by workers and commands."""
+"""settings and the running stack -> where Kafka, PostgreSQL and the provider are, asked in one place by all."""
 
+from local.sandbox_service import secret_in
 from local.stack import running
 from schemas.settings import Settings
 
@@ -48,3 +49,13 @@ def no_postgres(settings: Settings) -> str:
     if settings.postgres is not None:
         return "Start it, or correct ORDERSTREAM_POSTGRES. Orders flow without it; the sink catches up afterwards."
     return "Start the embedded one with `make dev` (or `python -m local up`), or set ORDERSTREAM_POSTGRES."
+
+
+def provider(settings: Settings) -> tuple[str, str] | None:
+    """URL and secret of the payment provider: the settings', or those of the running stack's sandbox; or none."""
+    if settings.provider_url is not None and settings.provider_secret is not None:
+        return settings.provider_url, settings.provider_secret.get_secret_value()
+    stack = running(settings.data_dir)
+    if stack is None or stack.provider is None:
+        return None
+    return stack.provider, secret_in(settings.data_dir / "provider")

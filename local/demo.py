@@ -65,7 +65,7 @@ class Platform:
             raise LocalError(f"{child.name} ended with code {code}. The end of {child.log}:\n{child.log_tail()}")
 
     def watch(self, parent: int | None, follow: bool = False) -> None:
-        services = [service.child for service in (self.embedded.kafka, self.embedded.postgres) if service.child]
+        services = [service.child for service in self.embedded.services if service.child]
         follower = Follower(self.children[0].log)
         hold.watch([*services, *self.children], parent, follower.print_new if follow else lambda: None)
 
@@ -172,6 +172,8 @@ def demo(settings: Settings, parent: int | None) -> int:
 def addresses(platform: Platform, stack: Stack) -> str:
     rows = [(name, platform.url + path) for name, path in PAGES if platform.get(path)[0] == 200]
     rows += [("Kafka", f"{stack.kafka} (produce to the topic orders)"), ("PostgreSQL", stack.postgres)]
+    if stack.provider:
+        rows += [("Payments", f"{stack.provider} (a sandbox provider: no money moves)")]
     rows += [("Data and logs", str(platform.embedded.data_dir))]
     return "\n".join(f"  {name:<15}{address}" for name, address in rows)
 

@@ -20,7 +20,7 @@ def start(embedded: Embedded) -> Stack:
     began = time.monotonic()
     say(f"Starting Apache Kafka {KAFKA_VERSION} and PostgreSQL in {embedded.data_dir} ...")
     stack = embedded.start()
-    say(f"Both answer after {time.monotonic() - began:.1f} s.")
+    say(f"All answer after {time.monotonic() - began:.1f} s.")
     return stack
 
 
@@ -53,7 +53,7 @@ def stop(embedded: Embedded, children: Sequence[Child] = ()) -> None:
     by itself within the guards' grace periods."""
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    anything = bool(children) or embedded.kafka.running() or embedded.postgres.running()
+    anything = bool(children) or any(service.running() for service in embedded.services)
     if anything:
         say("Stopping ...")
     for child in reversed(children):

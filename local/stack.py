@@ -1,4 +1,4 @@
-"""Settings -> Kafka and PostgreSQL side by side under one data directory -> stack.json, by which others find them."""
+"""Settings -> Kafka, PostgreSQL, a sandbox provider in one directory -> stack.json, by which others find them."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from local.jars import cache_dir
 from local.kafka import Kafka
 from local.lock import Lock
 from local.postgres import Postgres
-from local.service import HANDOVER_S
+from local.sandbox_service import SandboxProvider
+from local.service import HANDOVER_S, Service
 from schemas.settings import Settings
 
 STACK_FILE = "stack.json"
@@ -28,16 +29,30 @@ class Stack:
     postgres: str  # DSN, with its password: the file is readable by its owner only
     pid: int  # of the process that holds the stack up
     started_at: float  # that process's start, seconds since 1970: a pid alone may have been given to another
+    provider: str | None = None  # URL of the sandbox provider, if it runs; its secret stays in its directory
 
 
 class Embedded:
     """The stack while it is held up by this process. `kafka` and `postgres` can be killed and paused one by one."""
 
-    def __init__(self, data_dir: Path, *, kafka_port: int, postgres_port: int, jars: Path | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        kafka_port: int,
+        postgres_port: int,
+        jars: Path | None = None,
+        sandbox_port: int | None = None,
+        callback_url: str = "",
+    ) -> None:
+        """Without `sandbox_port` there is no sandbox provider."""
         self.data_dir = data_dir.absolute()
         self.logs = self.data_dir / "logs"
         self.kafka = Kafka(self.data_dir / "kafka", kafka_port, cache=cache_dir(jars), log=self.logs / "kafka.log")
         self.postgres = Postgres(self.data_dir / "postgres", postgres_port, log=self.logs / "postgres.log")
+        self.provider = sandbox_port and SandboxProvider(
+            self.data_dir / "provider", sandbox_port, callback_url=callback_url, log=self.logs / "provider.log"
+        )
         self._lock = Lock(self.data_dir / "lock", "The stack")
 
     @classmethod
@@ -53,18 +68,26 @@ class Embedded:
             kafka_port=settings.kafka_port,
             postgres_port=settings.postgres_port,
             jars=settings.cache_dir,
+            sandbox_port=None if settings.provider_url else settings.sandbox_port,
+            callback_url=f"{settings.url}/api/v1/orders/payment-callback",
         )
+
+    @property
+    def services(self) -> list[Service]:
+        """In the order in which they are started; each is launched before any is waited for."""
+        return [self.kafka, self.postgres, *([self.provider] if self.provider else [])]
 
     def start(self) -> Stack:
         """Returns when both answer. Raises LocalError, and leaves nothing behind, when one does not."""
         self._claim()
         try:
-            # Both are launched before either is waited for: PostgreSQL is ready while the JVM still warms up.
-            self.kafka.begin()
-            self.postgres.begin()
-            self.kafka.finish()
-            self.postgres.finish()
-            stack = Stack(self.kafka.bootstrap, self.postgres.dsn, os.getpid(), psutil.Process().create_time())
+            # All are launched before any is waited for: PostgreSQL is ready while the JVM still warms up.
+            for service in self.services:
+                service.begin()
+            for service in self.services:
+                service.finish()
+            url = self.provider.url if self.provider else None
+            stack = Stack(self.kafka.bootstrap, self.postgres.dsn, os.getpid(), psutil.Process().create_time(), url)
             _write(self.data_dir / STACK_FILE, stack)
         except BaseException:
             self.stop()
@@ -75,8 +98,8 @@ class Embedded:
         """Also after a start that failed, or never came to hold the directory: then another's stack.json stays."""
         if self._lock.held:
             (self.data_dir / STACK_FILE).unlink(missing_ok=True)
-        self.kafka.stop()
-        self.postgres.stop()
+        for service in self.services:
+            service.stop()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -126,7 +149,8 @@ def _write(path: Path, stack: Stack) -> None:
 def released(data_dir: Path, timeout_s: float = HANDOVER_S) -> str | None:
     """Wait until nothing of a stack is left on the directory; the name of what still is there, or None."""
     deadline = time.monotonic() + timeout_s
-    for name, what in (("", "The stack"), ("kafka", Kafka.name), ("postgres", Postgres.name)):
+    parts = (("kafka", Kafka.name), ("postgres", Postgres.name), ("provider", SandboxProvider.name))
+    for name, what in (("", "The stack"), *parts):
         if not (data_dir / name / "lock").exists():
             continue
         lock = Lock(data_dir / name / "lock", what)

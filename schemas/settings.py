@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.provider import ProviderUrl
+
 PREFIX = "ORDERSTREAM_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -140,6 +142,28 @@ class Settings(BaseSettings):
     # The sink
     sink: bool = Field(True, description="Write orders, events and dead letters to PostgreSQL as well.")
 
+    # The payment provider
+    provider_url: ProviderUrl | None = Field(
+        None, description="URL of the outside payment service. Unset: the sandbox of data_dir, if it runs, or none."
+    )
+    provider_secret: SecretStr | None = Field(
+        None, description="What requests to the provider and its callbacks are signed with. Shown nowhere."
+    )
+    provider_timeout_ms: Annotated[int, Field(ge=1)] = Field(
+        5_000, description="Longest time for one request to the provider, in ms."
+    )
+    provider_attempts: Count = Field(
+        6, description="Requests before the provider counts as unreachable, 0.2 to 5 s apart: about 40 s at the worst."
+    )
+    provider_keys_kept_ms: Milliseconds = Field(
+        24 * 3600 * 1000,
+        description="How long the provider knows an Idempotency-Key again, in ms. What is older is not sent again.",
+    )
+    callback_window_ms: Milliseconds = Field(
+        300_000, description="How far the time of a callback's signature may be from now, in ms. Bounds replays."
+    )
+    sandbox_port: Port = Field(16080, description="Port of the sandbox payment service, on loopback.")
+
     # Logs
     log_format: Literal["json", "console"] = Field(
         "json", description="json: one object per line, for a log collector. console: for a person."
@@ -164,6 +188,8 @@ class Settings(BaseSettings):
         loaded = loaded.model_copy(update={"kafka_password": _kafka_password(loaded)})
         _require_fitting_security(loaded)
         _require_dsn(loaded.postgres)
+        if (loaded.provider_url is None) != (loaded.provider_secret is None):
+            raise SettingsError(f"{PREFIX}PROVIDER_URL and {PREFIX}PROVIDER_SECRET belong together: set both, or none.")
         return loaded
 
     @classmethod

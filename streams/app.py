@@ -21,6 +21,7 @@ from streams.agent import Agent
 from streams.brokers import GRANT, PLAINTEXT, Brokers, NotLetIn, Security
 from streams.codec import Codec
 from streams.deadlines import Deadlines
+from streams.effects import Effect
 from streams.engine import Engine
 from streams.errors import Misdeclared
 from streams.logs import LoggedWorker
@@ -202,7 +203,7 @@ class App(faust.App):
 
     def rights(self) -> list[Right]:
         """What this application's user must be allowed to on the brokers."""
-        readers = [service for service in self._services if isinstance(service, Sink)]
+        readers = [service for service in self._services if isinstance(service, Sink | Effect)]
         return of_worker(self._id, self.declared, self.groups, readers)
 
     def check_topology(self) -> None:

@@ -21,6 +21,7 @@ from tables import orders as order_tables
 from tables.accounts import AccountTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
+from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from web import asyncapi, openapi
 from web.accounts.questions import AccountQuestions
@@ -28,7 +29,7 @@ from web.accounts.reads import AccountReads
 from web.accounts.writes import AccountWrites
 from web.asking import Desk, Engine
 from web.documents import Documents
-from web.health import Check, Health, Sink
+from web.health import Check, Effect, Health, Sink
 from web.items.questions import ItemQuestions
 from web.items.reads import ItemReads
 from web.items.writes import ItemWrites
@@ -38,11 +39,14 @@ from web.middlewares import bound_time, explain, observe
 from web.orders.questions import Questions
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
+from web.payments.callbacks import Callbacks
+from web.payments.questions import PaymentQuestions
+from web.payments.reads import PaymentReads
 from web.purchases.questions import PurchaseQuestions
 from web.purchases.reads import PurchaseReads
 from web.purchases.writes import PurchaseWrites
 from web.requests import Requests
-from web.routes import all_routes
+from web.routes import Route, all_routes
 
 
 class Topic(Protocol):
@@ -59,18 +63,21 @@ def attach(
     purchases: PurchaseTables,
     accounts: AccountTables,
     inventory: InventoryTables,
+    payments: PaymentTables,
     requests: Table[Request],
     topics: Mapping[str, Topic],
     settings: Settings,
     checks: Callable[[], Mapping[str, Check]],
     registry: CollectorRegistry,
     sinks: Sequence[Sink] = (),
+    effects: Sequence[Effect] = (),
+    callback_secret: Callable[[], str | None] = lambda: None,
     limits: Limits | None = None,
 ) -> None:
     """Wire everything that this worker answers to its aiohttp application. Once, before it serves.
 
-    `checks` are the engine's, `registry` is the worker's, `sinks` are shown in its health. `limits` follow from the
-    settings unless they are given.
+    `checks` are the engine's, `registry` is the worker's, `sinks` and `effects` are shown in its health.
+    `callback_secret`: what the payment provider signs with. `limits` follow from the settings unless they are given.
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     specs = topic_specs(settings.partitions, settings.replication_factor)
@@ -80,6 +87,7 @@ def attach(
     desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
     item_questions = ItemQuestions(desk, inventory, limits)
+    payment_questions = PaymentQuestions(desk, payments)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     purchase_questions = PurchaseQuestions(desk, purchases)
     purchase_writes = PurchaseWrites(
@@ -95,7 +103,9 @@ def attach(
         AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
         ItemReads(desk, item_questions, item_inputs, limits),
         ItemWrites(desk, item_questions, topics["inventory.commands.v1"], once, limits),
-        Health(checks, sinks, [registry]),
+        PaymentReads(desk, payment_questions, inputs, limits),
+        Callbacks(desk, payment_questions, topics["payments.commands.v1"], callback_secret, limits),
+        Health(checks, sinks, [registry], effects),
         documents,
         desk,
     )
@@ -103,10 +113,14 @@ def attach(
     encrypted = settings.kafka_security_protocol.endswith("SSL")
     topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
     documents.describe(openapi.document(public, limits, inputs | account_inputs | item_inputs), topics_told)
-
-    web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     web_app.cleanup_ctx.append(desk.session)
-    for route in table:
+    web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
+    _serve(web_app, table)
+
+
+def _serve(web_app: web.Application, routes: Iterable[Route]) -> None:
+    """Each route at its address, and HEAD wherever there is GET."""
+    for route in routes:
         web_app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             web_app.router.add_route("HEAD", route.path, route.handler)

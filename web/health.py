@@ -13,6 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 NEEDED = ("broker", "assignment", "recovery", "store")
 #: Postgres is a sink: while it is down orders flow on, so a load balancer must not take the worker out.
 SINK = "sink_lag"
+#: What is asked of others, such as the payment provider, waits while they do not answer.
+EFFECTS = "effects"
 
 
 class Check(Protocol):
@@ -43,6 +45,23 @@ class Sink(Protocol):
     def health(self) -> SinkState: ...
 
 
+class EffectState(Protocol):
+    """What an effect tells of itself."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Effect(Protocol):
+    """The part of streams.effects.Effect that health needs."""
+
+    @property
+    def name(self) -> str: ...
+    def health(self) -> EffectState: ...
+
+
 class Health:
     """The worker's checks as HTTP answers."""
 
@@ -51,8 +70,10 @@ class Health:
         engine_checks: Callable[[], Mapping[str, Check]],
         sinks: Sequence[Sink],
         registries: Sequence[CollectorRegistry],
+        effects: Sequence[Effect] = (),
     ) -> None:
         self._engine_checks, self._sinks, self._registries = engine_checks, sinks, registries
+        self._effects = effects
 
     def checks(self) -> dict[str, dict[str, Any]]:
         """Every check by name. One that the engine does not report yet counts as failed: it is still starting."""
@@ -69,6 +90,13 @@ class Health:
                 "detail": "; ".join(f"{name}: {state.detail}" for name, state in states.items()),
                 "needed": False,
                 "lag_records": {name: state.lag for name, state in states.items()},
+            }
+        if self._effects:
+            told_by = {effect.name: effect.health() for effect in self._effects}
+            checks[EFFECTS] = {
+                "ok": all(state.connected for state in told_by.values()),
+                "detail": "; ".join(f"{name}: {state.detail}" for name, state in told_by.items()),
+                "needed": False,
             }
         return checks
 

@@ -36,6 +36,9 @@ class Limits:
     page_bytes: int = 4 << 20
     #: Entries of a timeline in one answer. Refusals can be many: anybody can send the same order number again.
     timeline_most: int = 1_000
+    #: How far the time of a callback's signature may be from now (`callback_window_ms`). Whoever caught one can send it
+    #: again for so long; it is taken in once all the same.
+    callback_window_s: float = 300.0
     #: Requests waiting for one other worker at the same time; more would only queue there.
     connections_per_worker: int = 64
 
@@ -51,4 +54,5 @@ class Limits:
             body_wait_s=min(cls.body_wait_s, request_s * 0.8),
             read_wait_s=min(cls.read_wait_s, request_s * 0.8),
             claim_lease_s=request_s + 5.0,
+            callback_window_s=settings.callback_window_ms / 1000,
         )

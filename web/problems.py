@@ -31,6 +31,12 @@ BAD_PARAMETER = Kind(
 BAD_JSON = Kind(
     "bad-json", 400, "The body is not JSON that this service reads", "Send one JSON object, nested less deeply."
 )
+BAD_SIGNATURE = Kind(
+    "bad-signature",
+    401,
+    "The signature is missing, wrong or too old",
+    "Sign `<t>.<body>` with the shared secret at the time of sending, as docs/http.md says. Nothing was taken in.",
+)
 NO_SUCH_ROUTE = Kind("no-such-route", 404, "There is nothing at this address", "See /openapi.json for every address.")
 NO_SUCH_ORDER = Kind(
     "no-such-order",
@@ -49,6 +55,12 @@ NO_SUCH_ITEM = Kind(
     404,
     "There is no such item",
     "Create it: POST /api/v1/items. After a write of your own, read with `min_offset`.",
+)
+NO_SUCH_PAYMENT = Kind(
+    "no-such-payment",
+    404,
+    "There is no such payment",
+    "An order has a payment once it is to be paid. After a write of your own, read with `min_offset`.",
 )
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
@@ -71,6 +83,12 @@ ITEM_REFUSED = Kind(
     409,
     "The item's state does not allow this",
     "`reason` says why. Nothing was changed. Later, and under a new key, the same may be possible.",
+)
+PAYMENT_REFUSED = Kind(
+    "payment-refused",
+    409,
+    "The payment as it stands does not allow this",
+    "`reason` says why. Sending the same again changes nothing; it is among the payment's attempts.",
 )
 REQUEST_IN_FLIGHT = Kind(
     "request-in-flight",

@@ -17,6 +17,8 @@ from web.items.reads import ItemReads
 from web.items.writes import ItemWrites
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
+from web.payments.callbacks import Callbacks
+from web.payments.reads import PaymentReads
 from web.purchases.reads import PurchaseReads
 from web.purchases.writes import ACTIONS, PurchaseWrites
 
@@ -39,6 +41,8 @@ def all_routes(
     account_writes: AccountWrites,
     items: ItemReads,
     item_writes: ItemWrites,
+    payments: PaymentReads,
+    callbacks: Callbacks,
     health: Health,
     documents: Documents,
     desk: Desk,
@@ -59,6 +63,8 @@ def all_routes(
         ),
         Route("GET", "/api/v1/orders/{order_uid}/shipments", purchases.shipments, "listShipments"),
         Route("GET", "/api/v1/outlets/{outlet_id}/approvals", purchases.approvals, "listApprovals"),
+        Route("POST", "/api/v1/orders/payment-callback", callbacks.take, "paymentCallback"),
+        Route("GET", "/api/v1/payments/{order_uid}", payments.show, "getPayment"),
         Route("POST", "/api/v1/accounts", account_writes.open, "openAccount"),
         Route("GET", "/api/v1/accounts", accounts.of_user, "listAccounts"),
         Route("GET", "/api/v1/accounts/{account_id}", accounts.show, "getAccount"),

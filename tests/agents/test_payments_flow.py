@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 from pytest import mark
 
 from schemas.accounts import HoldState, account_id_of
-from schemas.payments import PaymentStatus, RefundState, read_event
+from schemas.payments import PaymentEvent, PaymentStatus, RefundState, read_event
 from streams.driver import Driver
 from tests.agents.account_histories import audit
 from tests.agents.domain import elsewhere, home, make_app
+from tests.agents.payment_histories import TOGETHER, play
 
 COMMANDS, EVENTS = "payments.commands.v1", "payments.events.v1"
 ME, UID = account_id_of("user", "INR"), "order-1"
+
+
+async def test_three_thousand_histories() -> None:
+    """Redelivery, conservation, nothing held for ever, a bad network to the provider: see payment_histories.py."""
+    seen: Counter[str] = Counter()
+    for seed in range(3_000 // TOGETHER):
+        seen += await play(seed, replay=seed % 10 == 0)
+    changes = {event.model_fields["type"].default for event in get_args(PaymentEvent)} - {"payment_command_refused"}
+    assert changes <= set(seen)
 
 
 @pytest.fixture
@@ -70,9 +81,10 @@ def sales(driver: Driver) -> int:
 
 async def test_from_an_account_captured_and_given_back_by_line(driver: Driver) -> None:
     await funded(driver)
-    await pay(driver)
+    await pay(driver, expires_at_ms=driver.clock.now_ms() + 1_000)
     assert standing(driver) == (100, 60)
     await tell(driver, "capture_payment", amount_minor=50)
+    assert driver.rows("orders_deadlines") == {}, "what is captured does not expire"
     assert (standing(driver), sales(driver)) == ((50, 0), 50)
     await tell(driver, "refund_payment", "f1", refund_id="r1", amount_minor=20, line=1, reason="returned")
     await tell(driver, "refund_payment", "f2", refund_id="r2", amount_minor=30, line=2, reason="returned")
@@ -170,6 +182,17 @@ async def test_a_hold_of_the_same_name_is_no_payment(driver: Driver) -> None:
     assert told(driver)[-1] == "payment_voided"
     (hold,) = driver.rows("account_holds").values()
     assert hold.state is HoldState.EXPIRED
+
+
+async def test_a_hold_of_the_same_name_that_its_owner_captured(driver: Driver) -> None:
+    """There is nothing to let go: that ends the void, too."""
+    await funded(driver)
+    await account(driver, "hold_funds", hold_id=UID, amount_minor=60)
+    await account(driver, "capture_hold", hold_id=UID)
+    await pay(driver)
+    await tell(driver, "void_payment", reason="cancelled")
+    assert told(driver) == ["payment_requested", "void_requested", "payment_voided"]
+    assert (standing(driver), driver.rows("orders_deadlines")) == ((40, 0), {})
 
 
 async def test_cash_on_delivery_and_prepaid(driver: Driver) -> None:

@@ -16,8 +16,8 @@ from tests.local.sites import Site
 @pytest.fixture
 def site() -> Iterator[Site]:
     directory = Path(tempfile.mkdtemp(prefix="orderstream-local-"))
-    kafka_port, postgres_port, web_port = find_free(3)
-    found = Site(directory / "data", kafka_port, postgres_port, web_port)
+    kafka_port, postgres_port, web_port, sandbox_port = find_free(4)
+    found = Site(directory / "data", kafka_port, postgres_port, web_port, sandbox_port)
     try:
         yield found
     finally:

@@ -24,6 +24,7 @@ class Site:
     kafka_port: int
     postgres_port: int
     web_port: int
+    sandbox_port: int
     as_user: Sequence[str] = ()  # a command that runs the rest as another user
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -35,6 +36,7 @@ class Site:
             "ORDERSTREAM_KAFKA_PORT": str(self.kafka_port),
             "ORDERSTREAM_POSTGRES_PORT": str(self.postgres_port),
             "ORDERSTREAM_WEB_PORT": str(self.web_port),
+            "ORDERSTREAM_SANDBOX_PORT": str(self.sandbox_port),
             "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",  # these brokers live for seconds: half the CPU to start
             **self.extra,
         }

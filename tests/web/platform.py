@@ -33,6 +33,8 @@ from web.limits import Limits
 
 PARTITIONS = 4
 GROUPS = ("orders", "accounts", "inventory", "requests")
+#: What the payment provider signs its callbacks with.
+SECRET = "the provider's"
 Client = TestClient[web.Request, web.Application]
 
 
@@ -91,6 +93,7 @@ class Platform:
         self.orders, self.purchases = domains.orders, domains.purchases
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
+        self.payments = domains.payments
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
@@ -146,12 +149,14 @@ class Platform:
             purchases=self.purchases,
             accounts=self.accounts,
             inventory=self.inventory,
+            payments=self.payments,
             requests=self.requests,
             topics=self.topics,
             settings=self.settings,
             checks=lambda: worker.checks,
             registry=CollectorRegistry(),
             sinks=self.sinks,
+            callback_secret=lambda: SECRET,
             limits=self.limits,
         )
         worker.client = TestClient(TestServer(web_app))

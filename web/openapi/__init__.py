@@ -13,7 +13,7 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import accounts, components, items, models, operations, purchase_models, purchases
+from web.openapi import accounts, components, items, models, operations, payments, purchase_models, purchases
 from web.openapi.components import JsonObject
 from web.openapi.models import Accepted, Timeline
 from web.openapi.operations import Operation, Success
@@ -21,8 +21,14 @@ from web.problems import CONTENT_TYPE, Kind
 
 VERSION = "1.0.0"
 
-OPERATIONS = (*operations.OPERATIONS, *purchases.OPERATIONS, *accounts.OPERATIONS, *items.OPERATIONS)
-MODELS = (*models.MODELS, *purchase_models.MODELS, *accounts.MODELS, *items.MODELS)
+OPERATIONS = (
+    *operations.OPERATIONS,
+    *purchases.OPERATIONS,
+    *accounts.OPERATIONS,
+    *items.OPERATIONS,
+    *payments.OPERATIONS,
+)
+MODELS = (*models.MODELS, *purchase_models.MODELS, *accounts.MODELS, *items.MODELS, *payments.MODELS)
 _REF = "#/components/schemas/{model}"
 
 
@@ -73,6 +79,7 @@ _TAGS = [
     {"name": "orders", "description": "Buy, place, look up, list and cancel orders, and lead them through their life."},
     {"name": "accounts", "description": "Money: accounts, deposits, withdrawals, statements, the ledger's sums."},
     {"name": "items", "description": "The catalogue of each outlet, and what is in stock."},
+    {"name": "payments", "description": "How an order is paid: its payment, every attempt, the provider's callback."},
     {"name": "operations", "description": "For machines that watch a worker."},
     {"name": "documents", "description": "The interface itself."},
 ]
@@ -207,6 +214,7 @@ _EXAMPLES: dict[str, Any] = {
     **purchases.EXAMPLES,
     **accounts.EXAMPLES,
     **items.EXAMPLES,
+    **payments.EXAMPLES,
 }
 _DETAILS = {
     "bad-parameter": "`limit` must be a whole number from 1 to 200, not '0'.",
@@ -217,6 +225,7 @@ _DETAILS = {
     "unavailable": "the group is rebalancing",
     **accounts.DETAILS,
     **items.DETAILS,
+    **payments.DETAILS,
 }
 _MEMBERS: dict[str, JsonObject] = {
     "bad-parameter": {"parameter": "limit"},
@@ -230,4 +239,5 @@ _MEMBERS: dict[str, JsonObject] = {
     "dead-lettered": {"dead_letter": _POSITION},
     **accounts.MEMBERS,
     **items.MEMBERS,
+    **payments.MEMBERS,
 }

@@ -17,15 +17,8 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
     return {
         **_in_path(),
         **_of_items(),
-        "user_id": {
-            **_query(
-                "user_id",
-                "Whose accounts.",
-                {"type": "string", "minLength": 1, "maxLength": 64, "pattern": r"^[^\x00-\x1f\x7f]+$"},
-                "test",
-            ),
-            "required": True,
-        },
+        **_of_accounts(),
+        **_signature(),
         "customer_id": _query(
             "customer_id", "Only orders of this customer.", {"type": "string", "maxLength": 64}, "test"
         ),
@@ -150,6 +143,26 @@ def _part(name: str, description: str, example: str) -> JsonObject:
         "description": description,
         "schema": {"type": "string", "pattern": "^[!-~]{1,64}$"},
         "example": example,
+    }
+
+
+def _of_accounts() -> JsonObject:
+    """What lists of accounts take."""
+    user = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": r"^[^\x00-\x1f\x7f]+$"}
+    return {"user_id": {**_query("user_id", "Whose accounts.", user, "test"), "required": True}}
+
+
+def _signature() -> JsonObject:
+    """What the payment provider signs its callbacks with."""
+    return {
+        "Orderstream-Signature": {
+            "name": "Orderstream-Signature",
+            "in": "header",
+            "required": True,
+            "description": "When the body was signed, and its HMAC-SHA256 under the shared secret.",
+            "schema": {"type": "string", "pattern": "^t=[0-9]{1,12},v1=[0-9a-f]{64}$"},
+            "example": "t=1795262400,v1=" + "0f" * 32,
+        },
     }
 
 

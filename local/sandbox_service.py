@@ -1,0 +1,55 @@
+"""A data directory and a port -> the sandbox payment service (local/sandbox.py) as a process -> its URL and secret."""
+
+import secrets
+import sys
+import urllib.request
+from pathlib import Path
+
+from local import ports
+from local.service import Service
+
+ROOT = Path(__file__).parent.parent
+
+
+class SandboxProvider(Service):
+    """One service. `directory` is its own; a second start on it resumes with the same payments and the same secret."""
+
+    name = "The sandbox provider"
+
+    def __init__(self, directory: Path, port: int, *, callback_url: str, log: Path) -> None:
+        super().__init__(directory, log)
+        self.port, self.callback_url = port, callback_url
+
+    @property
+    def url(self) -> str:
+        return f"http://{ports.HOST}:{self.port}"
+
+    @property
+    def secret(self) -> str:
+        return secret_in(self.directory)
+
+    def launch(self) -> None:
+        ports.require_free(self.port, self.name, "ORDERSTREAM_SANDBOX_PORT")
+        file = self.directory / "secret"
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_urlsafe(24) + "\n")
+        options = ["--port", str(self.port), "--secret-file", str(file), "--callback", self.callback_url]
+        command = [sys.executable, "-m", "local.sandbox", *options, "--state", str(self.directory / "state.json")]
+        self.spawn(command, cwd=ROOT)
+
+    def answers(self, timeout_s: float = 3.0) -> bool:
+        return answers(self.url, timeout_s)
+
+
+def secret_in(directory: Path) -> str:
+    return (directory / "secret").read_text().strip()
+
+
+def answers(url: str, timeout_s: float = 3.0) -> bool:
+    """Its health address answers in time."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False

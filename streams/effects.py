@@ -1,0 +1,276 @@
+"""committed records of topics -> something done outside for each -> their positions, committed when it is done.
+
+At least once: a worker that dies between the deed and the commit leaves it to be done again, so a deed needs a key that
+stays the same. Records of one key are taken one after the other, those of others meanwhile. Positions are the consumer
+group's own, in Kafka: a replay of tables does not move them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka import TopicPartition
+from mode import Service
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from streams.records import Record
+from streams.sink import Backoff, KafkaSource, masked
+
+log = logging.getLogger(__name__)
+
+#: Deeds at the same time. Each holds a connection and little else; more would only press on the other side.
+AT_ONCE = 32
+#: Records read and not done yet. A slow deed holds its partition's position back, not the deeds of other keys; what was
+#: done above the position is done again after a crash, so there is a bound.
+MOST_OPEN = 1_000
+POLL_S = 0.2
+#: How long a worker that ends waits for deeds under way; what is cut off then is done again by the next.
+LAST_DEEDS_S = 5.0
+
+
+class EffectSource(Protocol):
+    """What an effect needs of a log. Kafka's is CommittedSource; a test brings its own."""
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def assigned(self) -> frozenset[TopicPartition]: ...
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]: ...
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None: ...
+    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]: ...
+    def position(self, partition: TopicPartition) -> int: ...
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]: ...
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None: ...
+
+
+class CommittedSource(KafkaSource):
+    """Topics of a Kafka cluster, read committed, with the positions that the group has committed."""
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        return {partition: await self._consumer.committed(partition) for partition in partitions}
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        await self._consumer.commit(dict(positions))
+
+
+class EffectHealth(NamedTuple):
+    """An effect as an operator sees it."""
+
+    connected: bool
+    detail: str
+
+
+class EffectMetrics:
+    """The series of effects. One object for a registry: names may be registered once only."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"streams_effect_{name}", text, ("effect", *labels), registry=registry)
+
+        self.done = counter("records_total", "Records whose deed is done.")
+        self.errors = counter("errors_total", "Sessions that failed; each is followed by a wait and begun anew.")
+        self.open = Gauge(
+            "streams_effect_open_records", "Records read and not done yet.", ("effect",), registry=registry
+        )
+
+
+@dataclass
+class Runner:
+    """The protocol of an effect, one step at a time:
+
+    1. a new assignment, or anything that went wrong: drop what is under way, seek to the committed positions;
+    2. poll, and begin a deed for each record, behind the one of the same key before it;
+    3. commit, for each partition, the position below which every deed is done.
+
+    A deed that raises ends the session: its record is taken again. What cannot succeed must not raise.
+    """
+
+    name: str
+    source: EffectSource
+    act: Callable[[Record], Awaitable[None]]
+    metrics: EffectMetrics
+    at_once: int = AT_ONCE
+    most_open: int = MOST_OPEN
+    poll_s: float = POLL_S
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        self._generation: int | None = None
+        self._begun: dict[tuple[TopicPartition, int], asyncio.Task[None]] = {}
+        self._lines: dict[bytes | None, asyncio.Task[None]] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._turns = asyncio.Semaphore(self.at_once)
+        self.error: str | None = "not started"
+
+    @property
+    def open_records(self) -> int:
+        return len(self._begun)
+
+    async def step(self) -> float:
+        """One round; gives the seconds to wait before the next. Raises nothing but cancellation."""
+        try:
+            await self.source.open()
+            if self._generation != self.source.generation:
+                await self._rewind()
+            room = self.most_open - len(self._begun)
+            records = await self.source.poll(room, self.poll_s) if room > 0 else await self._a_while()
+            if self._generation == self.source.generation:
+                for record in records:
+                    self._begin(record)
+            self._settle()
+            await self._commit()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.error = masked(f"{type(error).__name__}: {error}")
+            self.metrics.errors.labels(self.name).inc()
+            wait_s = self.backoff.next()
+            log.warning("effect %s: %s; beginning anew in %.1f s", self.name, self.error, wait_s)
+            await self._drop()
+            await self.source.close()
+            return wait_s
+        self.error = None
+        self.backoff.reset()
+        return 0.0
+
+    async def finish(self, timeout_s: float) -> None:
+        """The end of a worker: wait for what is under way, commit it, drop the rest."""
+        if self._begun:
+            await asyncio.wait(self._begun.values(), timeout=timeout_s)
+        with contextlib.suppress(Exception):
+            self._settle()
+            await self._commit()
+        await self._drop()
+        await self.source.close()
+
+    async def _a_while(self) -> Sequence[Record]:
+        await asyncio.wait(self._begun.values(), timeout=self.poll_s, return_when=asyncio.FIRST_COMPLETED)
+        return ()
+
+    async def _rewind(self) -> None:
+        await self._drop()
+        generation, partitions = self.source.generation, self.source.assigned
+        if partitions:
+            committed = await self.source.committed(partitions)
+            bounds = await self.source.bounds(partitions)
+            starts = {p: max(committed[p] or 0, bounds[p][0]) for p in partitions}
+            if generation != self.source.generation:
+                return
+            self.source.seek(starts)
+            self._committed = dict(starts)
+        self._generation = generation
+
+    def _begin(self, record: Record) -> None:
+        before = self._lines.get(record.key)
+        task = asyncio.create_task(self._do(record, before), name=f"effect {self.name}")
+        self._begun[TopicPartition(record.topic, record.partition), record.offset] = self._lines[record.key] = task
+
+    async def _do(self, record: Record, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        if before is not None and (before.cancelled() or before.exception() is not None):
+            raise RuntimeError("the record before it has failed, so this one waits too")
+        async with self._turns:
+            await self.act(record)
+
+    def _settle(self) -> None:
+        """Forget what is done; raise what has failed."""
+        for place, task in list(self._begun.items()):
+            if task.done():
+                task.result()
+                del self._begun[place]
+                self.metrics.done.labels(self.name).inc()
+        self._lines = {key: task for key, task in self._lines.items() if not task.done()}
+        self.metrics.open.labels(self.name).set(len(self._begun))
+
+    async def _commit(self) -> None:
+        if self._generation != self.source.generation:
+            return
+        positions = {partition: self.source.position(partition) for partition in self._committed}
+        for partition, offset in self._begun:
+            positions[partition] = min(positions[partition], offset)
+        moved = {p: position for p, position in positions.items() if position > self._committed[p]}
+        if moved:
+            await self.source.commit(moved)
+            self._committed |= moved
+
+    async def _drop(self) -> None:
+        """Another worker may have these by now: what is under way is cut off, and done again wherever they are."""
+        begun, self._begun, self._lines, self._generation = list(self._begun.values()), {}, {}, None
+        self._committed = {}
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+
+
+class Effect(Service):
+    """A runner in a worker: own consumer group, own pace. It never raises into the worker, and nothing waits for it."""
+
+    def __init__(
+        self,
+        app: Any,
+        name: str,
+        topics: Collection[str],
+        act: Callable[[Record], Awaitable[None]],
+        *,
+        health: Callable[[], str | None] = lambda: None,
+        close: Callable[[], Awaitable[None]] | None = None,
+        source: EffectSource | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`health`: what is wrong with the other side, or None. `close`: called once, at the end."""
+        self.app, self.name, self.topics = app, name, tuple(topics)
+        self._act, self._told, self._close, self._source = act, health, close, source
+        self._metrics = EffectMetrics(app.metrics.registry)
+        self._runner: Runner | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
+        super().__init__(**kwargs)
+
+    @property
+    def group_id(self) -> str:
+        return f"{self.app.conf.id}-{self.name}"
+
+    def health(self) -> EffectHealth:
+        runner = self._runner
+        wrong = (runner.error if runner else "not started") or self._told()
+        count = runner.open_records if runner else 0
+        return EffectHealth(wrong is None, f"{wrong or 'at work'}, {count} open")
+
+    async def on_start(self) -> None:
+        # Not earlier: where the brokers are is known once the worker has read its command line.
+        session_ms = self.app.engine_settings().session_timeout_ms
+        client = {
+            "fetch_max_wait_ms": 500,  # what comes is answered at once all the same
+            "session_timeout_ms": session_ms,
+            "heartbeat_interval_ms": session_ms // 4,
+        }
+        source = self._source or CommittedSource(self.app.brokers, self.group_id, self.topics, client)
+        self._runner = Runner(self.name, source, self._act, self._metrics)
+        self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
+
+    async def _run(self, runner: Runner) -> None:
+        while not self._ending.is_set():
+            wait_s = await runner.step()
+            if wait_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), wait_s)
+
+    async def on_stop(self) -> None:
+        self._ending.set()
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=1)
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.finish(LAST_DEEDS_S)
+        if self._close is not None:
+            with contextlib.suppress(Exception):
+                await self._close()
