@@ -11,7 +11,10 @@ import orjson
 import pytest
 from pytest import mark
 
-from schemas.inventory import InventoryRefusal, ReservationState, read_event
+from agents.wiring import declare_topics, wire_inventory
+from schemas.inventory import InventoryEvent, InventoryRefusal, ReservationState, read_event
+from schemas.topics import topics
+from streams import App
 from streams.batch import current_view
 from streams.driver import Driver
 from tables.inventory import Found, InventoryTables
@@ -91,6 +94,21 @@ async def test_what_an_event_of_a_reservation_says(driver: Driver) -> None:
     assert standing.items() | {("type", "stock_out")} <= out.items()
     await tell(driver, "change_item", "c2", price_minor=700)
     assert driver.rows("stock_reservations")[f"{ME}\0o:1"].quantity == 3
+
+
+async def test_whoever_waits_is_told_every_event(tmp_path: Path) -> None:
+    """Changes, warnings and refusals, in their order, once each: an order waits for all of them."""
+    app = App("orderstream", data_dir=tmp_path, broker="kafka://127.0.0.1:9")
+    told: list[InventoryEvent] = []
+    wire_inventory(app, declare_topics(app, topics(1, 1)), told.append)
+    async with Driver(app) as driver:
+        await stocked(driver, 3)
+        await tell(driver, "reserve_stock", "r", **LINE, quantity=3)
+        await tell(driver, "reserve_stock", "r", **LINE, quantity=3)
+        await tell(driver, "reserve_stock", "r2", order_uid="o2", line=1, quantity=1)
+        assert told == [read_event(record.value or b"") for record in driver.read(EVENTS)]
+        kinds = ["item_created", "stock_adjusted", "stock_reserved", "stock_out", "out_of_stock"]
+        assert outcomes(driver) == kinds
 
 
 async def test_a_command_on_the_wrong_partition_is_brought_home_once(driver: Driver) -> None:
