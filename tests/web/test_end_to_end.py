@@ -96,7 +96,7 @@ def test_the_window_on_two_workers(two: tuple[Worker, Worker]) -> None:
     uids = [f"e2e-{uuid.uuid4().hex[:12]}" for _ in range(12)]
     written_on: dict[int, str] = {}
     for number, uid in enumerate(uids):
-        reply = ask(two[number % 2], "POST", "/api/v1/orders", document(uid, customer_id=f"c{number % 2}"))
+        reply = told(two[number % 2], "POST", "/api/v1/orders", document(uid, customer_id=f"c{number % 2}"))
         assert reply.status == 201, reply
         topic, partition, _ = reply.body["position"].rsplit("-", 2)
         assert topic == "orders.commands.v1"
