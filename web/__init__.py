@@ -86,14 +86,12 @@ def attach(
     item_inputs = inputs_of(specs, inventory_tables.GROUP)
     desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
-    item_questions = ItemQuestions(desk, inventory, limits)
-    payment_questions = PaymentQuestions(desk, payments)
+    item_questions, payment_questions = ItemQuestions(desk, inventory, limits), PaymentQuestions(desk, payments)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     purchase_questions = PurchaseQuestions(desk, purchases)
     purchase_writes = PurchaseWrites(
         desk, purchase_questions, topics["purchases.commands.v1"], once, limits, terms_of(settings)
     )
-    documents = Documents()
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
         OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits, purchase_writes),
@@ -106,16 +104,21 @@ def attach(
         PaymentReads(desk, payment_questions, inputs, limits),
         Callbacks(desk, payment_questions, topics["payments.commands.v1"], callback_secret, limits),
         Health(checks, sinks, [registry], effects),
-        documents,
+        documents := Documents(),
         desk,
     )
-    public = [openapi.Address(route.method, route.path, route.operation) for route in table if route.operation]
     encrypted = settings.kafka_security_protocol.endswith("SSL")
     topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
-    documents.describe(openapi.document(public, limits, inputs | account_inputs | item_inputs), topics_told)
+    told = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
+    documents.describe(told, topics_told)
     web_app.cleanup_ctx.append(desk.session)
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     _serve(web_app, table)
+
+
+def _public(routes: Iterable[Route]) -> list[openapi.Address]:
+    """Those that /openapi.json describes."""
+    return [openapi.Address(route.method, route.path, route.operation) for route in routes if route.operation]
 
 
 def _serve(web_app: web.Application, routes: Iterable[Route]) -> None:
