@@ -407,7 +407,7 @@ def _after(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purcha
 
 def _on_delivery(after: Purchase, back_minor: int = 0) -> int | None:
     """What is paid to the carrier: all that was delivered, when the last shipment has come to its end."""
-    if after.payment.method is not PaymentMethod.CASH_ON_DELIVERY or not arrived(after) or after.capture_minor:
+    if after.payment.method is not PaymentMethod.CASH_ON_DELIVERY or not arrived(after):
         return None
     return owed_minor(after) - back_minor or None
 

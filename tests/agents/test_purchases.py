@@ -1,0 +1,240 @@
+"""Purchases: every command in every status, every refusal, and what is true of every history."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any, get_args
+
+import pytest
+from pydantic import TypeAdapter
+from pytest import mark, param
+
+from agents.purchases import decide, evolve
+from schemas.orders import OrderStatus
+from schemas.purchases import (
+    AnyPurchaseCommand,
+    Purchase,
+    PurchaseChanged,
+    PurchaseCommand,
+    PurchaseCommandRefused,
+    PurchaseEvent,
+    PurchaseRefusal,
+)
+from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
+
+UID, AT = "order-1", "2026-11-21T12:00:00.000Z"
+COMMANDS: TypeAdapter[AnyPurchaseCommand] = TypeAdapter(PurchaseCommand)
+
+PART = [{"line": 1, "quantity": 1}]
+PLACE: dict[str, Any] = {
+    "type": "place_cart",
+    "user_id": "buyer",
+    "lines": [{"item_id": "book", "quantity": 2}, {"item_id": "pen", "quantity": 1}],
+    "payment": {"method": "account"},
+    "terms": {"approve_after_ms": None},
+}
+PRICED = {"currency": "INR", "outlet_id": "o1", "name": "thing"}
+RESERVED: list[dict[str, Any]] = [
+    {"type": "record_reservation", "line": 1, "quantity": 2, "price_minor": 100, **PRICED},
+    {"type": "record_reservation", "line": 2, "quantity": 1, "price_minor": 10, **PRICED},
+]
+PAY: dict[str, Any] = {"type": "record_payment", "amount_minor": 210}
+APPROVE: dict[str, Any] = {"type": "approve_order"}
+SETTLE: dict[str, Any] = {"type": "settle_payment", "amount_minor": 210}
+SHIP: dict[str, Any] = {"type": "ship_order", "shipment_id": "s1"}
+DELIVER: dict[str, Any] = {"type": "deliver_shipment", "shipment_id": "s1"}
+RETURN: dict[str, Any] = {"type": "request_return", "return_id": "r1", "parts": PART, "reason": "torn"}
+OPEN: dict[str, Any] = {"type": "approve_return", "return_id": "r1"}
+APPROVED: list[dict[str, Any]] = [PLACE, *RESERVED, PAY, APPROVE, SETTLE]
+DELIVERED: list[dict[str, Any]] = [*APPROVED, SHIP, DELIVER]
+
+#: How an order comes to stand where it stands.
+PASTS: dict[OrderStatus, list[dict[str, Any]]] = {
+    OrderStatus.PLACED: [PLACE],
+    OrderStatus.AWAITING_PAYMENT: [PLACE, *RESERVED],
+    OrderStatus.PAID: [PLACE, *RESERVED, PAY],
+    OrderStatus.APPROVED: APPROVED,
+    OrderStatus.PACKED: [*APPROVED, {"type": "pack_order"}],
+    OrderStatus.SHIPPED: [*APPROVED, SHIP],
+    OrderStatus.OUT_FOR_DELIVERY: [*APPROVED, SHIP, {"type": "send_out", "shipment_id": "s1"}],
+    OrderStatus.DELIVERED: DELIVERED,
+    OrderStatus.COMPLETED: [*DELIVERED, {"type": "complete_order"}],
+    OrderStatus.RETURN_REQUESTED: [*DELIVERED, RETURN],
+    OrderStatus.RETURNED: [*APPROVED, SHIP, {"type": "return_shipment", "shipment_id": "s1"}],
+    OrderStatus.CANCELLED: [*APPROVED, {"type": "cancel_purchase", "reason": "no"}],
+    OrderStatus.REJECTED: [PLACE, *RESERVED, {"type": "record_payment_failure", "reason": "insufficient_funds"}],
+    OrderStatus.EXPIRED: [PLACE, *RESERVED, {"type": "expire_order"}],
+}
+#: One of each command that no more than the status speaks against.
+SENSIBLE: dict[str, dict[str, Any]] = {
+    "record_reservation": RESERVED[0],
+    "record_shortage": {"type": "record_shortage", "line": 1, "reason": "out_of_stock"},
+    "record_payment": PAY,
+    "record_payment_failure": {"type": "record_payment_failure", "reason": "declined"},
+    "settle_payment": SETTLE,
+    "settle_refund": {"type": "settle_refund", "refund_id": "x", "amount_minor": 1},
+    "expire_order": {"type": "expire_order"},
+    "approve_order": APPROVE,
+    "reject_order": {"type": "reject_order", "reason": "closed"},
+    "pack_order": {"type": "pack_order"},
+    "ship_order": {"type": "ship_order", "shipment_id": "s2"},
+    "send_out": {"type": "send_out", "shipment_id": "s1"},
+    "deliver_shipment": DELIVER,
+    "return_shipment": {"type": "return_shipment", "shipment_id": "s1"},
+    "complete_order": {"type": "complete_order"},
+    "cancel_purchase": {"type": "cancel_purchase", "reason": "no"},
+    "request_return": {"type": "request_return", "return_id": "r2", "parts": PART, "reason": "torn"},
+    "approve_return": {"type": "approve_return", "return_id": "r1"},
+    "refuse_return": {"type": "refuse_return", "return_id": "r1", "reason": "worn"},
+    "receive_return": {"type": "receive_return", "return_id": "r1"},
+}
+#: Legal, and refused for another reason: all has left already, or the return has another state.
+NOT_BY_STATUS = {
+    ("ship_order", OrderStatus.SHIPPED),
+    ("ship_order", OrderStatus.OUT_FOR_DELIVERY),
+    ("send_out", OrderStatus.OUT_FOR_DELIVERY),
+    ("receive_return", OrderStatus.RETURN_REQUESTED),
+}
+
+
+def command(said: dict[str, Any], id: str) -> AnyPurchaseCommand:
+    return COMMANDS.validate_python({**said, "command_id": id, "order_uid": UID})
+
+
+def played(said: Sequence[dict[str, Any]]) -> Purchase:
+    purchase: Purchase | None = None
+    for number, each in enumerate(said):
+        for event in decide(purchase, command(each, f"c{number}"), AT):
+            purchase = evolve(purchase, event)
+    assert purchase is not None
+    return purchase
+
+
+def outcome(past: Sequence[dict[str, Any]], said: dict[str, Any]) -> tuple[tuple[PurchaseEvent, ...], Purchase]:
+    purchase = played(past)
+    events = decide(purchase, command(said, "now"), AT)
+    for event in events:
+        after = evolve(purchase, event)
+        assert after is not None
+        assert after.version == event.version and (after is purchase) == isinstance(event, PurchaseCommandRefused)
+        assert isinstance(event, PurchaseCommandRefused) or event.status is after.status
+        purchase = after
+    return events, purchase
+
+
+def test_there_is_a_past_for_every_status_and_a_word_for_every_command() -> None:
+    assert {status: played(past).status for status, past in PASTS.items()} == {status: status for status in OrderStatus}
+    types = {each.model_fields["type"].default for each in get_args(AnyPurchaseCommand)} - {"place_cart"}
+    assert types == set(SENSIBLE) == set(LEGAL) | ANY_STATUS
+
+
+@mark.parametrize("status", list(OrderStatus))
+@mark.parametrize("kind", sorted(SENSIBLE))
+def test_every_move_legal_or_not(kind: str, status: OrderStatus) -> None:
+    events, after = outcome(PASTS[status], SENSIBLE[kind])
+    legal = kind in ANY_STATUS or status in LEGAL[kind]
+    refusals = [event.reason for event in events if isinstance(event, PurchaseCommandRefused)]
+    if not legal:
+        assert after.status is status
+        assert refusals == ([] if kind in REPORTS | DEADLINES else [PurchaseRefusal.NOT_IN_THIS_STATUS])
+    elif (kind, status) in NOT_BY_STATUS or (kind == "cancel_purchase" and status is OrderStatus.SHIPPED):
+        assert refusals
+    else:
+        assert events and not refusals
+        assert kind in ANY_STATUS or after.status in LEGAL[kind][status]
+
+
+@mark.parametrize(
+    ("past", "said", "reason"),
+    [
+        param([PLACE], {**PLACE, "split": True}, PurchaseRefusal.EXISTS_WITH_DIFFERENT_CONTENT, id="another cart"),
+        param(APPROVED, {**SHIP, "parts": [{"line": 3, "quantity": 1}]}, PurchaseRefusal.NO_SUCH_LINE, id="line"),
+        param(APPROVED, {**SHIP, "parts": [*PART, *PART, *PART]}, PurchaseRefusal.MORE_THAN_THERE_IS, id="in sum"),
+        param(APPROVED, {**SHIP, "parts": []}, PurchaseRefusal.NOTHING_TO_SHIP, id="nothing"),
+        param([*APPROVED, SHIP], {**SHIP, "shipment_id": "s2"}, PurchaseRefusal.NOTHING_TO_SHIP, id="all has left"),
+        param([*APPROVED, {**SHIP, "parts": PART}], SHIP, PurchaseRefusal.SHIPMENT_EXISTS, id="shipment exists"),
+        param([*APPROVED, SHIP], {**DELIVER, "shipment_id": "s9"}, PurchaseRefusal.NO_SUCH_SHIPMENT, id="shipment"),
+        param(
+            [*APPROVED, {**SHIP, "parts": PART}, DELIVER],
+            DELIVER,
+            PurchaseRefusal.SHIPMENT_NOT_UNDER_WAY,
+            id="delivered twice",
+        ),
+        param([*DELIVERED, RETURN], RETURN, PurchaseRefusal.RETURN_EXISTS, id="return exists"),
+        param(
+            [*DELIVERED, RETURN],
+            {**RETURN, "return_id": "r2", "parts": [{"line": 1, "quantity": 2}]},
+            PurchaseRefusal.MORE_THAN_THERE_IS,
+            id="one of the two is promised",
+        ),
+        param(
+            [*DELIVERED, RETURN], {"type": "approve_return", "return_id": "x"}, PurchaseRefusal.NO_SUCH_RETURN, id="r"
+        ),
+        param(
+            [*DELIVERED, RETURN], {"type": "receive_return", "return_id": "r1"}, PurchaseRefusal.RETURN_NOT_OPEN, id="o"
+        ),
+        param(
+            [PLACE, *RESERVED],
+            {"type": "cancel_purchase", "reason": "no", "parts": PART},
+            PurchaseRefusal.NOT_IN_THIS_STATUS,
+            id="a part of what is not paid",
+        ),
+    ],
+)
+def test_refusals(past: list[dict[str, Any]], said: dict[str, Any], reason: PurchaseRefusal) -> None:
+    (event,), after = outcome(past, said)
+    assert isinstance(event, PurchaseCommandRefused) and event.reason is reason
+    assert after == played(past), "a refusal changes nothing"
+
+
+def test_no_such_order() -> None:
+    (event,) = decide(None, command(APPROVE, "now"), AT)
+    assert isinstance(event, PurchaseCommandRefused) and event.reason is PurchaseRefusal.NO_SUCH_ORDER
+
+
+def test_answered_and_repeated_commands_say_nothing() -> None:
+    assert decide(played(APPROVED), command(SHIP, "c"), AT, answered=True) == ()
+    assert decide(played([PLACE]), command(PLACE, "another"), AT) == ()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
+    """Random commands in any order: quantities and sums stay within each other, and what is owed is what was taken."""
+    chance = Random(seed)
+    purchase = played(
+        [{**PLACE, "split": chance.random() < 0.5, "terms": {"approve_after_ms": chance.choice([None, 0])}}]
+    )
+    seen: Counter[str] = Counter()
+    for number in range(60):
+        said = dict(chance.choice([*RESERVED, *SENSIBLE.values(), SHIP, RETURN, {**SHIP, "parts": PART}]))
+        if said["type"] in ("expire_order", "reject_order", "record_shortage", "record_payment_failure"):
+            said = said if chance.random() < 0.1 else dict(RESERVED[number % 2])
+        if said["type"] == "settle_payment":
+            if purchase.capture_minor == 0 or purchase.captured_minor:
+                continue
+            said["amount_minor"] = purchase.capture_minor
+        if said["type"] in ("cancel_purchase",) and purchase.paid and chance.random() < 0.8:
+            said["parts"] = PART
+        before = purchase
+        for event in decide(purchase, command(said, f"c{number}"), AT):
+            assert event.version == purchase.version + isinstance(event, PurchaseChanged)
+            after = evolve(purchase, event)
+            assert after is not None
+            purchase = after
+            seen[event.type] += 1
+        _balanced(before, purchase)
+    assert seen
+
+
+def _balanced(before: Purchase, purchase: Purchase) -> None:
+    for line in purchase.lines:
+        assert 0 <= line.delivered <= line.shipped <= line.wanted <= line.reserved <= line.asked
+        assert line.returned <= line.shipped and line.cancelled >= 0
+    owed = 0
+    if purchase.ended is None and purchase.total_minor is not None:
+        owed = sum((line.wanted - line.returned) * (line.price_minor or 0) for line in purchase.lines)
+    if purchase.captured_minor:
+        assert purchase.captured_minor - purchase.refund_minor == owed, "what is kept is what is owed"
+    assert purchase.refund_minor <= purchase.captured_minor
