@@ -51,6 +51,8 @@ WINDOW_S = 300.0
 #: A callback that nobody takes is sent again after so long, twice as long each time.
 CALLBACK_TRIES, FIRST_PAUSE_S = 8, 0.2
 REPEATS = 3
+#: Whose payment it is that was voided before it was asked for.
+NOBODY = "-"
 
 
 class Refused(Exception):
@@ -133,7 +135,7 @@ class Money:
 
     def void(self, order_id: str) -> ProviderAnswer:
         """What is not known is remembered as voided: a request that comes after it is declined."""
-        payment = self.payments.setdefault(order_id, Payment(order_id, "-", 0, S.VOIDED))
+        payment = self.payments.setdefault(order_id, Payment(order_id, NOBODY, 0, S.VOIDED))
         if payment.status is S.CAPTURED:
             return _answer(payment, S.CAPTURED)
         payment.status = S.VOIDED
@@ -285,6 +287,8 @@ class Sandbox:
         if "lose-callback" in switches or self.callback_url is None:
             return
         payment = self.money.payments[order_id]
+        if payment.user_id == NOBODY:  # voided before it was asked for: there is nobody to tell about
+            return
         if answer.status is S.PENDING:
             task = asyncio.create_task(self._decide_later(payment, key, switches))
         else:

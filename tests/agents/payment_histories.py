@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from agents.effects.provider import Asked, asked_by, failed, recorded, request_for
-from local.sandbox import Money, Refused, callback_of
+from local.sandbox import NOBODY, Money, Refused, callback_of
 from schemas.accounts import HoldState, account_id_of
 from schemas.payments import Payment, PaymentMethod, PaymentStatus, RefundState
 from schemas.provider import AuthorisationAsked, Callback, CaptureAsked, ProviderAnswer, ProviderStatus, RefundAsked
@@ -122,7 +122,7 @@ class Network:
         for _ in range(len(self.callbacks)):
             if self.good or self.chance.random() < 0.4:
                 said = self.callbacks.pop(self.chance.randrange(len(self.callbacks)))
-                if said["user_id"] == "-":  # the void of what it does not know
+                if said["user_id"] == NOBODY:  # the void of what it does not know
                     continue
                 command = command_of(Callback.model_validate_json(orjson.dumps(said)))
                 self.record(command)

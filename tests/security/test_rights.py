@@ -61,6 +61,7 @@ def test_every_topic_group_and_fence_of_the_app_is_there_once(operator: Desk) ->
     assert sorted(name for name in names if name[0] != "topic") == [
         ("group", "orderstream", "literal"),
         ("group", "orderstream-postgres", "literal"),
+        ("group", "orderstream-provider", "literal"),
         *(("transactional-id", f"orderstream-{group}-", "prefixed") for group in sorted(app.groups)),
     ]
 

@@ -194,6 +194,13 @@ async def test_a_callback_with_another_signature(world: World) -> None:
     assert world.heard[0][1] == "The signature does not fit the body and the secret."
 
 
+async def test_what_is_voided_before_it_is_asked_for_is_declined_then(world: World) -> None:
+    assert (await world.ask(VOID))["type"] == "record_void"
+    said = await world.ask(requested())
+    assert (said["type"], said["detail"]) == ("record_decline", "it was voided before it was asked for")
+    assert await world.callbacks(0) == []
+
+
 async def test_switches_of_everybody(world: World) -> None:
     answer = await world.http.put("/switches", json={"switches": "decline"})
     assert answer.status == 200
