@@ -149,6 +149,8 @@ async def test_the_same_key_with_another_content_is_422(two: Platform, delta: in
     assert stock(await shown(b)) == (10, 0, 10)
     other = await created(a, "other")
     assert (await adjust(b, other, 7, "k")).status == 201, "a key belongs to its item"
+    events = [orjson.loads(record.value or b"") for record in two.driver.read("inventory.events.v1")]
+    assert len({event["event_id"] for event in events}) == len(events), "and no event of it is taken for another's"
 
 
 @mark.parametrize("method", ["POST", "PATCH"])
@@ -245,6 +247,25 @@ async def test_an_item_that_is_not_there(two: Platform) -> None:
     assert told["reason"] == "no_such_item"
     await problem(await client.patch(f"{HOME}/nothing", json={"name": "x"}), 404, "no-such-item")
     await problem(await adjust(client, "a%20b", 5), 404, "no-such-item")
+
+
+async def test_a_command_that_fails_is_found_among_the_dead_letters(
+    two: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = two.workers[0].client
+    item = await created(client)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("agents.inventory.decide", fails)
+        told = await problem(await adjust(client, item, 5), 500, "dead-lettered")
+    letters = two.driver.read("dead_letters.v1")
+    (headers,) = [dict(letter.headers) for letter in letters]
+    place = [headers[f"dead-letter-{name}"].decode() for name in ("topic", "partition", "offset")]
+    assert told["dead_letter"] == "-".join(place)
+    assert (await shown(client, item))["on_hand"] == 0
 
 
 async def test_an_outcome_that_is_not_known_in_time_is_202() -> None:
