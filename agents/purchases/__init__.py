@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agents.purchases.decide import deadlines_of, decide
-from agents.purchases.evolve import evolve
+from agents.purchases.rules import deadlines_of, decide
+from agents.purchases.state import evolve
 from schemas.base import rfc3339
 from schemas.purchases import PurchaseCommand, PurchaseEvent
 from streams import App, Position, Record, Stream, Topic, partition_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
-from agents.purchases.evolve import UNDER_WAY, arrived, changed_by, evolve, excess_minor, owed_minor, status_of
+from agents.purchases.state import UNDER_WAY, arrived, changed_by, evolve, excess_minor, owed_minor, status_of
 from schemas.accounts import MAX_AMOUNT_MINOR
 from schemas.base import derived_id, event_id_for, unix_ms
 from schemas.orders import OrderStatus

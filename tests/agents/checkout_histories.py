@@ -1,0 +1,265 @@
+"""seeds -> random carts through the real task loop of all domains at once -> what is true of every one of them.
+
+A history is the life of one order. A shop has dozens of them at once, over the same few items and buyers: commands that
+come twice or go to the wrong partition, tasks that die and lose their stores, and a payment provider that answers late,
+twice, never, or with another amount.
+
+python -m tests.agents.checkout_histories 10000        as many orders, from seed 0 on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+
+from schemas.accounts import account_id_of
+from schemas.purchases import Purchase, order_uid_of
+from streams.driver import Driver
+from tests.agents.domain import make_app
+
+PARTITIONS = 2
+#: Orders of one shop.
+TOGETHER = 100
+DEPOSIT = 3_000
+ITEMS = {f"item-{number}": (pieces, price) for number, (pieces, price) in enumerate(
+    (pieces, price) for pieces in (0, 3, 10, 40, 200) for price in (0, 1, 40, 300, 700, 40, 90, 300, 11, 5)
+)}  # fmt: skip
+BUYERS = [f"buyer-{number}" for number in range(12)]
+METHODS = [*["account"] * 5, *["provider"] * 3, "cash_on_delivery"]
+DAY_MS = 24 * 3_600_000
+
+
+class Shop:
+    """One application, everything that was said to it, and the provider it pays with."""
+
+    def __init__(self, driver: Driver, chance: Random) -> None:
+        self.driver, self.chance = driver, chance
+        self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        self.orders: list[str] = []
+        self.provider = Provider(self)
+        self._number = 0
+
+    def say(self, domain: str, key: str, **said: Any) -> None:
+        self._number += 1
+        word = (domain, key, {"command_id": f"c{self._number}", **said})
+        self.sent.append(word)
+        self.send(*word)
+        if self.orders and self.chance.random() < 0.1:
+            self.send(*self.chance.choice(self.sent))  # again: at once, or much later
+
+    def send(self, domain: str, key: str, said: dict[str, Any]) -> None:
+        anywhere = self.chance.randrange(PARTITIONS) if self.orders and self.chance.random() < 0.05 else None
+        self.driver.produce(f"{domain}.commands.v1", key=key, value=orjson.dumps(said), partition=anywhere)
+
+    async def open(self) -> None:
+        for item, (pieces, price) in ITEMS.items():
+            what = {"outlet_id": "o", "name": item, "price_minor": price, "currency": "INR", "attributes": {}}
+            self.say("inventory", item, type="create_item", item_id=item, **what)
+            if pieces:
+                self.say("inventory", item, type="adjust_stock", item_id=item, delta=pieces, reason="receive")
+        for buyer in BUYERS[:-1]:  # one has no account
+            account = account_id_of(buyer, "INR")
+            self.say("accounts", account, type="open_account", user_id=buyer, currency="INR")
+            self.say("accounts", account, type="deposit", account_id=account, amount_minor=DEPOSIT)
+        await self.driver.run()
+
+    def buy(self) -> None:
+        chance, id = self.chance, f"cart{len(self.orders)}"
+        uid = order_uid_of(id)
+        self.orders.append(uid)
+        items = chance.sample(sorted(ITEMS), chance.randint(1, 4))
+        self.say(
+            "purchases",
+            uid,
+            type="place_cart",
+            command_id=id,
+            order_uid=uid,
+            user_id=chance.choice(BUYERS),
+            lines=[{"item_id": item, "quantity": chance.randint(1, 4)} for item in items],
+            payment={"method": chance.choice(METHODS)},
+            split=chance.random() < 0.3,
+            terms={"pay_within_ms": 60_000, "approve_after_ms": chance.choice([0, 0, 5_000, None])},
+        )
+
+    def act(self) -> None:
+        """Something that a person or a carrier says of one order, sensible or not."""
+        chance, uid = self.chance, self.chance.choice(self.orders)
+        part = {"line": chance.randint(1, 3), "quantity": chance.randint(1, 2)}
+        shipment, back = {"shipment_id": chance.choice("ab")}, {"return_id": chance.choice("rs")}
+        said: dict[str, Any] = chance.choice(
+            [
+                {"type": "approve_order"},
+                {"type": "pack_order"},
+                {"type": "ship_order", **shipment},
+                {"type": "ship_order", **shipment, "parts": [part]},
+                {"type": "send_out", **shipment},
+                {"type": "deliver_shipment", **shipment},
+                {"type": "deliver_shipment", **shipment},
+                {"type": "return_shipment", **shipment},
+                {"type": "request_return", **back, "parts": [part], "reason": "torn"},
+                {"type": "approve_return", **back},
+                {"type": "refuse_return", **back, "reason": "worn"},
+                {"type": "receive_return", **back},
+                {"type": "cancel_purchase", "reason": "no", "parts": [part]},
+                *[{"type": "cancel_purchase", "reason": "no"}] * (chance.random() < 0.3),
+                *[{"type": "reject_order", "reason": "closed"}] * (chance.random() < 0.3),
+            ]
+        )
+        self.say("purchases", uid, order_uid=uid, **said)
+
+
+class Provider:
+    """Hears what payments ask of the provider, and answers in its own way."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, self._known = shop, set[str]()
+        self.later: list[tuple[str, dict[str, Any]]] = []
+
+    def answer(self, *, faithful: bool = False) -> None:
+        """What was asked since; what it put off before. `faithful`: whatever is open is answered, and nothing else."""
+        chance = self.shop.chance
+        events = [orjson.loads(record.value or b"") for record in self.shop.driver.read("payments.events.v1")]
+        asked, self.later = self.later, []
+        asked += [(event["order_uid"], said) for event in events if (said := self._reply(event, faithful)) is not None]
+        for uid, said in asked:
+            if not faithful and chance.random() < 0.3:
+                self.later.append((uid, said))
+                continue
+            for _ in range(1 + (chance.random() < 0.2)):
+                self.shop.say("payments", uid, order_uid=uid, source="callback", **said)
+
+    def _reply(self, event: dict[str, Any], faithful: bool) -> dict[str, Any] | None:
+        if event["event_id"] in self._known or event.get("method") != "provider":
+            return None
+        self._known.add(event["event_id"])
+        chance, amount = self.shop.chance, event.get("amount_minor", 0)
+        match event["type"]:
+            case "payment_requested":
+                if chance.random() < 0.2 and not faithful:
+                    return None  # lost
+                if chance.random() < 0.15:
+                    return {"type": "record_decline", "reason": "declined_by_provider"}
+                wrong = chance.random() < 0.1
+                return {"type": "record_authorisation", "amount_minor": amount + 1 if wrong else amount}
+            case "capture_requested":
+                return {"type": "record_capture", "amount_minor": amount}
+            case "void_requested":
+                return {"type": "record_void"}
+            case "refund_requested":
+                return {"type": "record_refund", "refund_id": event["refund_id"], "amount_minor": amount}
+            case _:
+                return None
+
+
+async def play(seed: int, *, replay: bool = False) -> Counter[str]:
+    """TOGETHER orders; raises AssertionError where one is not as it must be. Gives how many stand in which status."""
+    chance = Random(seed)
+    app, _ = make_app(Path("unused"), PARTITIONS)
+    async with Driver(app, batch_max_records=chance.choice([1, 7, *[1_000] * 6])) as driver:
+        shop = Shop(driver, chance)
+        await shop.open()
+        while len(shop.orders) < TOGETHER:
+            for _ in range(chance.randint(1, 12)):
+                shop.buy()
+            for _ in range(chance.randint(0, 60)):
+                shop.act()
+            if chance.random() < 0.2:
+                group = chance.choice(["orders", "accounts", "inventory"])
+                await driver.start(group, chance.randrange(PARTITIONS), lose_store=chance.random() < 0.5)
+            await driver.run()
+            shop.provider.answer()
+            check_always(driver)
+            await driver.advance(chance.choice([0, 10, 1_000, 20_000]))
+        for _ in range(12):  # everything is answered, every deadline passes
+            shop.provider.answer(faithful=True)
+            await driver.advance(90_000)
+        await driver.advance(30 * DAY_MS)
+        seen = check_whole(driver)
+        if replay:
+            tables = [name for group in app.groups.values() for name in group.tables]
+            before = {name: driver.rows(name) for name in tables}
+            sent = {name: len(driver.read(name)) for name in ("purchases.events.v1", "payments.commands.v1")}
+            await driver.replay()
+            await driver.run()
+            assert {name: driver.rows(name) for name in tables} == before
+            assert {name: len(driver.read(name)) for name in sent} == sent, "a replay sends nothing again"
+        return seen
+
+
+def check_always(driver: Driver) -> None:
+    """After every batch: nothing is oversold, nobody is overdrawn, money adds up to zero."""
+    for item in driver.rows("items").values():
+        assert 0 <= item.reserved <= item.on_hand, item
+    sums = 0
+    for account in driver.rows("accounts").values():
+        sums += account.balance_minor
+        assert account.user_id is None or 0 <= account.held_minor <= account.balance_minor, account
+    assert sums == 0
+
+
+def check_whole(driver: Driver) -> Counter[str]:
+    """At the end: money equals goods, and nothing is held or reserved for nobody."""
+    check_always(driver)
+    letters = driver.read("dead_letters.v1")
+    assert not letters, letters[0]
+    purchases: dict[str, Purchase] = driver.rows("purchases")
+    payments = driver.rows("payments")
+    reserved, gone, spent, held = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for purchase in purchases.values():
+        assert purchase.status not in ("placed", "awaiting_payment"), purchase
+        assert purchase.refunded_minor >= purchase.refund_minor, "what was asked back came back"
+        for line in purchase.lines:
+            if purchase.ended is None:
+                reserved[line.item_id] += line.wanted - line.shipped
+                gone[line.item_id] += line.shipped - line.returned
+        kept = purchase.captured_minor - purchase.refund_minor
+        owed = 0 if purchase.ended else sum((x.wanted - x.returned) * (x.price_minor or 0) for x in purchase.lines)
+        paid = purchase.captured_minor or purchase.status in ("completed", "return_requested")
+        due = owed if paid else 0
+        assert kept == due, (kept, due, purchase)
+        if purchase.payment.method == "account":
+            spent[purchase.user_id] += kept
+            if purchase.status == "paid":
+                held[purchase.user_id] += purchase.authorised_minor
+        payment = payments.get(purchase.order_uid)
+        if payment is not None:
+            assert payment.captured_minor - payment.refunded_minor == kept, (payment, purchase)
+    for item in driver.rows("items").values():
+        there = ITEMS[item.item_id][0] - gone[item.item_id]
+        assert (item.on_hand, item.reserved) == (there, reserved[item.item_id]), item
+    for account in driver.rows("accounts").values():
+        if account.user_id is not None:
+            standing = (account.balance_minor, account.held_minor)
+            assert standing == (DEPOSIT - spent[account.user_id], held[account.user_id]), account
+    _check_versions(driver)
+    return Counter(str(purchase.status) for purchase in purchases.values())
+
+
+def _check_versions(driver: Driver) -> None:
+    versions: dict[str, list[int]] = defaultdict(list)
+    for record in driver.read("purchases.events.v1"):
+        event = orjson.loads(record.value or b"")
+        if event["type"] != "purchase_command_refused":
+            versions[event["order_uid"]].append(event["version"])
+    assert all(found == list(range(1, len(found) + 1)) for found in versions.values()), "versions step by one"
+
+
+async def main(orders: int) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(-(-orders // TOGETHER)):
+        try:
+            seen += await play(seed, replay=seed % 10 == 0)
+        except AssertionError:
+            print(f"seed {seed}", file=sys.stderr)
+            raise
+    print(f"{sum(seen.values())} orders held: {dict(seen)}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,48 @@
+"""Carts by the thousand through the real task loop: see checkout_histories.py; and a broken saga is seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import agents.checkout
+import agents.purchases.rules
+from schemas.orders import OrderStatus
+from tests.agents.checkout_histories import TOGETHER, play
+
+#: 3,000 orders, a quarter of a minute; 20,000 were played by hand.
+SEEDS = range(3_000 // TOGETHER)
+
+
+async def test_three_thousand_orders() -> None:
+    seen: Counter[str] = Counter()
+    for seed in SEEDS:
+        seen += await play(seed, replay=seed % 10 == 0)
+    assert set(seen) == {str(status) for status in OrderStatus} - {"placed", "awaiting_payment", "delivered"}, (
+        "each end was reached"
+    )
+
+
+def _nothing(*_: Any) -> tuple[()]:
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "broken"),
+    [
+        (agents.checkout, "_free", _nothing),
+        (agents.checkout, "_refund", _nothing),
+        (agents.checkout, "_take_back", _nothing),
+        (agents.purchases.rules, "excess_minor", lambda *_: 0),
+        (agents.purchases.rules, "_on_delivery", lambda *_: None),
+    ],
+)
+async def test_a_saga_that_forgets_something_is_caught(
+    monkeypatch: pytest.MonkeyPatch, where: Any, what: str, broken: Any
+) -> None:
+    monkeypatch.setattr(where, what, broken)
+    with pytest.raises(AssertionError):
+        for seed in SEEDS:
+            await play(seed)
