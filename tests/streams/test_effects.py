@@ -101,6 +101,19 @@ async def test_a_deed_that_fails_is_done_again_and_nothing_of_its_key_before_it(
         assert firsts == sorted(firsts), "what came later was never done first"
 
 
+async def test_what_stands_behind_a_failed_deed_of_its_key_waits() -> None:
+    log, done, fails = Log(["a", "a"]), list[int](), [True]
+
+    async def act(record: Record) -> None:
+        if record.offset == 0 and fails:
+            fails.clear()
+            raise OSError("the log is away")
+        done.append(record.offset)
+
+    await until_committed(runner(log, act), log, 2)
+    assert done == [0, 1]
+
+
 async def test_what_was_not_committed_is_done_again_by_the_next() -> None:
     log, done = Log(["a", "b"]), list[int]()
 
