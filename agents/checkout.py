@@ -145,6 +145,8 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return (_authorise(event),)
         case OrderApproved(capture_minor=int(amount)) | ShipmentDelivered(capture_minor=int(amount)):
             return (CapturePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=amount),)
+        case OrderApproved(void=True):
+            return (VoidPayment(command_id=_id(event), order_uid=event.order_uid, reason="nothing_owed"),)
         case OrderShipped():
             return tuple(
                 CommitStock(

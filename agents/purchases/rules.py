@@ -159,7 +159,7 @@ class _Story:
                 if line.refused is None
             ],
             # What was asked to be captured comes in (and goes back), or fails by itself.
-            void=bool(purchase.total_minor) and purchase.capture_minor == 0 and reason is not EndReason.PAYMENT_FAILED,
+            void=_is_asked(purchase) and reason is not EndReason.PAYMENT_FAILED,
             refund_minor=excess_minor(purchase, owed_minor(purchase)),
             refund_id=self.next_id("refund"),
         )
@@ -319,6 +319,8 @@ def _take_money(story: _Story, command: MoneyCommand) -> tuple[PurchaseEvent, ..
     match command:
         case RecordPayment():
             return _pay(story, command.amount_minor)
+        case RecordPaymentFailure() if story.purchase.approved and not owed_minor(story.purchase):
+            return ()  # it was let go because nothing is owed any more
         case RecordPaymentFailure():
             return story.end(EndReason.PAYMENT_FAILED, command.reason)
         case SettlePayment():
@@ -341,7 +343,13 @@ def _pay(story: _Story, amount_minor: int) -> tuple[PurchaseEvent, ...]:
 def _approve(story: _Story) -> tuple[PurchaseEvent, ...]:
     purchase = story.purchase
     elsewhere = purchase.payment.method in (PaymentMethod.CASH_ON_DELIVERY, PaymentMethod.PREPAID)
-    return story.tell(OrderApproved, capture_minor=None if elsewhere else owed_minor(purchase) or None)
+    capture = None if elsewhere else owed_minor(purchase) or None
+    return story.tell(OrderApproved, capture_minor=capture, void=not elsewhere and not capture and _is_asked(purchase))
+
+
+def _is_asked(purchase: Purchase) -> bool:
+    """Whether money is set aside, or may be, that nobody has asked to capture. What is owed may be nothing by now."""
+    return bool(purchase.authorised_minor or purchase.total_minor) and purchase.capture_minor == 0
 
 
 def _cancel(story: _Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]:

@@ -119,10 +119,11 @@ class OrderPaid(_PurchaseChanged):
 
 
 class OrderApproved(_PurchaseChanged):
-    """The business takes the order. `capture_minor` null: paid on delivery."""
+    """The business takes the order. `capture_minor` null: paid on delivery, or nothing is owed any more."""
 
     type: Literal["order_approved"] = "order_approved"
     capture_minor: Minor | None
+    void: bool = Field(False, description="What was set aside is to be let go: all that cost something was cancelled.")
 
 
 class PaymentSettled(_PurchaseChanged):

@@ -204,3 +204,17 @@ async def test_what_costs_nothing_needs_no_payment(shop: Shop) -> None:
     await shop.stock("flyer", 5, 0)
     uid = await shop.buy(("flyer", 1))
     assert shop.order(uid).status is OrderStatus.APPROVED
+
+
+@pytest.mark.parametrize("end", ["approve_order", "reject_order"])
+async def test_all_that_cost_something_is_cancelled_before_the_seller_speaks(shop: Shop, end: str) -> None:
+    """Found by the histories: what is owed is nothing then, and yet money is set aside."""
+    await shop.stock("book", 5, 100)
+    await shop.stock("flyer", 5, 0)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 1), ("flyer", 1), terms=Terms(approve_after_ms=None).model_dump())
+    await shop.lead(uid, "cancel_purchase", reason="only the flyer", parts=[{"line": 1, "quantity": 1}])
+    assert shop.money() == (1000, 100)
+    await shop.lead(uid, end, **({"reason": "closed"} if end == "reject_order" else {}))
+    assert shop.money() == (1000, 0)
+    assert shop.order(uid).status is (OrderStatus.APPROVED if end == "approve_order" else OrderStatus.REJECTED)
