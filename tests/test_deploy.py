@@ -16,7 +16,9 @@ import yaml
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from agents.effects.provider import ProviderMetrics
 from schemas.settings import PREFIX, Settings
+from streams.effects import EffectMetrics
 from streams.metrics import Metrics
 from streams.sink import SinkMetrics
 from streams.task import TaskState
@@ -57,6 +59,8 @@ def our_metrics() -> dict[str, set[str]]:
     """Every series of a worker's /metrics -> its labels."""
     metrics = Metrics()
     SinkMetrics(metrics.registry)
+    EffectMetrics(metrics.registry)
+    ProviderMetrics(metrics.registry)
     HttpMetrics(metrics.registry)
     return _series(metrics.registry) | _series(REGISTRY)
 

@@ -117,6 +117,16 @@ ORDERSTREAM: dict[str, tuple[Panel, ...]] = {
         Panel("Since the last answer", "Seconds since PostgreSQL last took a write or told its positions.", "s",
               (("time() - streams_sink_last_success_timestamp_seconds", "{{instance}}"),)),
     ),
+    "Payment provider": (
+        Panel("Requests", "By what came of them; `no_answer` is an attempt that failed and is made again.", "ops",
+              (("sum by (outcome) (rate(orderstream_provider_calls_total[$__rate_interval]))", "{{outcome}}"),)),
+        Panel("Time of a request", "Until the answer, or until it was given up.", "s",
+              quantiles("orderstream_provider_call_seconds")),
+        Panel("Effects", "Records read and not done, done per second, and sessions that failed.", "short",
+              (("sum by (effect) (streams_effect_open_records)", "open, {{effect}}"),
+               ("sum by (effect) (rate(streams_effect_records_total[$__rate_interval]))", "done, {{effect}}"),
+               ("sum by (effect) (increase(streams_effect_errors_total[1m]))", "failed, {{effect}}"))),
+    ),
 }  # fmt: skip
 
 MACHINES: dict[str, tuple[Panel, ...]] = {
