@@ -332,6 +332,18 @@ async def test_a_rare_word_is_looked_for_in_bounded_steps() -> None:
         assert await found(client, query="hay", limit=3) == [f"a{number:02d}" for number in range(19)]
 
 
+async def test_a_page_of_large_items_ends_early() -> None:
+    """As many bytes as are asked for, and one item at least: nothing is left out between two pages."""
+    async with platform(1, limits={"page_bytes": 4_000}) as one:
+        client = one.workers[0].client
+        ids = [f"a{number:02d}" for number in range(12)]
+        for item_id in ids:
+            await created(client, item_id, attributes={"text": "x" * 900})
+        first = await (await client.get(HOME)).json()
+        assert 1 <= len(first["items"]) <= 8 and first["next_cursor"]
+        assert await found(client) == ids
+
+
 @mark.parametrize(
     ("query", "name"),
     [
