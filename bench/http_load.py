@@ -7,6 +7,7 @@ what any server costs: requests are bytes made beforehand, an answer is its stat
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import select
@@ -20,6 +21,8 @@ from bench import orders
 from bench.latency import percentile
 from local.ports import HOST
 
+#: What is bought, and by whom; a hundred of each.
+ITEMS, BUYERS, PIECES = "bench-item-{}", "bench-buyer-{}", 10**6
 #: Requests under way at once when the server sets the pace.
 CONNECTIONS = 16
 #: At a steady rate: enough that a slow answer does not hold up the next request.
@@ -33,6 +36,7 @@ class Load(NamedTuple):
     p50_ms: float
     p99_ms: float
     bad: int  # answers with another status than the one that is wanted
+    asked: int
 
 
 class _Connection:
@@ -101,7 +105,7 @@ def drive(port: int, requests: Iterator[bytes], wanted: int, *, seconds: float, 
     for connection in by_fd.values():
         connection.socket.close()
     took.sort()
-    return Load(len(took) / seconds, percentile(took, 50), percentile(took, 99), bad)
+    return Load(len(took) / seconds, percentile(took, 50), percentile(took, 99), bad, sent)
 
 
 def lookups(path: str, count: int) -> Iterator[bytes]:
@@ -121,18 +125,31 @@ def postings(path: str, first: int) -> Iterator[bytes]:
         first += 1
 
 
+def carts(path: str, name: str) -> Iterator[bytes]:
+    """Two items, one piece of each, for one of the buyers. `name` tells these carts from those of another run."""
+    for number in itertools.count():
+        items = [{"item_id": ITEMS.format((number + step) % 100), "quantity": 1} for step in (0, 37)]
+        cart = {"user_id": BUYERS.format(number % 100), "items": items, "idempotency_key": f"{name}-{number}"}
+        value = json.dumps(cart).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(value)}"
+        yield head.encode() + b"\r\n\r\n" + value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("lookups", "postings"))
+    parser.add_argument("what", choices=("lookups", "postings", "carts"))
     parser.add_argument("port", type=int)
     parser.add_argument("path", help="what an order's uid follows, or what is posted to")
     parser.add_argument("--orders", type=int, required=True, help="how many orders there are to look up")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-s", type=float, default=1.0)
     parser.add_argument("--per-s", type=float, default=0.0)
+    parser.add_argument("--name", default="cart", help="of carts: another name, other orders")
     options = parser.parse_args()
     if options.what == "lookups":
         requests, wanted = lookups(options.path, options.orders), 200
+    elif options.what == "carts":
+        requests, wanted = carts(options.path, options.name), 201
     else:
         requests, wanted = postings(options.path, options.orders), 201
     drive(options.port, requests, wanted, seconds=options.warm_s, per_s=options.per_s)
