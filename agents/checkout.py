@@ -143,8 +143,8 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return tuple(_reserve(event, number) for number in range(1, len(event.lines) + 1))
         case OrderValidated() if event.total_minor:
             return (_authorise(event),)
-        case OrderApproved(capture_minor=int(amount)) | ShipmentDelivered(capture_minor=int(amount)):
-            return (CapturePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=amount),)
+        case OrderApproved(capture_minor=int()) | ShipmentDelivered():
+            return _capture(event)
         case OrderApproved(void=True):
             return (VoidPayment(command_id=_id(event), order_uid=event.order_uid, reason="nothing_owed"),)
         case OrderShipped():
@@ -162,20 +162,16 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             void = VoidPayment(command_id=_id(event, "void"), order_uid=event.order_uid, reason=event.reason)
             return (*_free(event, _FREED[event.reason]), *((void,) if event.void else ()), *_refund(event))
         case PartsCancelled():
-            return (*_free(event, StockReleaseReason.CANCELLED), *_refund(event))
+            return (*_free(event, StockReleaseReason.CANCELLED), *_capture(event), *_refund(event))
         case ReturnReceived():
             return (*_take_back(event, "return"), *_refund(event))
         case ShipmentReturned():
-            capture = CapturePayment(
-                command_id=_id(event, "capture"), order_uid=event.order_uid, amount_minor=event.capture_minor
-            )
-            taken = _take_back(event, "return_to_origin")
-            return (*taken, *((capture,) if event.capture_minor else ()), *_refund(event))
+            return (*_take_back(event, "return_to_origin"), *_capture(event), *_refund(event))
         case PaymentSettled():
             return _refund(event)
         case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
             return ()
-        case OrderPacked() | ShipmentSentOut() | ShipmentDelivered() | OrderCompleted() | ReturnRequested():
+        case OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():
             return ()
         case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused():
             return ()
@@ -281,6 +277,14 @@ def _free(event: PurchaseEnded | PartsCancelled, reason: StockReleaseReason) -> 
             reason=reason,
         )
         for n, freed in enumerate(event.freed)
+    )
+
+
+def _capture(event: OrderApproved | ShipmentDelivered | ShipmentReturned | PartsCancelled) -> tuple[Command, ...]:
+    if not event.capture_minor:
+        return ()
+    return (
+        CapturePayment(command_id=_id(event, "capture"), order_uid=event.order_uid, amount_minor=event.capture_minor),
     )
 
 

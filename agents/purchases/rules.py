@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
-from agents.purchases.state import UNDER_WAY, arrived, changed_by, evolve, excess_minor, owed_minor, status_of
+from agents.purchases.state import (
+    UNDER_WAY,
+    add,
+    arrived,
+    changed_by,
+    evolve,
+    excess_minor,
+    owed_minor,
+    parts_of,
+    shipment_in,
+    status_of,
+)
 from schemas.accounts import MAX_AMOUNT_MINOR
 from schemas.base import derived_id, event_id_for, unix_ms
 from schemas.orders import OrderStatus
@@ -58,7 +69,6 @@ from schemas.purchases import (
     SendOut,
     SettlePayment,
     SettleRefund,
-    Shipment,
     ShipmentDelivered,
     ShipmentReturned,
     ShipmentSentOut,
@@ -359,14 +369,15 @@ def _cancel(story: _Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]
     if command.parts is None or (not purchase.shipments and asked == left):
         return story.end(EndReason.CANCELLED, command.reason)
     parts = [Part(line=line, quantity=quantity) for line, quantity in asked.items()]
-    amount = purchase.price_of(parts)
+    after = add(purchase, parts, "cancelled")
     return story.tell(
         PartsCancelled,
         reason=command.reason,
         freed=[Freed(**each.model_dump()) for each in _goods(purchase, parts)],
-        amount_minor=amount,
-        refund_minor=excess_minor(purchase, amount),
+        amount_minor=purchase.price_of(parts),
+        refund_minor=excess_minor(after, 0),
         refund_id=story.next_id("refund"),
+        **_if_last(story, after),
     )
 
 
@@ -380,44 +391,31 @@ def _travel(story: _Story, command: ShipmentCommand) -> tuple[PurchaseEvent, ...
         case SendOut():
             return story.tell(ShipmentSentOut, shipment_id=id)
         case DeliverShipment():
-            after = _after(purchase, id, ShipmentState.DELIVERED)
-            due = story.now_ms + purchase.terms.return_within_ms
-            return story.tell(
-                ShipmentDelivered,
-                shipment_id=id,
-                capture_minor=_on_delivery(after),
-                complete_at_ms=due if arrived(after) else None,
-            )
+            after = add(shipment_in(purchase, id, ShipmentState.DELIVERED), parts_of(purchase, id), "delivered")
+            return story.tell(ShipmentDelivered, shipment_id=id, **_if_last(story, after))
         case ReturnShipment():
-            after = _after(purchase, id, ShipmentState.RETURNED_TO_ORIGIN)
-            shipment = purchase.shipment(id)
-            assert shipment is not None, "the objection came first"
-            back = purchase.price_of(shipment.parts)
+            back = parts_of(purchase, id)
+            after = add(shipment_in(purchase, id, ShipmentState.RETURNED_TO_ORIGIN), back, "returned")
             return story.tell(
                 ShipmentReturned,
                 shipment_id=id,
-                parts=_goods(purchase, shipment.parts),
-                capture_minor=_on_delivery(after, back),
-                refund_minor=excess_minor(purchase, back),
+                parts=_goods(purchase, back),
+                refund_minor=excess_minor(after, 0),
                 refund_id=story.next_id("refund"),
+                **_if_last(story, after),
             )
     assert_never(command)
 
 
-def _after(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purchase:
-    """The order with this shipment at its end, to see whether it was the last."""
-
-    def ended(each: Shipment) -> Shipment:
-        return each.model_copy(update={"state": state}) if each.shipment_id == shipment_id else each
-
-    return purchase.model_copy(update={"shipments": tuple(ended(each) for each in purchase.shipments)})
-
-
-def _on_delivery(after: Purchase, back_minor: int = 0) -> int | None:
-    """What is paid to the carrier: all that was delivered, when the last shipment has come to its end."""
-    if after.payment.method is not PaymentMethod.CASH_ON_DELIVERY or not arrived(after):
-        return None
-    return owed_minor(after) - back_minor or None
+def _if_last(story: _Story, after: Purchase) -> dict[str, int | None]:
+    """What follows when nothing is under way or outstanding any more: cash is paid, the time for returns begins."""
+    if not after.shipments or not arrived(after):
+        return {"capture_minor": None, "complete_at_ms": None}
+    cash = after.payment.method is PaymentMethod.CASH_ON_DELIVERY and not after.capture_minor
+    return {
+        "capture_minor": (owed_minor(after) or None) if cash else None,
+        "complete_at_ms": story.now_ms + after.terms.return_within_ms,
+    }
 
 
 def _give_back(story: _Story, command: ReturnCommand) -> tuple[PurchaseEvent, ...]:
@@ -477,7 +475,7 @@ def deadlines_of(event: PurchaseEvent) -> tuple[tuple[str, int | None, PurchaseC
             return (("pay", None, None),)
         case OrderApproved() | PurchaseEnded():
             return (("pay", None, None), ("approve", None, None))
-        case ShipmentDelivered() if event.complete_at_ms is not None:
+        case ShipmentDelivered() | ShipmentReturned() | PartsCancelled() if event.complete_at_ms is not None:
             return (("complete", event.complete_at_ms, CompleteOrder(**_sent(event, "complete"))),)
         case _:
             return ()

@@ -132,7 +132,9 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
             parts = [Part(line=each.line, quantity=each.quantity) for each in event.freed if each.quantity]
             less = (purchase.total_minor or 0) - event.amount_minor
             refund = purchase.refund_minor + event.refund_minor
-            return _with(_add(purchase, parts, "cancelled"), total_minor=less, refund_minor=refund)
+            capture = purchase.capture_minor + (event.capture_minor or 0)
+            after = add(purchase, parts, "cancelled")
+            return _with(after, total_minor=less, refund_minor=refund, capture_minor=capture)
         case PaymentSettled() | RefundSettled():
             return _money(purchase, event)
         case OrderShipped() | ShipmentSentOut() | ShipmentDelivered() | ShipmentReturned():
@@ -179,18 +181,18 @@ def _shipment(
         case OrderShipped():
             parts = tuple(Part(line=each.line, quantity=each.quantity) for each in event.parts)
             shipment = Shipment(shipment_id=event.shipment_id, parts=parts)
-            return _with(_add(purchase, parts, "shipped"), shipments=(*purchase.shipments, shipment))
+            return _with(add(purchase, parts, "shipped"), shipments=(*purchase.shipments, shipment))
         case ShipmentSentOut():
-            return _shipment_in(purchase, event.shipment_id, ShipmentState.OUT_FOR_DELIVERY)
+            return shipment_in(purchase, event.shipment_id, ShipmentState.OUT_FOR_DELIVERY)
         case ShipmentDelivered():
-            after = _shipment_in(purchase, event.shipment_id, ShipmentState.DELIVERED)
+            after = shipment_in(purchase, event.shipment_id, ShipmentState.DELIVERED)
             capture = after.capture_minor + (event.capture_minor or 0)
-            return _with(_add(after, _parts_of(purchase, event.shipment_id), "delivered"), capture_minor=capture)
+            return _with(add(after, parts_of(purchase, event.shipment_id), "delivered"), capture_minor=capture)
         case ShipmentReturned():
-            after = _shipment_in(purchase, event.shipment_id, ShipmentState.RETURNED_TO_ORIGIN)
+            after = shipment_in(purchase, event.shipment_id, ShipmentState.RETURNED_TO_ORIGIN)
             refund = after.refund_minor + event.refund_minor
             capture = after.capture_minor + (event.capture_minor or 0)
-            back = _add(after, _parts_of(purchase, event.shipment_id), "returned")
+            back = add(after, parts_of(purchase, event.shipment_id), "returned")
             return _with(back, refund_minor=refund, capture_minor=capture)
     assert_never(event)
 
@@ -207,7 +209,7 @@ def _return(purchase: Purchase, event: ReturnRequested | ReturnApproved | Return
         case ReturnReceived():
             after = _return_in(purchase, event.return_id, ReturnState.RECEIVED)
             refund = after.refund_minor + event.refund_minor
-            return _with(_add(after, event.parts, "returned"), refund_minor=refund)
+            return _with(add(after, event.parts, "returned"), refund_minor=refund)
     assert_never(event)
 
 
@@ -220,7 +222,7 @@ def _line(purchase: Purchase, number: int, **facts: Any) -> Purchase:
     return _with(purchase, lines=tuple(lines))
 
 
-def _add(purchase: Purchase, parts: Iterable[Any], quantity: str) -> Purchase:
+def add(purchase: Purchase, parts: Iterable[Any], quantity: str) -> Purchase:
     """More of each part's line is `quantity` (shipped, delivered, …)."""
     for part in parts:
         before = getattr(purchase.lines[part.line - 1], quantity)
@@ -228,13 +230,15 @@ def _add(purchase: Purchase, parts: Iterable[Any], quantity: str) -> Purchase:
     return purchase
 
 
-def _parts_of(purchase: Purchase, shipment_id: str) -> tuple[Part, ...]:
+def parts_of(purchase: Purchase, shipment_id: str) -> tuple[Part, ...]:
+    """What travels in a shipment."""
     shipment = purchase.shipment(shipment_id)
     assert shipment is not None, "decide moves only shipments that exist"
     return shipment.parts
 
 
-def _shipment_in(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purchase:
+def shipment_in(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purchase:
+    """The order with a shipment in another state."""
     shipments = (
         each.model_copy(update={"state": state}) if each.shipment_id == shipment_id else each
         for each in purchase.shipments

@@ -164,22 +164,28 @@ class ShipmentSentOut(_PurchaseChanged):
     shipment_id: PartId
 
 
-class ShipmentDelivered(_PurchaseChanged):
-    """A shipment has arrived. `capture_minor`: what is paid on delivery, once everything has."""
+class _MayBeTheLast(_PurchaseChanged):
+    """After this nothing may be under way or outstanding any more."""
+
+    capture_minor: Minor | None = Field(description="What is paid on delivery, once all has come to its end.")
+    complete_at_ms: Annotated[int, Field(ge=0, le=MAX_TIME_MS)] | None = Field(
+        description="When nothing can be returned any more, once all has come to its end."
+    )
+
+
+class ShipmentDelivered(_MayBeTheLast):
+    """A shipment has arrived."""
 
     type: Literal["shipment_delivered"] = "shipment_delivered"
     shipment_id: PartId
-    capture_minor: Minor | None
-    complete_at_ms: Annotated[int, Field(ge=0, le=MAX_TIME_MS)] | None
 
 
-class ShipmentReturned(_PurchaseChanged):
+class ShipmentReturned(_MayBeTheLast):
     """A shipment is back at the seller's; what was paid for it is refunded."""
 
     type: Literal["shipment_returned"] = "shipment_returned"
     shipment_id: PartId
     parts: list[Shipped]
-    capture_minor: Minor | None = Field(description="What is paid on delivery, once everything has come to its end.")
     refund_minor: Minor
     refund_id: PartId
 
@@ -202,7 +208,7 @@ class PurchaseEnded(_PurchaseChanged):
     refund_id: PartId
 
 
-class PartsCancelled(_PurchaseChanged):
+class PartsCancelled(_MayBeTheLast):
     """A part of the order will not be delivered."""
 
     type: Literal["parts_cancelled"] = "parts_cancelled"

@@ -218,3 +218,15 @@ async def test_all_that_cost_something_is_cancelled_before_the_seller_speaks(sho
     await shop.lead(uid, end, **({"reason": "closed"} if end == "reject_order" else {}))
     assert shop.money() == (1000, 0)
     assert shop.order(uid).status is (OrderStatus.APPROVED if end == "approve_order" else OrderStatus.REJECTED)
+
+
+async def test_cash_is_taken_when_the_rest_is_cancelled(shop: Shop) -> None:
+    """Found by the histories: what was outstanding will not come, so that what has arrived was all."""
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 3), method="cash_on_delivery")
+    await shop.lead(uid, "ship_order", shipment_id="s1", parts=[{"line": 1, "quantity": 1}])
+    await shop.lead(uid, "deliver_shipment", shipment_id="s1")
+    await shop.lead(uid, "cancel_purchase", reason="one is enough", parts=[{"line": 1, "quantity": 2}])
+    assert (shop.order(uid).status, shop.order(uid).captured_minor) == (OrderStatus.DELIVERED, 100)
+    await shop.driver.advance(Terms().return_within_ms + 1)
+    assert shop.order(uid).status is OrderStatus.COMPLETED

@@ -36,7 +36,7 @@ def _nothing(*_: Any) -> tuple[()]:
         (agents.checkout, "_refund", _nothing),
         (agents.checkout, "_take_back", _nothing),
         (agents.purchases.rules, "excess_minor", lambda *_: 0),
-        (agents.purchases.rules, "_on_delivery", lambda *_: None),
+        (agents.purchases.rules, "_if_last", lambda *_: {"capture_minor": None, "complete_at_ms": None}),
     ],
 )
 async def test_a_saga_that_forgets_something_is_caught(
