@@ -193,6 +193,15 @@ async def test_a_worker_that_never_can_ends_it(
     assert message in result.stderr and "why" in result.stderr
 
 
+def test_a_bug_is_not_told_as_a_worker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(module, "steps_of", fails)
+    with pytest.raises(ExceptionGroup):
+        desk("127.0.0.1:1", tmp_path).run(items, "load", "-", "--url", "http://127.0.0.1:1", stdin=text(line(1)))
+
+
 async def test_the_catalogue_as_a_list(shop: Shop) -> None:
     await shop.load(*(line(number, stock=2, name="Lamp" if number % 2 else "Desk") for number in range(9)))
     shown = await shop.run("list", "--query", "lamp", worker=1)
