@@ -55,6 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(ROOT).parts[1]
         if "stack" in getattr(item, "fixturenames", ()) or room in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group("engine" if room in BESIDE else "servers"))
+        elif room == "simulation":
+            item.add_marker(pytest.mark.xdist_group("simulation"))  # its histories are played once, in one process
 
 
 @pytest.hookimpl(wrapper=True)

@@ -127,7 +127,8 @@ async def postgres_goes(trial: Trial) -> None:
         await asyncio.to_thread(database.start)
         trial.figures["drained again in"] = await _drained(trial)
     await trial.converge(minimum=2_000)
-    allowed = max(CALM_S, 3 * float(trial.figures["p99 calm"]))
+    # In brief it has four seconds, the start's backlog among them, on a machine that runs other tests too.
+    allowed = max(CALM_S * (2 if trial.brief else 1), 3 * float(trial.figures["p99 calm"]))
     assert float(trial.figures["p99 down"]) < allowed, "orders waited for PostgreSQL, which was down"
     assert float(trial.figures["p99 frozen"]) < allowed, "orders waited for PostgreSQL, which was frozen"
     for how in ("down", "frozen", "killed"):

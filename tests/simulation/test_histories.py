@@ -16,7 +16,7 @@ from tests.simulation.plan import FAULTS, POINTS, TOPOLOGIES, make_plan
 from tests.simulation.shrink import shrink
 
 #: About a quarter of a minute on one idle core. `make simulate HISTORIES=100000` is the long run.
-HISTORIES = 600
+HISTORIES = 500
 
 _outcomes: list[Outcome] = []
 
