@@ -21,7 +21,7 @@ demo: $(READY) ## Kafka, PostgreSQL, a worker and sample orders; then addresses 
 dev: $(READY) ## the same without samples, with the worker's log on the terminal
 	@$(PY) -m local dev --with-parent
 
-test: $(READY) ## all tests, on a real Kafka and a real PostgreSQL; what needs no servers runs beside them
+test: $(READY) ## all tests, in two processes, each with a real Kafka and a real PostgreSQL
 	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1

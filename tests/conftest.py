@@ -1,7 +1,8 @@
-"""One real Kafka and one real PostgreSQL per session -> the fixtures `stack`, `clean_stack`, `workers` -> tests."""
+"""One real Kafka and PostgreSQL per process of the session -> fixtures `stack`, `clean_stack`, `workers` -> tests."""
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,9 @@ import pytest
 from tests.processes import RunningStack, Workers, start_stack
 
 ROOT = Path(__file__).parent.parent
-#: Rooms that start servers of their own, or measure.
-WITH_SERVERS = {"faults", "local", "security", "test_bench.py"}
-#: About a third of the time that servers take: with a stack of their own, beside the others.
-BESIDE = {"agents", "streams", "security"}
+#: Idle workers that ask for records every 25 ms instead of every 5 take less than half of the processor, which is what
+#: the suite's time goes by. `make faults` and the bench run on the default.
+PATIENT = {"ORDERSTREAM_FETCH_MAX_WAIT_MS": "25"}
 FAILED = pytest.StashKey[bool]()
 
 
@@ -21,7 +21,7 @@ def stack() -> Iterator[RunningStack]:
     """Started once, by the first test that asks. Tests share its topics: use ids of your own, or `clean_stack`."""
     embedded, running = start_stack()
     try:
-        yield running
+        yield replace(running, tuning=PATIENT)
     finally:
         embedded.stop()
         shutil.rmtree(running.data_dir, ignore_errors=True)
@@ -47,16 +47,6 @@ def workers(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[Wor
         factory.stop_all()
         if request.node.stash.get(FAILED, False):
             print(factory.log_tails())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: one has most of what needs servers, in the order of files; the other the rest."""
-    for item in items:
-        room = item.path.relative_to(ROOT).parts[1]
-        if "stack" in getattr(item, "fixturenames", ()) or room in WITH_SERVERS:
-            item.add_marker(pytest.mark.xdist_group("engine" if room in BESIDE else "servers"))
-        elif room == "simulation":
-            item.add_marker(pytest.mark.xdist_group("simulation"))  # its histories are played once, in one process
 
 
 @pytest.hookimpl(wrapper=True)

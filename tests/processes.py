@@ -34,6 +34,7 @@ class RunningStack:
     data_dir: Path
     broker: Kafka  # start, stop, kill, pause, resume, restart
     database: Postgres  # the same
+    tuning: Mapping[str, str] = field(default_factory=dict)  # settings of every process
 
     @property
     def env(self) -> dict[str, str]:
@@ -44,6 +45,7 @@ class RunningStack:
             "ORDERSTREAM_POSTGRES": self.postgres,
             "ORDERSTREAM_DATA_DIR": str(self.data_dir),
             "PYTHONUNBUFFERED": "1",
+            **self.tuning,
         }
 
     def faust(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:

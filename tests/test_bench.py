@@ -35,7 +35,7 @@ from tests.processes import ROOT, RunningStack
 
 # -- the whole thing, small -------------------------------------------------------------------------------------------
 
-LINES = {"sink": "sink", "offline": "offline", "restore": "restore,restore_alone,restore_product"}
+LINES = {"sink": "sink", "offline": "offline"}
 
 
 def test_lines_run_end_to_end(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from tests.simulation.shrink import shrink
 #: About a quarter of a minute on one idle core. `make simulate HISTORIES=100000` is the long run.
 HISTORIES = 500
 
+#: Both processes of `make test` would play them otherwise.
+pytestmark = pytest.mark.xdist_group("histories")
+
 _outcomes: list[Outcome] = []
 
 
