@@ -26,6 +26,8 @@ positive_data_acceptance.enabled = false
 use_after_free.enabled = false
 ensure_resource_availability.enabled = false
 ignored_auth.enabled = false
+# An order may be called "test": GET of /api/orders/test is answered too, by another operation's address.
+allow_header_conformance.enabled = false
 """
 IDLE_S = 2.0
 
