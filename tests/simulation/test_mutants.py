@@ -7,15 +7,17 @@ import pytest
 from streams.task import Task
 from tests.simulation.mutants import MUTANTS, Change, Mutant, broken, hunt
 
-#: What is caught by whatever is broken; the rest needs a rare meeting of several faults (measured: docs/simulation.md).
+#: What is caught by whatever is broken. The rest needs a rare meeting of several faults and a quarter of a minute:
+#: `make simulate ARGS="--mutant all"` has them too (measured: docs/simulation.md).
 HISTORIES = 400
-RARE = {"mismatch_believed_at_once": 2_000, "no_lease": 2_000, "position_ahead_of_data": 2_000}
+RARE = {"mismatch_believed_at_once", "no_lease", "position_ahead_of_data"}
 
 
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - RARE))
 def test_a_broken_engine_is_caught(name: str) -> None:
-    most = RARE.get(name, HISTORIES)
-    assert hunt(name, most) is not None, f"{name} ({MUTANTS[name].about}) went unseen through {most} histories"
+    assert hunt(name, HISTORIES) is not None, (
+        f"{name} ({MUTANTS[name].about}) went unseen through {HISTORIES} histories"
+    )
 
 
 def test_a_mutant_that_no_longer_fits_the_source_says_so() -> None:
