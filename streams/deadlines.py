@@ -87,18 +87,25 @@ class Deadlines:
 
     def emit(self, now_ms: int) -> int:
         """Send what is due into the current batch and forget it; gives how many. A record's time is its due time."""
+        due = list(self.due(now_ms))
+        for deadline in due:
+            self.send(deadline)
+        return len(due)
+
+    def send(self, deadline: Deadline) -> None:
+        """Send this one into the current batch and forget it."""
         batch = view_in_use("a deadline")
         if not isinstance(batch, Batch):
             raise RuntimeError("deadlines are emitted by their task only")
-        count = 0
-        for deadline in list(self.due(now_ms)):
-            topic = self._topics[deadline.topic]
-            key = deadline.key.encode()
-            home = TopicPartition(topic.name, partition_for(key, topic.partitions))
-            batch.send(home, Outgoing(deadline.due_at_ms, key, deadline.value))
-            self.cancel(deadline.id)
-            count += 1
-        return count
+        topic = self._topics[deadline.topic]
+        key = deadline.key.encode()
+        home = TopicPartition(topic.name, partition_for(key, topic.partitions))
+        batch.send(home, Outgoing(deadline.due_at_ms, key, deadline.value))
+        self.cancel(deadline.id)
+
+    def stands(self, deadline: Deadline) -> bool:
+        """Whether it is still to be sent, at the same moment."""
+        return self.table.get(_BY_ID + deadline.id) == deadline
 
 
 def _time_key(deadline: Deadline) -> str:

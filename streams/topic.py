@@ -60,7 +60,7 @@ class Topic:
     ) -> None:
         """What `send` does inside an agent: nothing there is waited for, and a coroutine costs half a microsecond."""
         batch = current_view.get()
-        if batch.__class__ is not Batch:
+        if not isinstance(batch, Batch):
             raise RuntimeError(f"{self.name}: `put` is for agents, whose batch it joins; elsewhere `await send(...)`")
         place, raw_key, raw = self._prepared(key, value, partition)
         batch.send(place, (batch.timestamp, raw_key, raw, headers))

@@ -1,0 +1,106 @@
+"""the log and a task's journal -> what the task took, in the order in which it took it: the past, act by act.
+
+Nothing is written and no group is joined: offsets are asked for, topics are read by readers of their own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+
+import orjson
+
+from streams.journal import STEPS, Act, Due, Run, Step, boundary_now
+from streams.log import Log
+from streams.records import Record, TopicPartition
+from streams.topology import Group
+
+#: The largest run that is handed out at once.
+MAX_RUN = 2_000
+
+
+async def reached(log: Log, groups: Sequence[Group]) -> dict[TopicPartition, int]:
+    """How far every task has come: by input the offset after the last record that is in its state, by journal its end.
+
+    One that was reset counts as far as it had come before. The journals are read last: they know all that is in the
+    state, and perhaps what came a moment later.
+    """
+    offsets: dict[TopicPartition, int] = {}
+    for group in groups:
+        for partition in range(group.partitions):
+            inputs, journal = group.inputs(partition), group.journal(partition)
+            end = (await log.survey([journal]))[journal].end
+            found = (await boundary_now(log, inputs, journal, end, frozenset())).offsets
+            offsets |= {tp: found[tp.topic] for tp in inputs if tp.topic in found}
+    journals = [group.journal(partition) for group in groups for partition in range(group.partitions)]
+    return offsets | {journal: extent.end for journal, extent in (await log.survey(journals)).items()}
+
+
+async def past_of(log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int]) -> AsyncIterator[Act]:
+    """What this task did up to the offsets of `until`, which must be a moment that `reached` gave.
+
+    The journal may say more than had happened then: the first step that leads beyond `until` is the last. What no step
+    says is the run that was open, and only one input can have moved in it.
+    """
+    inputs, journal = group.inputs(partition), group.journal(partition)
+    bounds = await log.bounds(inputs)
+    readers = {tp.topic: _Input(log, tp, bounds[tp][0], until.get(tp, bounds[tp][0])) for tp in inputs}
+    try:
+        async with aclosing(_steps(log, journal, until.get(journal, 0))) as steps:
+            async for step in steps:
+                if step.topic is None:
+                    yield Due(step.end)
+                elif (reader := readers.get(step.topic)) is not None:  # an input that is no more has no agent
+                    async for run in reader.up_to(step.end):
+                        yield run
+                    if step.end > reader.end:
+                        break
+        for reader in readers.values():
+            async for run in reader.up_to(reader.end):
+                yield run
+    finally:
+        for reader in readers.values():
+            await reader.close()
+
+
+async def _steps(log: Log, journal: TopicPartition, end: int) -> AsyncGenerator[Step]:
+    async with aclosing(log.read({journal: 0}, {journal: end})) as pieces:  # type: ignore[type-var]  # a generator
+        async for _, records, _ in pieces:
+            for record in records:
+                if record.key == STEPS and record.value is not None and record.offset < end:
+                    for topic, reached in orjson.loads(record.value):
+                        yield Step(topic, reached)
+
+
+class _Input:
+    """One input of a task, read once from its beginning; what was read too far waits."""
+
+    def __init__(self, log: Log, partition: TopicPartition, begin: int, end: int) -> None:
+        self.partition, self.end = partition, end
+        self._pieces = log.read({partition: begin}, {partition: end})
+        self._ahead: deque[Record] = deque()
+        self._read_to = begin
+
+    async def up_to(self, offset: int) -> AsyncIterator[Run]:
+        """The records before `offset` and before the end that were not handed out yet."""
+        offset = min(offset, self.end)
+        while True:
+            records: list[Record] = []
+            while self._ahead and self._ahead[0].offset < offset and len(records) < MAX_RUN:
+                records.append(self._ahead.popleft())
+            if records:
+                yield Run(self.partition, records)
+            elif self._ahead or self._read_to >= offset or not await self._read():
+                return
+
+    async def _read(self) -> bool:
+        piece = await anext(self._pieces, None)
+        if piece is None:
+            return False
+        _, records, self._read_to = piece
+        self._ahead.extend(records)
+        return True
+
+    async def close(self) -> None:
+        await self._pieces.aclose()  # type: ignore[attr-defined]  # an async generator
