@@ -40,7 +40,7 @@ from schemas.accounts import (
     movement_of,
 )
 from schemas.base import derived_id, event_id_for, rfc3339
-from streams import App, Position, Record, Stream, Topic, partition_for
+from streams import App, Position, Record, Stream, Topic
 from tables.accounts import GROUP, AccountTables
 
 
@@ -367,16 +367,14 @@ def attach(
     def carry_out(command: AccountCommand, cause: Record) -> None:
         """Decide, remember and tell, if this partition is the account's home; else bring the command home, once."""
         key = command.account_id
-        home = partition_for(key.encode(), commands.partitions)
-        if home != cause.partition:
-            commands.put(key=key, value=command, partition=home, headers=cause.headers)
+        if commands.take_home(cause, key=key, value=command):
             return
         account = tables.account(key)
         hold = tables.hold(key, command.hold_id) if isinstance(command, Holding) else None
         refund = tables.refund(key, command.hold_id, command.refund_id) if isinstance(command, RefundFunds) else None
         answered = tables.answer(key, command.command_id) is not None
         at = rfc3339(cause.timestamp)
-        for event in decide(account, hold, command, at, partition=home, answered=answered, refund=refund):
+        for event in decide(account, hold, command, at, partition=cause.partition, answered=answered, refund=refund):
             before, account = account, evolve(account, event)
             tables.keep(before, account, event, command, Position(cause.topic, cause.partition, cause.offset))
             if isinstance(event, FundsHeld | HoldCaptured | HoldReleased | FundsRefunded):
@@ -389,7 +387,7 @@ def attach(
             if (movement := movement_of(event)) is not None:
                 assert account is not None, "money moves in accounts that exist"
                 keep(account, event, movement)
-            events.put(key=key, value=event, partition=home)
+            events.put(key=key, value=event, partition=cause.partition)
             tell(event)
 
     @app.agent(commands, name="accounts.commands")

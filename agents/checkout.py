@@ -378,7 +378,3 @@ def teller(topics: Mapping[type[Any], tuple[Topic, str]]) -> Tell:
             topic.put(key=getattr(command, key), value=command)
 
     return tell
-
-
-def tell_nobody(event: Any) -> None:
-    """For a domain that is wired alone."""

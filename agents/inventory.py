@@ -38,7 +38,7 @@ from schemas.inventory import (
     StockReleaseReason,
     StockReserved,
 )
-from streams import App, Position, Record, Stream, Topic, partition_for
+from streams import App, Position, Record, Stream, Topic
 from tables.inventory import GROUP, InventoryTables
 
 #: Commands that name a reservation.
@@ -401,9 +401,7 @@ def attach(
     def carry_out(command: InventoryCommand, cause: Record) -> None:
         """Decide, remember and tell, if this partition is the item's home; else bring the command home, once."""
         key = command.item_id
-        home = partition_for(key.encode(), commands.partitions)
-        if home != cause.partition:
-            commands.put(key=key, value=command, partition=home, headers=cause.headers)
+        if commands.take_home(cause, key=key, value=command):
             return
         item, at = tables.item(key), rfc3339(cause.timestamp)
         reservation = tables.reservation(key, command.reservation_id) if isinstance(command, Reserving) else None
@@ -417,7 +415,7 @@ def attach(
                 assert reservation is not None, "such an event leaves a reservation"
                 tables.keep_reservation(reservation)
                 settle_deadline(event)
-            events.put(key=key, value=event, partition=home)
+            events.put(key=key, value=event, partition=cause.partition)
             tell(event)
         if not answered:
             position = Position(cause.topic, cause.partition, cause.offset)

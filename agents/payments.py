@@ -48,7 +48,7 @@ from schemas.payments import (
     VoidPayment,
     VoidRequested,
 )
-from streams import App, Record, Stream, Topic, partition_for
+from streams import App, Record, Stream, Topic
 from tables.payments import GROUP, PaymentTables
 
 #: A void or a refund that failed is asked for again after so long, twice as long each time, for as long as it takes:
@@ -544,9 +544,7 @@ def attach(
     def carry_out(command: PaymentCommand, cause: Record) -> None:
         """Decide, remember and tell, if this partition is the order's home; else bring the command home, once."""
         uid = command.order_uid
-        home = partition_for(uid.encode(), commands.partitions)
-        if home != cause.partition:
-            commands.put(key=uid, value=command, partition=home, headers=cause.headers)
+        if commands.take_home(cause, key=uid, value=command):
             return
         payment, refund_id = tables.payment(uid), getattr(command, "refund_id", None)
         refund = tables.refund(uid, refund_id) if refund_id else None
@@ -558,7 +556,7 @@ def attach(
                 tables.keep_refund(uid, evolve_refund(tables.refund(uid, event.refund_id), event))
             if payment is not None:
                 keep_time(payment, event)
-            events.put(key=uid, value=event, partition=home)
+            events.put(key=uid, value=event, partition=cause.partition)
             tell(event)
 
     @app.agent(commands, name="payments.commands")

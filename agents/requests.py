@@ -17,7 +17,7 @@ from schemas.requests import (
     RequestEvent,
     RequestForgotten,
 )
-from streams import App, Stream, Table, Topic, partition_for
+from streams import App, Stream, Table, Topic
 from tables.requests import GROUP
 
 
@@ -88,9 +88,7 @@ def attach(app: App, *, commands: Topic, requests: Table[Request]) -> None:
         """Claim, complete and forget idempotency keys."""
         async for command in stream:
             key = command.request_key
-            home = partition_for(key.encode(), commands.partitions)
-            if home != stream.event.partition:
-                await commands.send(key=key, value=command, partition=home, headers=stream.event.headers)
+            if commands.take_home(stream.event, key=key, value=command):
                 continue
             request = requests.get(key)
             for event in decide(request, command):

@@ -11,7 +11,7 @@ from agents import orders as order_rules
 from agents import payments as payment_rules
 from agents import purchases as purchase_rules
 from agents import requests as request_rules
-from agents.checkout import Tell, tell_nobody, teller
+from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
 from schemas.inventory import InventoryCommand
 from schemas.payments import PaymentCommand
@@ -77,14 +77,14 @@ def wire_orders(app: App, topics: Topics) -> OrderTables:
     return tables
 
 
-def wire_payments(app: App, topics: Topics, tell: Tell = tell_nobody) -> PaymentTables:
+def wire_payments(app: App, topics: Topics, tell: Tell) -> PaymentTables:
     tables = payment_tables.declare(app)
     commands, events = topics["payments.commands.v1"], topics["payments.events.v1"]
     payment_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
     return tables
 
 
-def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell = tell_nobody) -> PurchaseTables:
+def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell) -> PurchaseTables:
     """Beside the orders, in their tasks: they share the lists."""
     tables = purchase_tables.declare(app, orders)
     commands, events = topics["purchases.commands.v1"], topics["purchases.events.v1"]
@@ -92,14 +92,14 @@ def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell = t
     return tables
 
 
-def wire_accounts(app: App, topics: Topics, tell: Tell = tell_nobody) -> AccountTables:
+def wire_accounts(app: App, topics: Topics, tell: Tell) -> AccountTables:
     tables = account_tables.declare(app)
     commands, events = topics["accounts.commands.v1"], topics["accounts.events.v1"]
     account_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
     return tables
 
 
-def wire_inventory(app: App, topics: Topics, tell: Tell = tell_nobody) -> InventoryTables:
+def wire_inventory(app: App, topics: Topics, tell: Tell) -> InventoryTables:
     tables = inventory_tables.declare(app)
     commands, events = topics["inventory.commands.v1"], topics["inventory.events.v1"]
     inventory_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)

@@ -170,12 +170,6 @@ CommandType = Literal[
 ]
 
 
-def content_of(command: AccountCommand) -> str:
-    """What a command asks for, whatever its id: two commands of one id and other contents cannot both be meant."""
-    asked = command.model_dump(mode="json", exclude={"command_id"})
-    return derived_id(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode())
-
-
 # --- events -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from hashlib import sha1
 from typing import Annotated
 from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 #: RFC 9562 version 5 needs a name space; this one is ours and must never change, or a replay would give other ids.
@@ -91,6 +92,12 @@ def derived_id(name: str) -> str:
     digest.update(name.encode())
     text = digest.hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
+
+
+def content_of(command: Command) -> str:
+    """What a command asks for, whatever its id: two commands of one id and other contents cannot both be meant."""
+    asked = command.model_dump(mode="json", exclude={"command_id"})
+    return derived_id(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode())
 
 
 def command_id_at(topic: str, partition: int, offset: int) -> str:

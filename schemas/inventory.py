@@ -13,7 +13,7 @@ import orjson
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
 from schemas.accounts import MAX_AMOUNT_MINOR, Currency
-from schemas.base import MAX_TIME_MS, Command, Event, derived_id
+from schemas.base import MAX_TIME_MS, Command, Event
 from schemas.orders import ORDER_UID_PATTERN, OrderUid
 
 #: The largest quantity of one command, and of one stock: sums of any number of orders stay exact as JSON numbers.
@@ -194,12 +194,6 @@ InventoryCommand = Annotated[
 InventoryCommandType = Literal[
     "create_item", "change_item", "adjust_stock", "reserve_stock", "commit_stock", "release_stock"
 ]
-
-
-def content_of(command: InventoryCommand) -> str:
-    """What a command asks for, whatever its id: two commands of one id and other contents cannot both be meant."""
-    asked = command.model_dump(mode="json", exclude={"command_id"})
-    return derived_id(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode())
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ REMEMBERED_MS = 24 * 60 * 60 * 1000
 #: What HTTP answers of ours never reach; a record must stay below its topic's limit.
 MAX_BODY = 1 << 20
 
+#: Printable ASCII, as in Stripe's and the IETF draft's (draft-ietf-httpapi-idempotency-key-header) structured string.
+REQUEST_KEY_PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"
 RequestKey = Annotated[
     str,
-    Field(
-        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$", description="The Idempotency-Key: 1 to 255 printable ASCII characters."
-    ),
+    Field(pattern=REQUEST_KEY_PATTERN, description="The Idempotency-Key: 1 to 255 printable ASCII characters."),
 ]
 Fingerprint = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex, of method, path and body of the request.")

@@ -130,7 +130,8 @@ class Settings(BaseSettings):
         2_000, description="Most records in one transaction. Above it throughput no longer grows; latency does."
     )
     fetch_max_wait_ms: Milliseconds = Field(
-        5, description="How long the broker may wait for more records, in ms. 5 measured best for latency at 1,000/s."
+        5,
+        description="How long a fetch may wait for records, in ms; 100 at least while idle. 5 is best at 1,000/s.",
     )
     retry_backoff_ms: Annotated[int, Field(ge=1)] = Field(
         3, description="Pause before the producer asks again inside a transaction, in ms. 100, the default, is the p99."

@@ -19,7 +19,7 @@ from streams.assignment import Member, TaskAssignor
 from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, tune_sender
+from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
 from streams.membership import name_instance
 from streams.metrics import Metrics
 from streams.records import Headers, Position, TopicPartition
@@ -162,6 +162,7 @@ class Engine(Service):
         topics = sorted({topic for group in self.groups.values() for topic in group.agents})
         consumer.subscribe(topics, listener=_Listener(self))
         await consumer.start()
+        rest_when_idle(consumer, settings)
         self._confirm_by_heartbeat(consumer)
 
     def _confirm_by_heartbeat(self, consumer: AIOKafkaConsumer) -> None:

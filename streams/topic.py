@@ -8,7 +8,7 @@ from typing import Any
 from streams.batch import Batch, current_view
 from streams.codec import codec_for, encode_json
 from streams.partitioner import partition_for
-from streams.records import Headers, Position, TopicPartition
+from streams.records import Headers, Position, Record, TopicPartition
 
 #: How a record leaves that no agent sends: topic, partition, key, value, headers -> where it stands.
 Produce = Callable[[str, int, bytes | None, bytes | None, Headers], Awaitable[Position]]
@@ -64,6 +64,17 @@ class Topic:
             raise RuntimeError(f"{self.name}: `put` is for agents, whose batch it joins; elsewhere `await send(...)`")
         place, raw_key, raw = self._prepared(key, value, partition)
         batch.send(place, (batch.timestamp, raw_key, raw, headers))
+
+    def take_home(self, cause: Record, *, key: str, value: Any) -> bool:
+        """Whether `cause` was not on the home partition of the key, and has been sent there, headers and all.
+
+        A producer may use another partitioner or no key. Home is where every worker looks for what the record is about.
+        """
+        home = partition_for(key.encode(), self.partitions)
+        if home == cause.partition:
+            return False
+        self.put(key=key, value=value, partition=home, headers=cause.headers)
+        return True
 
     async def send(
         self, *, key: str | bytes | None = None, value: Any = None, partition: int | None = None, headers: Headers = ()

@@ -30,8 +30,8 @@ from schemas.accounts import (
     LedgerEntry,
     LedgerTotals,
     Movement,
-    content_of,
 )
+from schemas.base import content_of
 from streams import App, Codec, Position, Table
 
 GROUP = "accounts"

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from schemas.base import content_of
 from schemas.inventory import (
     NOTHING_NEW,
     InventoryCommand,
@@ -24,7 +25,6 @@ from schemas.inventory import (
     Item,
     Reservation,
     StockAnswer,
-    content_of,
     reservation_id_of,
 )
 from streams import App, Codec, Position, Table

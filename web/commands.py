@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
+from schemas.base import derived_id
 from streams.errors import NotReadable
 from streams.records import Headers, Position
 from web import answers, problems
@@ -19,6 +20,11 @@ class Commands(Protocol):
     """A topic of commands, as far as this room needs it."""
 
     async def send(self, *, key: str, value: Any, headers: Headers = ()) -> Position | None: ...
+
+
+def id_of(scope: str, key: str | None, otherwise: str) -> str:
+    """The id that follows from the caller's key within `scope`, so that the owner knows the command again."""
+    return otherwise if key is None else derived_id(f"{scope}\0{key}")
 
 
 async def send(commands: Commands, key: str, value: Any) -> Position:

@@ -21,7 +21,7 @@ from typing import Protocol
 from aiohttp import web
 
 from schemas.base import derived_id
-from schemas.requests import ClaimRequest, CompleteRequest, Request
+from schemas.requests import REQUEST_KEY_PATTERN, ClaimRequest, CompleteRequest, Request
 from streams.errors import NotReadable
 from streams.records import Position
 from web import problems
@@ -35,8 +35,7 @@ from web.problems import Problem
 KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 
-#: Printable ASCII, as in Stripe's and the IETF draft's (draft-ietf-httpapi-idempotency-key-header) structured string.
-_SANE_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+_SANE_KEY = re.compile(REQUEST_KEY_PATTERN)
 #: What of an answer belongs to it and is kept. The request's own id and the security headers are made anew.
 _KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Orderstream-Position", "Retry-After", "Allow")
 

@@ -8,7 +8,7 @@ from agents.purchases.rules import deadlines_of, decide
 from agents.purchases.state import evolve
 from schemas.base import rfc3339
 from schemas.purchases import PurchaseCommand, PurchaseEvent
-from streams import App, Position, Record, Stream, Topic, partition_for
+from streams import App, Position, Record, Stream, Topic
 from tables.orders import GROUP
 from tables.purchases import PurchaseTables
 
@@ -31,9 +31,7 @@ def attach(
     def carry_out(command: PurchaseCommand, cause: Record) -> None:
         """Decide, remember and tell, if this partition is the order's home; else bring the command home, once."""
         uid = command.order_uid
-        home = partition_for(uid.encode(), commands.partitions)
-        if home != cause.partition:
-            commands.put(key=uid, value=command, partition=home, headers=cause.headers)
+        if commands.take_home(cause, key=uid, value=command):
             return
         purchase = tables.purchase(uid)
         answered = tables.answered(command, purchase)
@@ -41,7 +39,7 @@ def attach(
             before, purchase = purchase, evolve(purchase, event)
             tables.keep(before, purchase, event, Position(cause.topic, cause.partition, cause.offset))
             set_deadlines(event)
-            events.put(key=uid, value=event, partition=home)
+            events.put(key=uid, value=event, partition=cause.partition)
             tell(event)
 
     @app.agent(commands, name="purchases.commands")

@@ -10,11 +10,11 @@ from agents.purchases.state import (
     add,
     arrived,
     changed_by,
-    evolve,
     excess_minor,
     owed_minor,
     parts_of,
     shipment_in,
+    stamped,
     status_of,
 )
 from schemas.accounts import MAX_AMOUNT_MINOR
@@ -136,9 +136,9 @@ class _Story:
     def now_ms(self) -> int:
         return unix_ms(self._at)
 
-    def next_id(self, what: str) -> str:
+    def refund_id(self) -> str:
         """The id of a refund that the next event asks for."""
-        return derived_id(f"{what} {event_id_for(self._cause, len(self.events))}")
+        return derived_id(f"refund {event_id_for(self._cause, len(self.events))}")
 
     def tell(self, kind: type[PurchaseChanged], **facts: Any) -> tuple[PurchaseEvent, ...]:
         head = {
@@ -149,10 +149,9 @@ class _Story:
             "version": self.purchase.version + 1,
         }
         told = kind(**head, status=OrderStatus.PLACED, **facts)
-        event = told.model_copy(update={"status": status_of(changed_by(self.purchase, told))})
-        after = evolve(self.purchase, event)
-        assert after is not None, "an event leaves an order"
-        self.purchase = after
+        changed = changed_by(self.purchase, told)
+        event = told.model_copy(update={"status": status_of(changed)})
+        self.purchase = stamped(changed, event)
         self.events = (*self.events, event)
         return self.events
 
@@ -171,7 +170,7 @@ class _Story:
             # What was asked to be captured comes in (and goes back), or fails by itself.
             void=_is_asked(purchase) and reason is not EndReason.PAYMENT_FAILED,
             refund_minor=excess_minor(purchase, owed_minor(purchase)),
-            refund_id=self.next_id("refund"),
+            refund_id=self.refund_id(),
         )
 
 
@@ -187,7 +186,7 @@ def objection(purchase: Purchase | None, command: PurchaseCommand) -> PurchaseRe
     match command:
         case CancelPurchase(parts=None) if purchase.shipments:
             return PurchaseRefusal.NOT_IN_THIS_STATUS
-        case CancelPurchase(parts=list(parts)) if purchase.total_minor is None or not purchase.paid:
+        case CancelPurchase(parts=list()) if not purchase.paid:
             return PurchaseRefusal.NOT_IN_THIS_STATUS
         case CancelPurchase(parts=list(parts)):
             return _objection_to_parts(purchase, parts, _not_shipped(purchase))
@@ -336,9 +335,7 @@ def _take_money(story: _Story, command: MoneyCommand) -> tuple[PurchaseEvent, ..
         case SettlePayment():
             amount = command.amount_minor
             excess = excess_minor(story.purchase, amount)
-            return story.tell(
-                PaymentSettled, amount_minor=amount, refund_minor=excess, refund_id=story.next_id("refund")
-            )
+            return story.tell(PaymentSettled, amount_minor=amount, refund_minor=excess, refund_id=story.refund_id())
         case SettleRefund():
             return story.tell(RefundSettled, refund_id=command.refund_id, amount_minor=command.amount_minor)
     assert_never(command)
@@ -376,7 +373,7 @@ def _cancel(story: _Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]
         freed=[Freed(**each.model_dump()) for each in _goods(purchase, parts)],
         amount_minor=purchase.price_of(parts),
         refund_minor=excess_minor(after, 0),
-        refund_id=story.next_id("refund"),
+        refund_id=story.refund_id(),
         **_if_last(story, after),
     )
 
@@ -401,7 +398,7 @@ def _travel(story: _Story, command: ShipmentCommand) -> tuple[PurchaseEvent, ...
                 shipment_id=id,
                 parts=_goods(purchase, back),
                 refund_minor=excess_minor(after, 0),
-                refund_id=story.next_id("refund"),
+                refund_id=story.refund_id(),
                 **_if_last(story, after),
             )
     assert_never(command)
@@ -431,7 +428,7 @@ def _give_back(story: _Story, command: ReturnCommand) -> tuple[PurchaseEvent, ..
             found = purchase.return_(id)
             assert found is not None, "the objection came first"
             excess = excess_minor(purchase, purchase.price_of(found.parts))
-            parts, refund = _goods(purchase, found.parts), story.next_id("refund")
+            parts, refund = _goods(purchase, found.parts), story.refund_id()
             return story.tell(ReturnReceived, return_id=id, parts=parts, refund_minor=excess, refund_id=refund)
     assert_never(command)
 

@@ -97,16 +97,20 @@ def evolve(purchase: Purchase | None, event: PurchaseEvent) -> Purchase | None:
         return _placed(event)
     if not isinstance(event, PurchaseCommandRefused):
         assert purchase is not None, "decide changes only what exists"
-        changed = changed_by(purchase, event)
-        head = {"version": event.version, "updated_at": event.occurred_at, "updated_by": event.caused_by}
-        return _with(changed, status=status_of(changed), **head)
+        return stamped(changed_by(purchase, event), event)
     if isinstance(event, PurchaseCommandRefused):
         return purchase
     assert_never(event)
 
 
+def stamped(changed: Purchase, event: PurchaseChanged) -> Purchase:
+    """The facts after an event with what every event changes: the version, the status and who did it last."""
+    head = {"version": event.version, "updated_at": event.occurred_at, "updated_by": event.caused_by}
+    return _with(changed, status=status_of(changed), **head)
+
+
 def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
-    """The facts after the event. The version, the status and who changed it last are `evolve`'s."""
+    """The facts after the event; `stamped` adds the rest."""
     match event:
         case CartPlaced():
             return _placed(event)

@@ -8,7 +8,6 @@ python -m tests.agents.account_histories 100000        as many histories, from s
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from schemas.accounts import account_id_of
 from streams import partition_for
 from streams.driver import Driver
 from streams.records import StoredRecord
+from tests.agents import on_demand
 from tests.agents.domain import make_app
 
 COMMANDS, EVENTS = "accounts.commands.v1", "accounts.events.v1"
@@ -315,19 +315,5 @@ def audit(driver: Driver) -> tuple[object, Books]:
     return books.close(), books
 
 
-def main(arguments: list[str]) -> int:
-    """Histories on demand."""
-    count = int(arguments[0]) if arguments else 10_000
-    seen: Counter[str] = Counter()
-    for seed in range(-(-count // TOGETHER)):
-        try:
-            seen += asyncio.run(play(seed, replay=seed % 10 == 0))
-        except AssertionError as error:
-            print(f"seed {seed}: {error}", file=sys.stderr)
-            return 1
-    print(f"{count} histories held: {dict(seen.most_common())}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(on_demand.main(play, TOGETHER, sys.argv[1:]))

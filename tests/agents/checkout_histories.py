@@ -9,7 +9,6 @@ python -m tests.agents.checkout_histories 10000        as many orders, from seed
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import orjson
 from schemas.accounts import account_id_of
 from schemas.purchases import Purchase, order_uid_of
 from streams.driver import Driver
+from tests.agents import on_demand
 from tests.agents.domain import make_app
 
 PARTITIONS = 2
@@ -250,16 +250,5 @@ def _check_versions(driver: Driver) -> None:
     assert all(found == list(range(1, len(found) + 1)) for found in versions.values()), "versions step by one"
 
 
-async def main(orders: int) -> None:
-    seen: Counter[str] = Counter()
-    for seed in range(-(-orders // TOGETHER)):
-        try:
-            seen += await play(seed, replay=seed % 10 == 0)
-        except AssertionError:
-            print(f"seed {seed}", file=sys.stderr)
-            raise
-    print(f"{sum(seen.values())} orders held: {dict(seen)}")
-
-
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    sys.exit(on_demand.main(play, TOGETHER, sys.argv[1:]))

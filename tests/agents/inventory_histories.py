@@ -9,7 +9,6 @@ python -m tests.agents.inventory_histories 100000        as many histories, from
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import orjson
 from cli.stock import Count
 from streams import partition_for
 from streams.driver import Driver
+from tests.agents import on_demand
 from tests.agents.domain import make_app
 
 COMMANDS, EVENTS = "inventory.commands.v1", "inventory.events.v1"
@@ -302,19 +302,5 @@ def expected(driver: Driver) -> tuple[dict[str, Model], Counter[tuple[str, str]]
     return models, wanted
 
 
-def main(arguments: list[str]) -> int:
-    """Histories on demand."""
-    count = int(arguments[0]) if arguments else 10_000
-    seen: Counter[str] = Counter()
-    for seed in range(-(-count // TOGETHER)):
-        try:
-            seen += asyncio.run(play(seed, replay=seed % 10 == 0))
-        except AssertionError as error:
-            print(f"seed {seed}: {error}", file=sys.stderr)
-            return 1
-    print(f"{count} histories held: {dict(seen.most_common())}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(on_demand.main(play, TOGETHER, sys.argv[1:]))

@@ -8,7 +8,6 @@ python -m tests.agents.payment_histories 100000        as many histories, from s
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from schemas.accounts import HoldState, account_id_of
 from schemas.payments import Payment, PaymentMethod, PaymentStatus, RefundState
 from schemas.provider import AuthorisationAsked, Callback, CaptureAsked, ProviderAnswer, ProviderStatus, RefundAsked
 from streams.driver import Driver
+from tests.agents import on_demand
 from tests.agents.account_histories import audit, check_balances
 from tests.agents.domain import make_app
 from web.payments.callbacks import command_of
@@ -284,19 +284,5 @@ def check_provider(network: Network, payments: dict[str, Payment]) -> None:
         assert (theirs.captured, theirs.refunded) == (ours.captured_minor, ours.refunded_minor), (uid, theirs, ours)
 
 
-def main(arguments: list[str]) -> int:
-    """Histories on demand."""
-    count = int(arguments[0]) if arguments else 10_000
-    seen: Counter[str] = Counter()
-    for seed in range(-(-count // TOGETHER)):
-        try:
-            seen += asyncio.run(play(seed, replay=seed % 10 == 0))
-        except AssertionError as error:
-            print(f"seed {seed}: {error}", file=sys.stderr)
-            return 1
-    print(f"{count} histories held: {dict(seen.most_common())}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(on_demand.main(play, TOGETHER, sys.argv[1:]))

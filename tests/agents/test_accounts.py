@@ -40,10 +40,9 @@ from schemas.accounts import (
     ReleaseReason,
     Withdraw,
     account_id_of,
-    content_of,
     read_event,
 )
-from schemas.base import derived_id, event_id_for
+from schemas.base import content_of, derived_id, event_id_for
 
 ME = account_id_of("user", "INR")
 AT = "2021-11-26T06:22:19.000Z"

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pytest import mark, param
 
 from agents.inventory import decide, evolve, evolve_reservation, expiry_of
-from schemas.base import event_id_for
+from schemas.base import content_of, event_id_for
 from schemas.inventory import (
     MAX_ATTRIBUTES_BYTES,
     MAX_ON_HAND,
@@ -41,7 +41,6 @@ from schemas.inventory import (
     StockReleased,
     StockReleaseReason,
     StockReserved,
-    content_of,
     read_event,
 )
 

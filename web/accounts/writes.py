@@ -17,15 +17,15 @@ from schemas.accounts import (
     UserId,
     Withdraw,
     account_id_of,
-    content_of,
 )
-from schemas.base import derived_id
+from schemas.base import content_of
+from schemas.requests import REQUEST_KEY_PATTERN
 from streams.records import Position
 from web import answers, body, problems, reading
 from web.accounts import shapes
 from web.accounts.questions import AccountQuestions
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
 from web.limits import Limits
 from web.problems import Problem
 from web.requests import REPLAYED, Requests
@@ -33,7 +33,7 @@ from web.requests import REPLAYED, Requests
 IdempotencyKey = Annotated[
     str | None,
     Field(
-        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+        pattern=REQUEST_KEY_PATTERN,
         description="Names this movement within its account, for ever: sent again, it gets the first answer and moves"
         " nothing. 1 to 255 printable ASCII characters.",
     ),
@@ -91,7 +91,7 @@ class AccountWrites:
 
         async def act(command_id: str) -> web.Response:
             account_id = account_id_of(asked.user_id, asked.currency)
-            id = _command_id(account_id, asked.idempotency_key, command_id)
+            id = id_of(account_id, asked.idempotency_key, command_id)
             command = OpenAccount(command_id=id, user_id=asked.user_id, currency=asked.currency)
             position, told = await self._command(command)
             if told is None:
@@ -124,7 +124,7 @@ class AccountWrites:
 
         async def act(command_id: str) -> web.Response:
             command = kind(
-                command_id=_command_id(account_id, asked.idempotency_key, command_id),
+                command_id=id_of(account_id, asked.idempotency_key, command_id),
                 account_id=account_id,
                 amount_minor=asked.amount_minor,
                 currency=asked.currency,
@@ -161,11 +161,6 @@ class AccountWrites:
         args = {"account_id": key, "command_id": command.command_id}
         outcome = await outcome_of(self._desk, self._questions.outcome, key, args, after=position, wait_s=wait_s)
         return position, None if outcome is None else outcome.meta
-
-
-def _command_id(account_id: str, key: str | None, otherwise: str) -> str:
-    """The id that follows from the caller's key, so that the account's owner knows the command again."""
-    return otherwise if key is None else derived_id(f"{account_id}\0{key}")
 
 
 def _at(first: dict[str, Any]) -> Position:

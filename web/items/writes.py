@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.accounts import Currency
-from schemas.base import derived_id
+from schemas.base import content_of
 from schemas.inventory import (
     NOTHING_NEW,
     AdjustReason,
@@ -23,12 +23,12 @@ from schemas.inventory import (
     OutletId,
     PriceMinor,
     Quantity,
-    content_of,
 )
+from schemas.requests import REQUEST_KEY_PATTERN
 from streams.records import Position
 from web import answers, body, problems, reading
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
 from web.items import shapes
 from web.items.questions import ItemQuestions
 from web.limits import Limits
@@ -38,7 +38,7 @@ from web.requests import REPLAYED, Requests
 IdempotencyKey = Annotated[
     str | None,
     Field(
-        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+        pattern=REQUEST_KEY_PATTERN,
         description="Names this write within its item, for ever: sent again, it gets the first answer and changes"
         " nothing. 1 to 255 printable ASCII characters.",
     ),
@@ -112,7 +112,7 @@ class ItemWrites:
         said = asked.model_dump(exclude={"idempotency_key"})
 
         async def act(command_id: str) -> web.Response:
-            command = CreateItem(command_id=_command_id(asked.item_id, asked.idempotency_key, command_id), **said)
+            command = CreateItem(command_id=id_of(asked.item_id, asked.idempotency_key, command_id), **said)
             return await self._done(command)
 
         return await self._requests.once(request, raw, act)
@@ -126,7 +126,7 @@ class ItemWrites:
         said = asked.model_dump(exclude={"idempotency_key"})
 
         async def act(command_id: str) -> web.Response:
-            id = _command_id(item_id, asked.idempotency_key, command_id)
+            id = id_of(item_id, asked.idempotency_key, command_id)
             return await self._done(ChangeItem(command_id=id, item_id=item_id, **said))
 
         return await self._requests.once(request, raw, act)
@@ -139,7 +139,7 @@ class ItemWrites:
         asked = body.parse(raw, Adjustment)
 
         async def act(command_id: str) -> web.Response:
-            id = _command_id(item_id, asked.idempotency_key, command_id)
+            id = id_of(item_id, asked.idempotency_key, command_id)
             command = AdjustStock(command_id=id, item_id=item_id, delta=asked.delta, reason=asked.reason)
             return await self._done(command)
 
@@ -195,11 +195,6 @@ def _present(command: Written, item: dict[str, Any], first: dict[str, Any]) -> t
 def _stock(first: dict[str, Any]) -> dict[str, int]:
     figures = {name: first[name] for name in ("on_hand", "reserved", "version")}
     return {**figures, "available": first["on_hand"] - first["reserved"]}
-
-
-def _command_id(item_id: str, key: str | None, otherwise: str) -> str:
-    """The id that follows from the caller's key, so that the item's owner knows the command again."""
-    return otherwise if key is None else derived_id(f"{item_id}\0{key}")
 
 
 def _at(first: dict[str, Any]) -> Position:

@@ -8,13 +8,14 @@ from pydantic import Field
 
 from schemas.accounts import AccountId, AmountMinor, Currency, Expected, MovementReason, UserId
 from schemas.base import rfc3339
+from schemas.requests import REQUEST_KEY_PATTERN
 from web import problems
 from web.openapi.models import Cursor, PositionText, Rfc3339, Shape
 from web.openapi.operations import EVERYWHERE, WRITES, Operation, Success
 
 Key = Field(
     None,
-    pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+    pattern=REQUEST_KEY_PATTERN,
     description="Names this write within its account, for ever: sent again, it gets the first answer and moves nothing;"
     " with another content 422. 1 to 255 printable ASCII characters.",
     examples=["rent-2026-11"],

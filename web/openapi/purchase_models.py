@@ -11,6 +11,7 @@ from schemas.inventory import ItemId, OutletId
 from schemas.orders import OrderDocument, OrderStatus, OrderUid
 from schemas.payments import PaymentMethod
 from schemas.purchases import MAX_LINES, MAX_QUANTITY, EndReason, Part, PartId, ReturnState, ShipmentState
+from schemas.requests import REQUEST_KEY_PATTERN
 from web.openapi.models import Cursor, OrderOutcome, OrderView, PositionText, Rfc3339, Shape
 
 Quantity = Field(ge=1, le=MAX_QUANTITY, examples=[2])
@@ -44,7 +45,7 @@ class CartBody(Shape):
     split: bool = Field(False, description="Take what is there; else all of it or nothing.")
     idempotency_key: str | None = Field(
         None,
-        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+        pattern=REQUEST_KEY_PATTERN,
         description="Names this order among the buyer's, for ever: sent again, it is the same order.",
         examples=["cart-17"],
     )

@@ -44,7 +44,7 @@ from streams.records import Position
 from web import answers, body, problems, reading
 from web.accounts.writes import IdempotencyKey
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
 from web.limits import Limits
 from web.orders import shapes
 from web.problems import Problem
@@ -104,12 +104,7 @@ class Cart(_Body):
     item_id: ItemId | None = None
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)] | None = None
     payment: HowPaid = HowPaid()
-    address: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=32)
-        ]
-        | None
-    ) = None
+    address: Annotated[dict[AddressName, AddressText], Field(max_length=32)] | None = None
     split: bool = False
     idempotency_key: IdempotencyKey = None
 
@@ -208,8 +203,7 @@ class PurchaseWrites:
         cart = body.parse(raw, Cart)
 
         async def act(command_id: str) -> web.Response:
-            key = cart.idempotency_key
-            id = command_id if key is None else derived_id(f"cart\0{cart.user_id}\0{key}")
+            id = id_of(f"cart\0{cart.user_id}", cart.idempotency_key, command_id)
             command = PlaceCart(
                 command_id=id,
                 order_uid=order_uid_of(id),
