@@ -14,6 +14,7 @@ from agents.wiring import (
     declare_topics,
     wire_accounts,
     wire_checkout,
+    wire_customers,
     wire_inventory,
     wire_orders,
     wire_payments,
@@ -66,6 +67,7 @@ orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events
 purchases = wire_purchases(app, topics, orders, checkout)  # purchases.commands.v1 -> purchases.events.v1
 payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payments.events.v1
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
+customers = wire_customers(app, topics, checkout)  # customers.commands.v1 -> customers.events.v1
 inventory = wire_inventory(app, topics, checkout)  # inventory.commands.v1 -> inventory.events.v1
 requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 
@@ -83,6 +85,7 @@ app.on_web(
         orders=orders,
         purchases=purchases,
         accounts=accounts,
+        customers=customers,
         inventory=inventory,
         payments=payments,
         requests=requests,

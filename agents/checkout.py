@@ -26,6 +26,7 @@ from schemas.accounts import (
     account_id_of,
 )
 from schemas.base import Command, derived_id
+from schemas.customers import CustomerEvent, OrderAdmitted, OrderNotAdmitted
 from schemas.inventory import (
     AdjustStock,
     CommitStock,
@@ -109,7 +110,7 @@ from streams import Topic
 Tell = Callable[[Any], None]
 
 #: Events that commands of other domains may follow from.
-Telling = AccountEvent | InventoryEvent | PaymentEvent | PurchaseEvent
+Telling = AccountEvent | CustomerEvent | InventoryEvent | PaymentEvent | PurchaseEvent
 
 #: Why stock is free again, in the words of the inventory.
 _FREED = {
@@ -133,6 +134,8 @@ def react(event: Telling) -> tuple[Command, ...]:
         return _of_payment(event)
     if isinstance(event, AccountEvent):
         return _of_account(event)
+    if isinstance(event, CustomerEvent):
+        return _of_customer(event)
     assert_never(event)
 
 
@@ -223,6 +226,16 @@ def _of_account(event: AccountEvent) -> tuple[Command, ...]:
         case FundsHeld() | HoldCaptured() | HoldReleased() | FundsRefunded() | AccountCommandRefused():
             return () if event.order_uid is None else (_told_to_payment(event, event.order_uid),)
         case AccountOpened() | FundsDeposited() | FundsWithdrawn():
+            return ()
+    assert_never(event)
+
+
+def _of_customer(event: CustomerEvent) -> tuple[Command, ...]:
+    """An admitted cart goes on as it came, by the id that it has: whoever sent it knows it by that."""
+    match event:
+        case OrderAdmitted():
+            return (event.cart,)
+        case OrderNotAdmitted():
             return ()
     assert_never(event)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from agents import accounts as account_rules
+from agents import customers as customer_rules
 from agents import inventory as inventory_rules
 from agents import orders as order_rules
 from agents import payments as payment_rules
@@ -13,6 +14,7 @@ from agents import purchases as purchase_rules
 from agents import requests as request_rules
 from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
+from schemas.customers import CustomerCommand
 from schemas.inventory import InventoryCommand
 from schemas.payments import PaymentCommand
 from schemas.purchases import PurchaseCommand
@@ -20,12 +22,14 @@ from schemas.requests import Request, RequestCommand
 from schemas.topics import TOPICS, TopicSpec
 from streams import App, Table, Topic
 from tables import accounts as account_tables
+from tables import customers as customer_tables
 from tables import inventory as inventory_tables
 from tables import orders as order_tables
 from tables import payments as payment_tables
 from tables import purchases as purchase_tables
 from tables import requests as request_tables
 from tables.accounts import AccountTables
+from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from tables.payments import PaymentTables
@@ -36,6 +40,7 @@ Topics = dict[str, Topic]
 #: What is on a topic where agents do not read the bytes as they came.
 VALUES: dict[str, Any] = {
     "accounts.commands.v1": AccountCommand,
+    "customers.commands.v1": CustomerCommand,
     "payments.commands.v1": PaymentCommand,
     "inventory.commands.v1": InventoryCommand,
     "purchases.commands.v1": PurchaseCommand,
@@ -51,6 +56,7 @@ class Domains(NamedTuple):
     payments: PaymentTables
     purchases: PurchaseTables
     accounts: AccountTables
+    customers: CustomerTables
     inventory: InventoryTables
     requests: Table[Request]
 
@@ -99,6 +105,14 @@ def wire_accounts(app: App, topics: Topics, tell: Tell) -> AccountTables:
     return tables
 
 
+def wire_customers(app: App, topics: Topics, tell: Tell) -> CustomerTables:
+    """Beside the accounts, in their tasks: both are about users."""
+    tables = customer_tables.declare(app)
+    commands, events = topics["customers.commands.v1"], topics["customers.events.v1"]
+    customer_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    return tables
+
+
 def wire_inventory(app: App, topics: Topics, tell: Tell) -> InventoryTables:
     tables = inventory_tables.declare(app)
     commands, events = topics["inventory.commands.v1"], topics["inventory.events.v1"]
@@ -130,6 +144,7 @@ def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
         purchases=wire_purchases(app, topics, orders, tell),
         payments=wire_payments(app, topics, tell),
         accounts=wire_accounts(app, topics, tell),
+        customers=wire_customers(app, topics, tell),
         inventory=wire_inventory(app, topics, tell),
         requests=wire_requests(app, topics),
     )

@@ -55,7 +55,7 @@ class CompleteRequest(Command):
 
 
 class ForgetRequest(Command):
-    """Forget a key. Sent by a deadline, REMEMBERED_MS after the claim."""
+    """Forget a key. Sent by a deadline, REMEMBERED_MS after the claim, and when the request was not to be worked on."""
 
     type: Literal["forget_request"] = "forget_request"
     request_key: RequestKey

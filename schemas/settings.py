@@ -106,6 +106,13 @@ class Settings(BaseSettings):
         14 * 24 * 3_600_000, description="A delivered order is complete after this, in ms: nothing can be returned."
     )
 
+    orders_per_customer: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        0, description="Most carts that one customer may place over HTTP in orders_window_ms, else 429. 0: any number."
+    )
+    orders_window_ms: Annotated[int, Field(ge=1_000, le=31 * 24 * 3_600_000)] = Field(
+        60_000, description="The span that orders_per_customer is for, in ms; it slides, by the time of the records."
+    )
+
     # Topics
     partitions: Count = Field(
         4,

@@ -22,6 +22,7 @@ from schemas.accounts import (
     ReleaseHold,
     Withdraw,
 )
+from schemas.customers import AdmitOrder, CustomerEvent
 from schemas.inventory import (
     AdjustStock,
     ChangeItem,
@@ -211,6 +212,29 @@ ACCOUNT_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+CUSTOMER_COMMANDS = TopicSpec(
+    name="customers.commands.v1",
+    key="user_id",
+    values=(AdmitOrder,),
+    group="accounts",
+    writer="web, any producer",
+    description="Carts on their way to the orders, where a customer may place only so many in a span of time.",
+    public=True,
+    # Carts that were refused exist nowhere else, and whether the next one is admitted follows from all before it.
+    retention_ms=FOR_EVER,
+)
+
+CUSTOMER_EVENTS = TopicSpec(
+    name="customers.events.v1",
+    key="user_id",
+    values=get_args(CustomerEvent),
+    group=None,
+    writer="the agents of group accounts",
+    description="Which carts were let through, and which were refused until when.",
+    public=True,
+    retention_ms=FOR_EVER,
+)
+
 INVENTORY_COMMANDS = TopicSpec(
     name="inventory.commands.v1",
     key="item_id",
@@ -280,6 +304,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     PURCHASE_EVENTS,
     ACCOUNT_COMMANDS,
     ACCOUNT_EVENTS,
+    CUSTOMER_COMMANDS,
+    CUSTOMER_EVENTS,
     INVENTORY_COMMANDS,
     INVENTORY_EVENTS,
     REQUEST_COMMANDS,

@@ -77,6 +77,10 @@ class OrderTables:
         """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
 
+    def made(self, order_uid: str, version: int) -> TimelineEntry | None:
+        """The event that made this version."""
+        return self.entries.get(_version_key(order_uid, version))
+
     def answered(self, command: OrderCommand, order: Order | None) -> bool:
         """Whether this command has its event or its refusal already."""
         return self.has_answer(command.order_uid, command.command_id, order.version if order is not None else 0)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from schemas.customers import OrderLimit
 from schemas.purchases import Terms
 from schemas.requests import Request
 from schemas.settings import Settings
@@ -19,6 +20,7 @@ from tables import accounts as account_tables
 from tables import inventory as inventory_tables
 from tables import orders as order_tables
 from tables.accounts import AccountTables
+from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from tables.payments import PaymentTables
@@ -42,6 +44,7 @@ from web.orders.writes import OrderWrites
 from web.payments.callbacks import Callbacks
 from web.payments.questions import PaymentQuestions
 from web.payments.reads import PaymentReads
+from web.purchases.admission import Admission
 from web.purchases.questions import PurchaseQuestions
 from web.purchases.reads import PurchaseReads
 from web.purchases.writes import PurchaseWrites
@@ -62,6 +65,7 @@ def attach(
     orders: OrderTables,
     purchases: PurchaseTables,
     accounts: AccountTables,
+    customers: CustomerTables,
     inventory: InventoryTables,
     payments: PaymentTables,
     requests: Table[Request],
@@ -81,16 +85,16 @@ def attach(
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     specs = topic_specs(settings.partitions, settings.replication_factor)
-    inputs = inputs_of(specs, order_tables.GROUP)
-    account_inputs = inputs_of(specs, account_tables.GROUP)
-    item_inputs = inputs_of(specs, inventory_tables.GROUP)
+    tables = (order_tables, account_tables, inventory_tables)
+    inputs, account_inputs, item_inputs = (inputs_of(specs, each.GROUP) for each in tables)
     desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
     item_questions, payment_questions = ItemQuestions(desk, inventory, limits), PaymentQuestions(desk, payments)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     purchase_questions = PurchaseQuestions(desk, purchases)
+    admission = Admission(desk, customers, topics["customers.commands.v1"], limit_of(settings))
     purchase_writes = PurchaseWrites(
-        desk, purchase_questions, topics["purchases.commands.v1"], once, limits, terms_of(settings)
+        desk, purchase_questions, topics["purchases.commands.v1"], once, limits, terms_of(settings), admission
     )
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
@@ -107,13 +111,17 @@ def attach(
         documents := Documents(),
         desk,
     )
-    encrypted = settings.kafka_security_protocol.endswith("SSL")
-    topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
     told = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
-    documents.describe(told, topics_told)
+    documents.describe(told, _told_of_topics(specs, settings))
     web_app.cleanup_ctx.append(desk.session)
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
     _serve(web_app, table)
+
+
+def _told_of_topics(specs: Sequence[TopicSpec], settings: Settings) -> dict[str, Any]:
+    """What /asyncapi.json says."""
+    encrypted = settings.kafka_security_protocol.endswith("SSL")
+    return asyncapi.document(specs, settings.kafka, encrypted=encrypted)
 
 
 def _public(routes: Iterable[Route]) -> list[openapi.Address]:
@@ -142,6 +150,13 @@ def terms_of(settings: Settings) -> Terms:
         approve_after_ms=None if approve < 0 else approve,
         return_within_ms=settings.return_within_ms,
     )
+
+
+def limit_of(settings: Settings) -> OrderLimit | None:
+    """How many orders a customer may place, if there is a limit."""
+    if not settings.orders_per_customer:
+        return None
+    return OrderLimit(most=settings.orders_per_customer, window_ms=settings.orders_window_ms)
 
 
 __all__ = ["attach"]

@@ -45,13 +45,17 @@ async def outcome_of(
         return None
 
 
-def accepted(named: Mapping[str, str], where: str, command_id: str, position: Position) -> web.Response:
+def accepted(
+    named: Mapping[str, str], where: str, command_id: str, position: Position, *, wait: bool = True
+) -> web.Response:
     """Written down and not yet applied, or not yet known to be: it will be, and `min_offset` finds out when.
 
-    `named`: the id of what the command is about, as the domain calls it; `where` is its address.
+    `named`: the id of what the command is about, as the domain calls it; `where` is its address. `wait` False: the
+    command is for somebody else first, so that its position cannot be waited for there.
     """
     at = str(position)
-    told = {**named, "position": at, "command_id": command_id, "outcome": f"{where}?min_offset={at}"}
+    outcome = f"{where}?min_offset={at}" if wait else where
+    told = {**named, "position": at, "command_id": command_id, "outcome": outcome}
     return answers.answer(202, told, {"Location": where, answers.POSITION: at, "Retry-After": "1"})
 
 

@@ -130,6 +130,12 @@ KEY_REUSED = Kind(
     "This Idempotency-Key belongs to another request",
     "Use a new key for a new request; keep a key only to repeat the very same one.",
 )
+TOO_MANY_ORDERS = Kind(
+    "too-many-orders",
+    429,
+    "The customer has placed too many orders",
+    "Nothing was ordered. Wait for the seconds of Retry-After and send it again; the same key may be used again.",
+)
 INTERNAL = Kind(
     "internal", 500, "The service failed", "Give the `request_id` to the operators. A retry with the same key is safe."
 )

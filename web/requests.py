@@ -21,7 +21,7 @@ from typing import Protocol
 from aiohttp import web
 
 from schemas.base import derived_id
-from schemas.requests import REQUEST_KEY_PATTERN, ClaimRequest, CompleteRequest, Request
+from schemas.requests import REQUEST_KEY_PATTERN, ClaimRequest, CompleteRequest, ForgetRequest, Request
 from streams.errors import NotReadable
 from streams.records import Position
 from web import problems
@@ -64,7 +64,8 @@ class Requests:
         """`act` with a command id; with an Idempotency-Key at most once, and its final answer kept for repetitions.
 
         Problems that `act` raises are answers like any other. An answer is final unless it says that the outcome is
-        not known (202) or the service failed (5xx): then the claim lapses and the same request may be made again.
+        not known (202) or the service failed (5xx): then the claim lapses and the same request may be made again. One
+        that came too often (429) was not worked on: the key is free again at once.
         """
         key = _key(request)
         if key is None:
@@ -78,7 +79,9 @@ class Requests:
             answer = await act(derived_id(f"{key}\0{fingerprint}"))
         except Problem as problem:
             answer = problems.answer(problem, instance=request.path, request_id=request[REQUEST_ID])
-        if answer.status < 500 and answer.status != 202:
+        if answer.status == problems.TOO_MANY_ORDERS.status:
+            await self._commands.send(key=key, value=ForgetRequest(command_id=claim_id, request_key=key))
+        elif answer.status < 500 and answer.status != 202:
             await self._complete(key, claim_id, answer)
         return answer
 

@@ -35,7 +35,7 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
     kept = {spec.name for spec in TOPICS if spec.retention_ms == FOR_EVER}
     domains = {
         f"{domain}.{kind}.v1"
-        for domain in ("orders", "purchases", "payments", "accounts", "inventory")
+        for domain in ("orders", "purchases", "payments", "accounts", "customers", "inventory")
         for kind in ("commands", "events")
     }
     assert kept == {"orders", *domains}

@@ -93,7 +93,7 @@ class Platform:
         self.orders, self.purchases = domains.orders, domains.purchases
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
-        self.payments = domains.payments
+        self.payments, self.customers = domains.payments, domains.customers
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
@@ -148,6 +148,7 @@ class Platform:
             orders=self.orders,
             purchases=self.purchases,
             accounts=self.accounts,
+            customers=self.customers,
             inventory=self.inventory,
             payments=self.payments,
             requests=self.requests,

@@ -138,7 +138,8 @@ def _success(success: Success) -> JsonObject:
 
 def _problem(kinds: list[Kind]) -> JsonObject:
     """One response for all kinds of a status, with an example of each."""
-    retry = ("Retry-After",) if kinds[0].status == 503 or any(k.slug == "request-in-flight" for k in kinds) else ()
+    later = kinds[0].status in (429, 503) or any(kind.slug == "request-in-flight" for kind in kinds)
+    retry = ("Retry-After",) if later else ()
     return {
         "description": " ".join(f"**{kind.slug}**: {kind.title}. {kind.advice}" for kind in kinds),
         "headers": _headers(retry),
@@ -223,6 +224,7 @@ _DETAILS = {
     "invalid-document": "The document has one fault.",
     "too-large": "The body is too large: 2097152 bytes are declared, the limit is 1048576.",
     "unavailable": "the group is rebalancing",
+    **purchases.DETAILS,
     **accounts.DETAILS,
     **items.DETAILS,
     **payments.DETAILS,
@@ -237,6 +239,7 @@ _MEMBERS: dict[str, JsonObject] = {
     },
     "too-large": {"limit_bytes": 1_048_576},
     "dead-lettered": {"dead_letter": _POSITION},
+    **purchases.MEMBERS,
     **accounts.MEMBERS,
     **items.MEMBERS,
     **payments.MEMBERS,

@@ -131,7 +131,13 @@ OPERATIONS = (
         " document again changes nothing and gets the same answer; the same order_uid with other content is refused. A"
         " cart with an `idempotency_key` is one order, however often it is sent.",
         _PLACED,
-        (problems.UNSUPPORTED_MEDIA_TYPE, problems.ORDER_REFUSED, problems.INVALID_DOCUMENT, *WRITES),
+        (
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            problems.ORDER_REFUSED,
+            problems.INVALID_DOCUMENT,
+            problems.TOO_MANY_ORDERS,
+            *WRITES,
+        ),
         ("Idempotency-Key",),
         PlacementBody,
     ),

@@ -130,6 +130,16 @@ _ORDER: dict[str, Any] = {
     "shipments": [],
     "returns": [],
 }
+DETAILS = {
+    "too-many-orders": "A customer may place 10 orders in 60 s; the next one from 2026-11-21T18:40:31.000Z on.",
+}
+MEMBERS: dict[str, dict[str, Any]] = {
+    "too-many-orders": {
+        "reason": "too_many_orders",
+        "next_at": "2026-11-21T18:40:31.000Z",
+        "position": "customers.commands.v1-1-42",
+    },
+}
 EXAMPLES: dict[str, Any] = {
     "PurchaseView": _ORDER,
     "PurchaseOutcome": {**_ORDER, "position": "purchases.commands.v1-2-1234"},

@@ -33,6 +33,9 @@ class PurchaseQuestions:
         for _, entry in self._tables.orders.timeline(args["order_uid"], limit=_RECENT, reverse=True):
             if entry.caused_by == args["command_id"]:
                 caused = entry
+        if caused is None and (first := self._tables.orders.made(args["order_uid"], 1)) is not None:
+            # A cart of many lines has many events by the time that anybody asks; what it caused first is its order.
+            caused = first if first.caused_by == args["command_id"] else None
         answer = self._purchase(args)
         return Answer({**answer.meta, "caused": present_entry(caused) if caused else None})
 

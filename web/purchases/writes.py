@@ -48,8 +48,9 @@ from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, s
 from web.limits import Limits
 from web.orders import shapes
 from web.problems import Problem
+from web.purchases.admission import Admission, Asked
 from web.purchases.questions import PurchaseQuestions
-from web.requests import Requests
+from web.requests import KEY, Requests
 
 HOME = "/api/v1/orders"
 
@@ -194,13 +195,16 @@ class PurchaseWrites:
         requests: Requests,
         limits: Limits,
         terms: Terms,
+        admission: Admission,
     ) -> None:
         self._desk, self._questions, self._commands = desk, questions, commands
         self._requests, self._limits, self._terms = requests, limits, terms
+        self._admission = admission
 
     async def place(self, request: web.Request, raw: bytes) -> web.Response:
         """POST /api/v1/orders with a cart: answers when stock and money have answered, or after a bounded wait."""
         cart = body.parse(raw, Cart)
+        may_be_placed = cart.idempotency_key is not None or KEY in request.headers
 
         async def act(command_id: str) -> web.Response:
             id = id_of(f"cart\0{cart.user_id}", cart.idempotency_key, command_id)
@@ -214,9 +218,30 @@ class PurchaseWrites:
                 split=cart.split,
                 terms=self._terms,
             )
-            return await self._placed(command)
+            limit = self._admission.limit
+            if limit is None or (may_be_placed and await self.is_bought(command.order_uid)):
+                return await self._placed(command)
+            asked = await self._admission.ask(command, limit, wait_s=self._limits.outcome_wait_s)
+            return await self._let_through(command, asked)
 
         return await self._requests.once(request, raw, act)
+
+    async def _let_through(self, command: PlaceCart, asked: Asked) -> web.Response:
+        """The answer to a cart that the customer's owner hands on: it is looked for until it is an order."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._limits.outcome_wait_s
+        args = {"order_uid": command.order_uid, "command_id": command.command_id}
+        while asked.admitted and clock() < until:
+            wait_s = self._limits.read_wait_s
+            answer = await self._desk.ask_about(self._questions.outcome, command.order_uid, args, wait_s=wait_s)
+            order, caused = answer.meta["order"], answer.meta["caused"]
+            if order is not None:
+                at = asked.position if caused is None else Position.parse(caused["position"])
+                return await self._answered(command, order, at)
+            await asyncio.sleep(_LOOK_EVERY_S)
+        named = {"order_id": command.order_uid, "order_uid": command.order_uid}
+        # Not with `min_offset`: the attempt stands on the customer's partition, and the order will on its own.
+        return accepted(named, f"{HOME}/{command.order_uid}", asked.command_id, asked.position, wait=False)
 
     async def _placed(self, command: PlaceCart) -> web.Response:
         position, told = await self._command(command)
@@ -224,9 +249,12 @@ class PurchaseWrites:
             return _accepted(command, position)
         if told["order"] is None:
             raise dead_lettered(position)
-        if not _same(command, told["order"]):
+        return await self._answered(command, told["order"], position)
+
+    async def _answered(self, command: PlaceCart, order: dict[str, Any], position: Position) -> web.Response:
+        if not _same(command, order):
             raise Problem(problems.KEY_REUSED, "`idempotency_key` was first sent with another cart; use a new key.")
-        order = await self._settled(command, told["order"])
+        order = await self._settled(command, order)
         headers = {"Location": f"{HOME}/{command.order_uid}"}
         return _done(201, order, position, headers)
 
