@@ -1,0 +1,97 @@
+"""acts of a task -> files of one directory, and back in the same order: what a fold needs that has no broker."""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from streams.journal import Act, Run
+from streams.records import Headers, StoredRecord
+
+#: Acts that are written, and read, together.
+CHUNK = 500
+
+
+class Taken(NamedTuple):
+    """One record that a task took; without a topic: the deadlines that were due as of `timestamp`."""
+
+    topic: str | None
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    def record(self, partition: int) -> StoredRecord:
+        assert self.topic is not None, "deadlines are no record"
+        return StoredRecord(self.topic, partition, *self[1:])
+
+
+class Told(NamedTuple):
+    """What an act led to: a digest of all that was sent, and of what goes to tasks its print and its name."""
+
+    digest: bytes
+    made: tuple[tuple[bytes, bytes], ...]
+
+
+class Writer:
+    """Tuples of plain values into a file, many at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._chunk = path.open("wb"), list[tuple[Any, ...]]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._file.close()
+
+    def add(self, item: tuple[Any, ...]) -> None:
+        self._chunk.append(item)
+        if len(self._chunk) >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        raw = marshal.dumps([tuple(item) for item in self._chunk])
+        self._file.write(len(raw).to_bytes(8, "big") + raw)  # marshal.load would read byte by byte
+        self._chunk = []
+
+
+def _read(path: Path) -> Iterator[tuple[Any, ...]]:
+    with path.open("rb") as file:
+        while size := file.read(8):
+            yield from marshal.loads(file.read(int.from_bytes(size, "big")))
+
+
+async def spool(acts: AsyncIterator[Act], task: Path, moved: Callable[[int], None] = lambda count: None) -> None:
+    """Write a task's past down. `moved` hears how many records were written since it heard last."""
+    with Writer(_acts(task)) as writer:
+        async for act in acts:
+            if isinstance(act, Run):
+                for each in act.records:
+                    headers = tuple((name, value) for name, value in each.headers)
+                    writer.add((act.partition.topic, each.offset, each.timestamp, each.key, each.value, headers))
+                moved(len(act.records))
+            else:
+                writer.add((None, 0, act.now_ms, None, None, ()))
+
+
+def read_acts(task: Path) -> Iterator[Taken]:
+    """What was spooled."""
+    return map(Taken._make, _read(_acts(task)))
+
+
+def tell(task: Path) -> Writer:
+    """Takes what a fold of the task's acts says of each of them."""
+    return Writer(task.with_suffix(".told"))
+
+
+def read_told(task: Path) -> Iterator[Told]:
+    return map(Told._make, _read(task.with_suffix(".told")))
+
+
+def _acts(task: Path) -> Path:
+    return task.with_suffix(".acts")
