@@ -320,7 +320,7 @@ MUTANTS: dict[str, Mutant] = {
     "deadline_not_forgotten": Mutant(
         "a deadline stays after it was sent",
         "I2",
-        [Change(Deadlines, "emit", "self.cancel(deadline.id)", "pass")],
+        [Change(Deadlines, "send", "self.cancel(deadline.id)", "pass")],
     ),
     "journal_not_written": Mutant(
         "nothing says in which order a task took its inputs",
