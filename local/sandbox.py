@@ -184,6 +184,8 @@ class Sandbox:
     def __init__(self, secret: str, callback_url: str | None, state: Path | None = None) -> None:
         self.secret, self.callback_url, self._state = secret, callback_url, state
         self.money, self.switches, self.calls = Money(), "", Counter[str]()
+        #: Every request by its key, those that came to nothing too: what judges whether any was made twice over.
+        self.asked = Counter[str]()
         self._spent: Counter[tuple[str, str]] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -193,6 +195,7 @@ class Sandbox:
                 id: Payment(**{**row, "status": S(row["status"])}) for id, row in told["payments"].items()
             }
             self.money.answers = {key: (first, answer) for key, (first, answer) in told["answers"].items()}
+            self.asked = Counter(told.get("asked", {}))
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 << 10)
@@ -235,6 +238,7 @@ class Sandbox:
             return _json(401 if fault else 422, {"detail": fault or "Idempotency-Key is missing."})
         order_id, step = request.match_info.get("order_id", ""), request.match_info.get("step", "payments")
         self.calls[step] += 1
+        self.asked[key] += 1
         try:
             switches = self._switches(order_id, body)
             await asyncio.sleep(switches.get("delay", 0))
@@ -323,7 +327,8 @@ class Sandbox:
             return
         new = self._state.with_suffix(".new")
         payments = {id: asdict(payment) for id, payment in self.money.payments.items()}
-        new.write_bytes(orjson.dumps({"payments": payments, "answers": self.money.answers}))
+        told = {"payments": payments, "answers": self.money.answers, "asked": self.asked}
+        new.write_bytes(orjson.dumps(told))
         new.replace(self._state)
 
 
