@@ -181,8 +181,11 @@ def callback_of(payment: Payment, answer: ProviderAnswer, key: str | None, now_m
 class Sandbox:
     """The service: money, switches, and the wires to whoever asks and is called back."""
 
-    def __init__(self, secret: str, callback_url: str | None, state: Path | None = None) -> None:
-        self.secret, self.callback_url, self._state = secret, callback_url, state
+    def __init__(
+        self, secret: str, callback_url: str | None, state: Path | None = None, window_s: float = WINDOW_S
+    ) -> None:
+        """`window_s`: how far the time of a request's signature may be from now."""
+        self.secret, self.callback_url, self._state, self._window_s = secret, callback_url, state, window_s
         self.money, self.switches, self.calls = Money(), "", Counter[str]()
         #: Every request by its key, those that came to nothing too: what judges whether any was made twice over.
         self.asked = Counter[str]()
@@ -233,7 +236,7 @@ class Sandbox:
 
     async def _asked(self, request: web.Request) -> web.StreamResponse:
         body, key = await request.read(), request.headers.get("Idempotency-Key", "")
-        fault = signature_fault(self.secret, body, request.headers.get(SIGNATURE), time.time(), WINDOW_S)
+        fault = signature_fault(self.secret, body, request.headers.get(SIGNATURE), time.time(), self._window_s)
         if fault or not key:
             return _json(401 if fault else 422, {"detail": fault or "Idempotency-Key is missing."})
         order_id, step = request.match_info.get("order_id", ""), request.match_info.get("step", "payments")
@@ -350,8 +353,9 @@ def main() -> None:
     parser.add_argument("--secret-file", type=Path, required=True)
     parser.add_argument("--callback", help="URL that it calls back")
     parser.add_argument("--state", type=Path, help="where it keeps what it knows")
+    parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds that a signature's time may be off")
     options = parser.parse_args()
-    sandbox = Sandbox(options.secret_file.read_text().strip(), options.callback, options.state)
+    sandbox = Sandbox(options.secret_file.read_text().strip(), options.callback, options.state, options.window)
     web.run_app(sandbox.application(), host="127.0.0.1", port=options.port, print=None)
 
 

@@ -3,6 +3,7 @@
 import secrets
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import ports
@@ -16,9 +17,11 @@ class SandboxProvider(Service):
 
     name = "The sandbox provider"
 
-    def __init__(self, directory: Path, port: int, *, callback_url: str, log: Path) -> None:
+    def __init__(
+        self, directory: Path, port: int, *, callback_url: str, log: Path, options: Sequence[str] = ()
+    ) -> None:
         super().__init__(directory, log)
-        self.port, self.callback_url = port, callback_url
+        self.port, self.callback_url, self._options = port, callback_url, options
 
     @property
     def url(self) -> str:
@@ -35,8 +38,8 @@ class SandboxProvider(Service):
             file.touch(mode=0o600)
             file.write_text(secrets.token_urlsafe(24) + "\n")
         options = ["--port", str(self.port), "--secret-file", str(file), "--callback", self.callback_url]
-        command = [sys.executable, "-m", "local.sandbox", *options, "--state", str(self.directory / "state.json")]
-        self.spawn(command, cwd=ROOT)
+        options += ["--state", str(self.directory / "state.json"), *self._options]
+        self.spawn([sys.executable, "-m", "local.sandbox", *options], cwd=ROOT)
 
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self.url, timeout_s)

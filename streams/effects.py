@@ -18,6 +18,7 @@ from aiokafka import TopicPartition
 from mode import Service
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from streams import faults
 from streams.records import Record
 from streams.sink import Backoff, KafkaSource, masked
 
@@ -178,7 +179,9 @@ class Runner:
         if before is not None and (before.cancelled() or before.exception() is not None):
             raise RuntimeError("the record before it has failed, so this one waits too")
         async with self._turns:
+            faults.point("effect_taken")
             await self.act(record)
+            faults.point("effect_acted")
 
     def _settle(self) -> None:
         """Forget what is done; raise what has failed."""
@@ -199,6 +202,7 @@ class Runner:
         moved = {p: position for p, position in positions.items() if position > self._committed[p]}
         if moved:
             await self.source.commit(moved)
+            faults.point("effect_committed")
             self._committed |= moved
 
     async def _drop(self) -> None:

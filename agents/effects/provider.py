@@ -51,7 +51,7 @@ from schemas.provider import (
 )
 from schemas.settings import Settings
 from schemas.topics import PAYMENT_EVENTS
-from streams import App
+from streams import App, faults
 from streams.effects import Effect
 from streams.records import Record
 from streams.sink import Backoff, masked
@@ -317,6 +317,7 @@ def attach(app: App, commands: Commands, settings: Settings, where: Callable[[],
         if event is None:
             return
         command = await client.record_for(event, time.time() - record.timestamp / 1000)
+        faults.point("effect_answered")
         if command is not None:
             await commands.send(key=command.order_uid, value=command)
 

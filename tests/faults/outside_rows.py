@@ -24,7 +24,7 @@ COMPACTED_S = 90.0
 CHANGELOGS = tuple(f"orderstream-{table}-changelog" for table in TABLES)
 
 
-@row(6, "broker stopped, and killed", fresh=True)
+@row(6, "broker stopped, and killed", fresh=True, checkout=True)
 async def broker_goes(trial: Trial) -> None:
     workers = await trial.up(2)
     pids = [worker.pid for worker in workers]

@@ -18,8 +18,15 @@ from tests.oracle.log import COMMANDS, EVENTS, INTAKE, LETTERS, Record
 from tests.oracle.verdict import Kind
 from tests.orders_load import Planned, compact, document, poison
 
+#: Beside those of the oracle of checkout: what is kept of each step.
+BOUGHT_TABLES = (
+    *("purchases", "purchases_waiting", "payments", "payment_refunds", "payment_attempts", "payment_commands"),
+    *("accounts", "account_holds", "account_refunds", "account_entries", "account_commands", "ledger_totals"),
+    *("items", "items_by_outlet", "stock_reservations", "inventory_commands"),
+)
 
-@row(13, "clock jumps")
+
+@row(13, "clock jumps", checkout=True)
 async def clocks_jump(trial: Trial) -> None:
     """Every worker's wall clock jumps by hours, every two seconds, each at its own time."""
     workers = await trial.up(2, BUGGY, FAULT_CLOCK="1")
@@ -206,11 +213,12 @@ def _written(record: Record) -> tuple[Any, ...]:
     return record.partition, record.key, record.value, record.headers
 
 
-@row(20, "replay by topic reset")
+@row(20, "replay by topic reset", checkout=True)
 async def replayed(trial: Trial) -> None:
     """Stop, `reset`, start: the same tables from the input topics, though cancellations and strays race in them.
 
-    In full nothing is sent again; in brief the events are, and in the same bytes.
+    In full nothing is sent again, and the payment provider is asked for nothing; in brief the events are, and in the
+    same bytes.
     """
     workers = await trial.up(2)
     async with trial.under_load():
@@ -222,11 +230,14 @@ async def replayed(trial: Trial) -> None:
     for worker in workers:
         trial.gone(worker)
         assert await asyncio.to_thread(worker.stop) == 0
+    asked = trial.shop.asked() if trial.shop else {}
     since = time.monotonic()
     again = ["--emit", EVENTS] if trial.brief else []
     await asyncio.to_thread(trial.stack.faust, "reset", "--yes", *again)
     await trial.up(2)
     await asyncio.to_thread(wait_until_read, trial.stack.kafka, 120)
+    if trial.shop is not None:
+        await asyncio.to_thread(trial.shop.wait_until_read, 120)
     trial.recoveries.append(time.monotonic() - since)
     twice = await asyncio.to_thread(read_topic, trial.stack.kafka, EVENTS)
     trial.verdict.same_rows("rows of the replay", rows, await asyncio.to_thread(_tables, trial.stack.kafka))
@@ -237,6 +248,9 @@ async def replayed(trial: Trial) -> None:
     for key, value in other:
         trial.verdict.add(Kind.WRONG, "events of the replay", key, f"is not what the run said: {value!r}")
     await trial.judge_live(fold)
+    if trial.shop is not None:
+        await trial.shop.judge(trial.verdict, trial.urls)
+        trial.verdict.equal("requests after the replay", "the provider", asked, trial.shop.asked())
     trial.verdict.require()
 
 
@@ -247,7 +261,7 @@ def _contents(events: list[Record]) -> set[tuple[bytes | None, bytes | None]]:
 def _tables(bootstrap: str) -> dict[tuple[str, bytes], bytes | None]:
     """The rows that the changelogs lead to."""
     found: dict[tuple[str, bytes], bytes | None] = {}
-    for table in TABLES:
+    for table in (*TABLES, *BOUGHT_TABLES):
         for record in read_topic(bootstrap, f"orderstream-{table}-changelog"):
             if record.key is not None and not record.key.startswith(b"\0"):
                 found[table, record.key] = record.value

@@ -18,13 +18,15 @@ Run = Callable[["Trial"], Awaitable[None]]
 class Row:
     """One fault: its number in docs/faults.md, its name, and what is done to the platform.
 
-    `fresh`: on a Kafka of its own, which has little to load when it starts again.
+    `fresh`: on a Kafka of its own, which has little to load when it starts again. `checkout`: in full, shoppers are at
+    work beside the orders.
     """
 
     number: int
     name: str
     run: Run
     fresh: bool = False
+    checkout: bool = False
 
 
 @dataclass
@@ -54,12 +56,12 @@ class Outcome:
 ROWS: dict[int, Row] = {}
 
 
-def row(number: int, name: str, fresh: bool = False) -> Callable[[Run], Run]:
+def row(number: int, name: str, *, fresh: bool = False, checkout: bool = False) -> Callable[[Run], Run]:
     """Enter a row into ROWS."""
 
     def enter(run: Run) -> Run:
         assert number not in ROWS, f"row {number} is there twice"
-        ROWS[number] = Row(number, name, run, fresh)
+        ROWS[number] = Row(number, name, run, fresh, checkout)
         return run
 
     return enter

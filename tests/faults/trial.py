@@ -26,6 +26,7 @@ from local.threads import run_async
 from streams import admin
 from tests.agents.domain import make_app
 from tests.faults.row import Outcome, Row
+from tests.faults.shop import Shop, documents_only
 from tests.oracle.ask import Poller, judge_whole_list, judge_window
 from tests.oracle.broker import Tail, _consumer, judge_ends
 from tests.oracle.history import Fold
@@ -162,6 +163,18 @@ class Trial(Job):
         self._broker_said = stack.broker.log.stat().st_size
         self._poller = Poller(self.urls, self.watched)
         self.pulse = Pulse(stack.kafka, EVENTS)
+        self.shop: Shop | None = None
+
+    def with_checkout(self) -> Shop:
+        """From now on there are shoppers, a payment provider, and workers that know of it."""
+        self.shop = Shop(self.stack, self.seed, self.urls)
+        return self.shop
+
+    def watched(self) -> str | None:
+        """One of two looks is at an order that is bought here, where there are any."""
+        if self.shop is not None and self.shop.load.placed and self._chance.random() < 0.5:
+            return self._chance.choice(self.shop.load.placed[-40:])
+        return super().watched()
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
@@ -176,6 +189,9 @@ class Trial(Job):
     async def begin(self, port: int | None = None, app: str = "app", **env: str) -> Worker:
         """A worker that is starting; nobody asks it yet."""
         settings = (BRIEF if self.brief else {}) | env
+        if self.shop is not None:
+            settings = self.shop.env | settings
+            port = port or (None if self.workers.started else self.shop.callback_port)
         return await asyncio.to_thread(partial(self.workers.start, port=port, env=settings, app=app, wait=False))
 
     def gone(self, worker: Worker) -> None:
@@ -188,11 +204,15 @@ class Trial(Job):
         """The generator, the reader of events and the poller at work. At the end all that was begun is acknowledged."""
         with self.pulse:
             self.load.start(per_second)
+            if self.shop is not None:
+                await self.shop.open()
             try:
                 async with self._poller.running():
                     await self.spoken()
                     yield
                     await self.numbers_go_on()
+                    if self.shop is not None:
+                        await self.shop.load.stop()
             finally:
                 self.totals = await asyncio.to_thread(self.load.stop)
 
@@ -296,10 +316,14 @@ class Trial(Job):
         fold = await self.judge(log)
         if exact:
             assert self.totals is not None
-            self.judge_totals(fold, log, self.totals._replace(poison=self.totals.poison + len(self.bugs)))
+            self.judge_totals(
+                fold, documents_only(log), self.totals._replace(poison=self.totals.poison + len(self.bugs))
+            )
         judge_sights(self._poller.sights, self.verdict, longest_gap_s=gap_s)
         self.figures["looks"] = len(self._poller.sights)
         await self.judge_live(fold)
+        if self.shop is not None:
+            self.figures |= await self.shop.judge(self.verdict, self.urls)
         assert self.strikes, "nothing was struck"
         self.verdict.require(inputs=minimum)
         return fold
@@ -307,8 +331,9 @@ class Trial(Job):
     async def judge(self, log: Log) -> Fold:
         """As the main job is judged; letters of planted bugs apart, of which the oracle knows nothing."""
         with uncollected():
-            fold = judge(self._without_bugs(log), self.verdict)
-            self._judge_clients(log)
+            documents = documents_only(log)
+            fold = judge(self._without_bugs(documents), self.verdict)
+            self._judge_clients(documents)
             await self._sunk(len(fold.happened), len(log.of(LETTERS)))
             judge_postgres(fold, log.of(LETTERS), await read_database(self.stack.postgres), self.verdict)
         judge_ends(self.stack.kafka, self.verdict)
@@ -416,12 +441,16 @@ async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
     try:
         with closing(trial.load):
             await asyncio.to_thread(_begin_anew, stack)
+            if row.checkout and not brief:
+                await asyncio.to_thread(trial.with_checkout)
             await row.run(trial)
     except (Exception, BaseExceptionGroup) as error:
         why = f"{type(error).__name__}: {error}"
         print(*map(troubles, workers.started), sep="\n")
     finally:
         await asyncio.to_thread(workers.stop_all)
+        if trial.shop is not None:
+            await asyncio.to_thread(trial.shop.close)
     return trial.outcome(row, time.monotonic() - began, why)
 
 

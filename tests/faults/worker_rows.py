@@ -16,6 +16,8 @@ COMMIT = ("agents_ran", "begun", "sent", "offsets_sent", "committed", "applied")
 RECOVERY = ("fenced", "restored")
 REBALANCE = ("revoked", "assigned")
 SINK = ("sink_moved", "sink_applied", "sink_committed")
+#: Of the payment provider's effect: an event is taken, answered by the provider, written down, committed.
+EFFECT = ("effect_taken", "effect_answered", "effect_acted", "effect_committed")
 KILLED = 128 + 9
 #: From kill -9 until every partition commits again: a session of 6 s (3 in brief), the rebalance, and what was to redo.
 SURVIVOR_S = 10.0
@@ -43,10 +45,10 @@ async def an_agent_raises(trial: Trial) -> None:
     restarts.require_none()
 
 
-@row(2, "kill -9 at each step")
+@row(2, "kill -9 at each step", checkout=True)
 async def killed_at_each_step(trial: Trial) -> None:
     """In brief: a step of each kind, by the seed."""
-    points = [*COMMIT, *RECOVERY, *REBALANCE, *SINK]
+    points = [*COMMIT, *RECOVERY, *REBALANCE, *SINK, *EFFECT]
     if trial.brief:
         points = [trial.chance.choice(kind) for kind in (COMMIT, RECOVERY + REBALANCE, SINK)]
     trial.chance.shuffle(points)
@@ -104,7 +106,7 @@ async def _kill_at(trial: Trial, point: str, port: int | None) -> int:
     return victim.port
 
 
-@row(3, "kill -9 all workers at once")
+@row(3, "kill -9 all workers at once", checkout=True)
 async def all_killed(trial: Trial) -> None:
     workers = await trial.up(2 if trial.brief else 3)
     async with trial.under_load(per_second=400):
@@ -146,14 +148,17 @@ async def asked_to_end(trial: Trial) -> None:
     await trial.converge(minimum=2_000)
 
 
-@row(5, "frozen past its session, then woken")
+@row(5, "frozen past its session, then woken", checkout=True)
 async def zombies(trial: Trial) -> None:
-    """Frozen at a step of the commit, so that it wakes with a transaction in its hands."""
-    points = ["sent", "offsets_sent"] if trial.brief else ["agents_ran", "begun", "sent", "offsets_sent", "committed"]
+    """Frozen at a step of the commit, so that it wakes with a transaction in its hands, or with a provider's answer."""
+    points = ["sent", "offsets_sent"]
+    if not trial.brief:
+        points = ["agents_ran", "begun", *points, "committed", "effect_answered"]
     await trial.up(1 if trial.brief else 2)
     async with trial.under_load():
         for point in points:
-            zombie = await trial.begin(STREAMS_FAULT=f"{point}:{trial.chance.randrange(5, 40)}:stop")
+            count = trial.chance.randrange(1, 5) if point in EFFECT else trial.chance.randrange(5, 40)
+            zombie = await trial.begin(STREAMS_FAULT=f"{point}:{count}:stop")
             await trial.frozen(zombie)
             await trial.recovered(trial.struck())
             trial.urls.append(zombie.url)
@@ -170,7 +175,7 @@ async def zombies(trial: Trial) -> None:
     assert trial.fenced, "no zombie came back with something to write, so nothing was proven"
 
 
-@row(16, "workers come and go")
+@row(16, "workers come and go", checkout=True)
 async def come_and_go(trial: Trial) -> None:
     await trial.up(2)
     pauses = []

@@ -72,9 +72,10 @@ async def judge_window(
 
 
 async def judge_whole_list(url: str, fold: Fold, verdict: Verdict) -> None:
-    """Every order that there is, page by page, newest first."""
+    """Every order that came as a document, page by page, newest first; those that were bought stand among them."""
     async with client() as session:
-        judge_list(fold.orders.values(), await listed(session, url), f"all orders at {url}", verdict)
+        rows = [row for row in await listed(session, url) if "lines" not in row]
+        judge_list(fold.orders.values(), rows, f"all orders at {url}", verdict)
 
 
 async def each_of(ask: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> None:

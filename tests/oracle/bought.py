@@ -38,29 +38,59 @@ PURCHASES = Domain(
     "purchases",
     "order_uid",
     frozenset(
-        "place_cart record_reservation record_shortage record_payment record_payment_failure settle_payment "
-        "settle_refund expire_order approve_order reject_order pack_order ship_order send_out deliver_shipment "
-        "return_shipment complete_order cancel_purchase request_return approve_return refuse_return "
-        "receive_return".split()
+        [
+            "place_cart",
+            "record_reservation",
+            "record_shortage",
+            "record_payment",
+            "record_payment_failure",
+            "settle_payment",
+            "settle_refund",
+            "expire_order",
+            "approve_order",
+            "reject_order",
+            "pack_order",
+            "ship_order",
+            "send_out",
+            "deliver_shipment",
+            "return_shipment",
+            "complete_order",
+            "cancel_purchase",
+            "request_return",
+            "approve_return",
+            "refuse_return",
+            "receive_return",
+        ]
     ),
 )
 PAYMENTS = Domain(
     "payments",
     "order_uid",
     frozenset(
-        "authorise_payment capture_payment void_payment refund_payment retry_step record_authorisation record_decline "
-        "record_capture record_void record_refund record_failure".split()
+        [
+            "authorise_payment",
+            "capture_payment",
+            "void_payment",
+            "refund_payment",
+            "retry_step",
+            "record_authorisation",
+            "record_decline",
+            "record_capture",
+            "record_void",
+            "record_refund",
+            "record_failure",
+        ]
     ),
 )
 ACCOUNTS = Domain(
     "accounts",
     "account_id",
-    frozenset("open_account deposit withdraw hold_funds capture_hold release_hold refund_funds".split()),
+    frozenset(["open_account", "deposit", "withdraw", "hold_funds", "capture_hold", "release_hold", "refund_funds"]),
 )
 INVENTORY = Domain(
     "inventory",
     "item_id",
-    frozenset("create_item change_item adjust_stock reserve_stock commit_stock release_stock".split()),
+    frozenset(["create_item", "change_item", "adjust_stock", "reserve_stock", "commit_stock", "release_stock"]),
 )
 DOMAINS = (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY)
 TOPICS = tuple(topic for domain in DOMAINS for topic in (domain.commands, domain.events))
@@ -111,7 +141,11 @@ def parsed(domain: Domain, record: Record) -> dict[str, Any] | None:
         said = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(said, dict) or said.get("type") not in domain.words or not isinstance(said.get("command_id"), str):
+    if (
+        not isinstance(said, dict)
+        or said.get("type") not in domain.words
+        or not isinstance(said.get("command_id"), str)
+    ):
         return None
     return said if key_of(domain, said) is not None else None
 
@@ -129,7 +163,9 @@ def tell(domain: Domain, log: Log, verdict: Verdict, sent: frozenset[Position] |
         verdict.looked("commands")
         said = parsed(domain, record)
         if (said is None) != (record.position in letters):
-            kind, what = (Kind.LOST, "no command, and no dead letter") if said is None else (Kind.WRONG, "a dead letter")
+            kind, what = (
+                (Kind.LOST, "no command, and no dead letter") if said is None else (Kind.WRONG, "a dead letter")
+            )
             verdict.add(kind, "commands", record.position, f"{what}: {(record.value or b'')[:120]!r}")
         if letters.get(record.position, 1) > 1:
             verdict.add(Kind.DOUBLED, "dead letters", record.position, f"{letters[record.position]} dead letters")
@@ -198,7 +234,9 @@ def _attach(domain: Domain, log: Log, home: list[Told], verdict: Verdict) -> Non
             verdict.add(Kind.DOUBLED, "events of checkout", record.position, f"{said['type']} was said before")
             continue
         ids.add(said["event_id"])
-        if (record.key or b"").decode() != said[domain.key] or home_of(said[domain.key], log.partitions) != record.partition:
+        if (record.key or b"").decode() != said[domain.key] or home_of(
+            said[domain.key], log.partitions
+        ) != record.partition:
             verdict.add(Kind.WRONG, "events of checkout", record.position, "it is not at its home")
         waiting[record.partition, said["caused_by"]].append((record.offset, said))
     latest: dict[int, int] = defaultdict(lambda: -1)

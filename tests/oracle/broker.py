@@ -64,12 +64,12 @@ def partitions_of(bootstrap: str, topic: str) -> list[int]:
     return sorted(metadata.partitions)
 
 
-def unread(bootstrap: str, group: str = "orderstream") -> list[str]:
+def unread(bootstrap: str, group: str = "orderstream", topics: Sequence[str] = (INTAKE, COMMANDS)) -> list[str]:
     """What of the inputs the platform has not committed yet; empty when all of it is done.
 
     `orders` first: what a record away from home leads to is written in the transaction that commits its offset.
     """
-    for topic in (INTAKE, COMMANDS):
+    for topic in topics:
         partitions = partitions_of(bootstrap, topic)
         with closing(_consumer(bootstrap, group)) as consumer:
             standing = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=10)

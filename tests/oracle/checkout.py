@@ -93,7 +93,8 @@ def judge_checkout(
     judge_joins(homes, verdict, clients)
     for table, records in log.changelogs.items():
         if table in TABLES:
-            rows = {(record.key or b"").decode(): record.value for record in records if record.key}
+            kept = [record for record in records if record.key and not record.key.startswith(b"\0")]  # the store's own
+            rows = {(record.key or b"").decode(): record.value for record in kept}
             judge_rows(table, found, {key: orjson.loads(value) for key, value in rows.items() if value}, verdict)
     return found
 
@@ -102,7 +103,7 @@ def judge_rows(table: str, found: Checkout, rows: Mapping[str, Mapping[str, Any]
     """Rows of a table, or answers over HTTP by key, in the members that the fold knows."""
     expected = found.rows(table)
     known = {key: {name: row.get(name) for name in expected.get(key, row)} for key, row in rows.items()}
-    verdict.same_rows(f"rows of {table}", expected, {key: row for key, row in known.items() if key[:1] != "\0"})
+    verdict.same_rows(f"rows of {table}", expected, known)
 
 
 def judge_rest(found: Checkout, verdict: Verdict) -> None:
@@ -159,9 +160,9 @@ def judge_provider(found: Checkout, state: Mapping[str, Any], verdict: Verdict) 
         for step in set(by_order.get(uid, [])) - may:
             verdict.add(Kind.DOUBLED, "keys at the provider", f"{uid}:{step}", "no event asks for it")
         must = may - {f"void:{number}" for number in range(1, payment.voids)}
-        if missing := must - set(by_order.get(uid, [])):
-            if not payment.failures & {"provider_unreachable", "provider_not_configured"}:
-                verdict.add(Kind.LOST, "keys at the provider", uid, f"{sorted(missing)} never arrived")
+        unheard = payment.failures & {"provider_unreachable", "provider_not_configured"}
+        if (missing := must - set(by_order.get(uid, []))) and not unheard:
+            verdict.add(Kind.LOST, "keys at the provider", uid, f"{sorted(missing)} never arrived")
     for uid in by_order.keys() - found.money.payments.keys():
         verdict.add(Kind.WRONG, "keys at the provider", uid, "no payment of that name is known")
     verdict.looked("keys at the provider", len(asked))

@@ -1,4 +1,4 @@
-"""every event of checkout -> the commands to other domains that must follow from it, once; and those nobody asked for."""
+"""every event of checkout -> the commands to other domains that must follow from it, once; and nobody else's."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ CHECK = "joins"
 #: Commands that only an event leads to; whoever else sends one has to name its id beforehand (`clients`).
 INWARD = {
     "purchases": frozenset(
-        "record_reservation record_shortage record_payment record_payment_failure settle_payment settle_refund "
-        "expire_order complete_order".split()
+        [
+            "record_reservation",
+            "record_shortage",
+            "record_payment",
+            "record_payment_failure",
+            "settle_payment",
+            "settle_refund",
+            "expire_order",
+            "complete_order",
+        ]
     ),
-    "payments": frozenset("authorise_payment capture_payment void_payment refund_payment retry_step".split()),
-    "accounts": frozenset("hold_funds capture_hold release_hold refund_funds".split()),
-    "inventory": frozenset("reserve_stock commit_stock release_stock".split()),
+    "payments": frozenset(["authorise_payment", "capture_payment", "void_payment", "refund_payment", "retry_step"]),
+    "accounts": frozenset(["hold_funds", "capture_hold", "release_hold", "refund_funds"]),
+    "inventory": frozenset(["reserve_stock", "commit_stock", "release_stock"]),
 }
 
 Homes = Mapping[str, list[Told]]

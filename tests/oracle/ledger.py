@@ -104,7 +104,8 @@ class Ledger:
 
     def _objection(self, account: Account | None, hold: Hold | None, said: dict[str, Any]) -> str | None:
         """The first reason, in the order in which the reasons are documented."""
-        kind, amount = said["type"], said.get("amount_minor")
+        kind: str = said["type"]
+        amount: Any = said.get("amount_minor")
         if account is None:
             return "no_such_account"
         if kind != "release_hold":
@@ -136,8 +137,8 @@ class Ledger:
         return "amount_above_captured" if sum(hold.refunds.values()) + amount > hold.captured else None
 
     def _carry_out(self, account: Account, hold: Hold | None, said: dict[str, Any]) -> dict[str, Any]:
-        kind, amount = said["type"], said.get("amount_minor")
-        more: dict[str, Any] = {}
+        kind: str = said["type"]
+        amount: Any = said.get("amount_minor")
         account.version += 1
         if kind in ("deposit", "withdraw"):
             moved = amount if kind == "deposit" else -amount
@@ -160,8 +161,8 @@ class Ledger:
             return self._stands("hold_released", account, hold_id=said["hold_id"], amount_minor=hold.amount)
         hold.state, hold.captured = "captured", hold.amount if amount is None else amount
         account.balance -= hold.captured
-        more["released_minor"] = hold.amount - hold.captured
-        return self._stands("hold_captured", account, hold_id=said["hold_id"], **more)
+        free = hold.amount - hold.captured
+        return self._stands("hold_captured", account, hold_id=said["hold_id"], released_minor=free)
 
     @staticmethod
     def _stands(kind: str, account: Account, **more: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Money:
         moves = MOVES.get(kind, {})
         before = payment.status if payment else ""
         if before not in moves:
-            verdict.add(Kind.WRONG, "moves of payments", told, f"{kind} meets a payment that is {before or 'not there'}")
+            verdict.add(Kind.WRONG, "moves of payments", told, f"{kind} meets one that is {before or 'not there'}")
             return
         if payment is None:
             payment = self.payments[uid] = Payment(

@@ -13,9 +13,9 @@ from tests.oracle.verdict import Kind, Verdict
 CHECK = "bought orders"
 REFUSED = "purchase_command_refused"
 ENDED = ("rejected", "cancelled", "expired")
-#: Where an order may stand when nothing more is said: it has ended, or it waits for somebody.
+#: Where an order may stand when nothing more is said: it has ended, or waits for somebody; no deadline ends its wait.
 FINAL = (*ENDED, "completed", "returned")
-WAITING = ("paid", "approved", "packed", "shipped", "out_for_delivery", "delivered", "return_requested")
+WAITING = ("paid", "approved", "packed", "shipped", "out_for_delivery", "return_requested")
 
 _BEFORE_SHIPMENT = ("placed", "awaiting_payment", "paid", "approved", "packed")
 _UNDER_WAY = ("shipped", "out_for_delivery")
@@ -103,6 +103,7 @@ class Order:
     asked_back: int = 0
     refunded: int = 0
     approved: bool = False
+    approves_itself: bool = False
     shipments: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
     returns: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class Order:
     @property
     def unfinished(self) -> str | None:
         """What is still to happen, whatever anybody says."""
-        if self.status not in (*FINAL, *WAITING):
+        if self.status not in (*FINAL, *WAITING) or (self.status == "paid" and self.approves_itself):
             return f"it is {self.status}"
         if self.asked > self.captured and self.status not in ENDED:
             return f"{self.asked} is being captured"
@@ -150,7 +151,9 @@ class Bought:
             return
         before = order.status if order else ""
         if kind in MOVES and event["status"] not in MOVES[kind].get(before, ()):
-            verdict.add(Kind.WRONG, "moves of orders", told, f"{kind} leads from {before or 'nothing'} to {event['status']}")
+            verdict.add(
+                Kind.WRONG, "moves of orders", told, f"{kind} leads from {before or 'nothing'} to {event['status']}"
+            )
             return
         if order is None:
             order = self.orders[uid] = _placed(event)
@@ -195,7 +198,7 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
             if any(not line.refused and not line.reserved for line in order.lines):
                 verdict.add(Kind.WRONG, CHECK, told, "validated before every line had its answer")
         case "order_paid":
-            order.authorised = event["amount_minor"]
+            order.authorised, order.approves_itself = event["amount_minor"], event["approve_at_ms"] is not None
             fits(order.total, event["amount_minor"], "what is paid")
         case "order_approved":
             order.approved = True
@@ -208,6 +211,16 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
                  event["refund_minor"], "what goes back")  # fmt: skip
         case "refund_settled":
             order.refunded += event["amount_minor"]
+        case "purchase_ended":
+            fits(order.captured - order.asked_back, event["refund_minor"], "what goes back")
+            order.asked_back += event["refund_minor"]
+        case _:
+            _goods(order, event, fits)
+
+
+def _goods(order: Order, event: dict[str, Any], fits: Any) -> None:
+    """Where the pieces are after an event."""
+    match event["type"]:
         case "order_shipped":
             parts = _parts(event["parts"])
             order.shipments[event["shipment_id"]] = ("shipped", parts)
@@ -225,9 +238,6 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
             fits(sum(_price(order, part) for part in parts), event["amount_minor"], "what the part costs")
             order.total = (order.total or 0) - event["amount_minor"]
             _last(order, event, fits)
-        case "purchase_ended":
-            fits(order.captured - order.asked_back, event["refund_minor"], "what goes back")
-            order.asked_back += event["refund_minor"]
         case "return_requested":
             order.returns[event["return_id"]] = ("requested", _parts(event["parts"]))
         case "return_approved" | "return_refused" | "return_received":
@@ -241,7 +251,7 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
 def _last(order: Order, event: Mapping[str, Any], fits: Any) -> None:
     """What goes back for goods that are not kept, and what is paid in cash once all has come to its end."""
     excess = max(0, order.captured - order.asked_back - order.owed)
-    fits(excess, event["refund_minor"] if "refund_minor" in event else excess, "what goes back")
+    fits(excess, event.get("refund_minor", excess), "what goes back")
     order.asked_back += event.get("refund_minor", 0)
     if event.get("capture_minor"):
         fits(order.owed, event["capture_minor"], "what is paid on delivery")

@@ -1,0 +1,151 @@
+"""a trial's stack -> a payment provider and shoppers beside the orders -> their judgement by tests/oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import replace
+
+import orjson
+
+from local.ports import find_free
+from local.sandbox_service import SandboxProvider
+from tests.checkout_load import TERMS, CheckoutLoad
+from tests.oracle.bought import DOMAINS, PAYMENTS, PURCHASES, TOPICS
+from tests.oracle.broker import partitions_of, read_topic, unread
+from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provider, judge_rest
+from tests.oracle.checkout_window import judge_answers
+from tests.oracle.inlet import origin_of
+from tests.oracle.log import LETTERS, Log, Record
+from tests.oracle.verdict import Kind, Verdict
+from tests.processes import RunningStack
+
+#: Beside 250 orders a second: so many carts that every step of each meets some.
+CARTS_PER_SECOND = 3.0
+#: A provider that was away is asked six times, then the step is tried again after a minute.
+RESTED_S = 150.0
+SAMPLED = 25
+#: Where the workers' clocks jump by an hour, signatures are as far off.
+JUMPED_S = 3 * 3600
+COMMAND_TOPICS = tuple(domain.commands for domain in DOMAINS)
+
+
+class Shop:
+    """The provider and the shoppers of one trial. The provider calls back at `callback_port`: the first worker's."""
+
+    def __init__(self, stack: RunningStack, seed: int, urls: list[str]) -> None:
+        self.stack = stack
+        self.callback_port, port = find_free(2)
+        directory = stack.data_dir / f"provider-{port}"
+        callback = f"http://127.0.0.1:{self.callback_port}/api/v1/orders/payment-callback"
+        log = stack.data_dir / "logs" / f"provider-{port}.log"
+        window = ["--window", str(JUMPED_S)]
+        self.provider = SandboxProvider(directory, port, callback_url=callback, log=log, options=window)
+        self.load = CheckoutLoad(stack.kafka, seed, urls)
+        self.per_second = CARTS_PER_SECOND
+        self.count: int | None = None  # until the strikes are over
+        self._chance = random.Random(seed)
+        self.provider.start()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the trial's workers are started with."""
+        where = {"ORDERSTREAM_PROVIDER_URL": self.provider.url, "ORDERSTREAM_PROVIDER_SECRET": self.provider.secret}
+        return {**TERMS, **where, "ORDERSTREAM_CALLBACK_WINDOW_MS": str(JUMPED_S * 1000)}
+
+    def close(self) -> None:
+        self.load.close()
+        self.provider.resume()
+        self.provider.stop()
+
+    def asked(self) -> dict[str, int]:
+        """Requests to the provider by their keys."""
+        return dict(self._state()["asked"])
+
+    def _state(self) -> dict[str, dict[str, int]]:
+        file = self.provider.directory / "state.json"
+        nothing: dict[str, dict[str, int]] = {"asked": {}, "payments": {}}
+        return orjson.loads(file.read_bytes()) if file.exists() else nothing
+
+    async def open(self) -> None:
+        """Fill the shelves, and let people in."""
+        await self.load.open()
+        self.load.start(self.per_second, self.count)
+
+    async def carts(self, count: int, timeout_s: float = 300) -> None:
+        """Until so many carts have been begun."""
+        deadline = time.monotonic() + timeout_s
+        while self.load.carts < count:
+            assert time.monotonic() < deadline, f"{self.load.carts} carts of {count} after {timeout_s:.0f} s"
+            await asyncio.sleep(0.05)
+
+    async def judge(self, verdict: Verdict, urls: list[str]) -> dict[str, float | int | str]:
+        """Wait until nothing is under way any more, and judge all of it; what it came to."""
+        log, found = await self._at_rest(verdict)
+        judge_rest(found, verdict)
+        judge_provider(found, self._state(), verdict)
+        there = {record.position for topic in COMMAND_TOPICS for record in log.of(topic)}
+        for position in (set(self.load.positions) | self.load.acknowledged) - there:
+            if position.topic in COMMAND_TOPICS:
+                verdict.add(Kind.LOST, "acknowledged", position, "was acknowledged to a client")
+        verdict.looked("acknowledged", len(self.load.positions) + len(self.load.acknowledged))
+        await judge_answers(urls, found, verdict, self._chance, SAMPLED)
+        return self._figures(log, found)
+
+    def _figures(self, log: Log, found: Checkout) -> dict[str, float | int | str]:
+        orders = Counter(order.status for order in found.bought.orders.values())
+        commands = sum(len(log.of(topic)) for topic in COMMAND_TOPICS)
+        return {
+            "carts": len(found.bought.orders),
+            "ended as": " ".join(f"{count} {status}" for status, count in orders.most_common()),
+            "commands of checkout": commands,
+            "requests to the provider": f"{sum(self.asked().values())} under {len(self.asked())} keys",
+            "money kept": sum(order.captured - order.refunded for order in found.bought.orders.values()),
+        }
+
+    def wait_until_read(self, timeout_s: float) -> None:
+        """Until every command is committed, and every event that may ask something of the provider."""
+        deadline = time.monotonic() + timeout_s
+        while left := self._unread():
+            assert time.monotonic() < deadline, f"not worked on after {timeout_s:.0f} s: {left}"
+            time.sleep(0.2)
+
+    async def _at_rest(self, verdict: Verdict) -> tuple[Log, Checkout]:
+        """The log once all of it is worked on and nothing is to come. What is never done is judged as it stands."""
+        deadline = time.monotonic() + RESTED_S
+        while True:
+            left = await asyncio.to_thread(self._unread)
+            if not left or time.monotonic() > deadline:
+                log, trying = await asyncio.to_thread(self.read), Verdict()
+                found = judge_checkout(log, trying, sent=self.load.sent())
+                if not found.restless or time.monotonic() > deadline:
+                    break
+            await asyncio.sleep(0.5)
+        for what in left:
+            verdict.add(Kind.HANGING, "at rest", what, f"is not worked on after {RESTED_S:.0f} s")
+        return log, judge_checkout(log, verdict, sent=self.load.sent())
+
+    def _unread(self) -> list[str]:
+        kafka = self.stack.kafka
+        return unread(kafka, topics=COMMAND_TOPICS) or unread(kafka, "orderstream-provider", [PAYMENTS.events])
+
+    def read(self) -> Log:
+        """All of checkout, as a read-committed reader sees it."""
+        kafka = self.stack.kafka
+        names = (*TOPICS, PURCHASES.commands, LETTERS)
+        topics: dict[str, list[Record]] = {topic: read_topic(kafka, topic) for topic in names}
+        changelogs = {table: read_topic(kafka, f"orderstream-{table}-changelog") for table in TABLES}
+        return Log(len(partitions_of(kafka, PAYMENTS.events)), topics, changelogs)
+
+
+def documents_only(log: Log) -> Log:
+    """The log of the orders that came as documents: bought ones share their lists, their timeline and dead letters."""
+    bought = {record.key for record in log.of(PURCHASES.commands) if record.key}
+    letters = [each for each in log.of(LETTERS) if (at := origin_of(each)) is None or at.topic not in COMMAND_TOPICS]
+    changelogs = {
+        table: [record for record in records if bought.isdisjoint((record.key or b"").split(b"\0"))]
+        for table, records in log.changelogs.items()
+    }
+    return replace(log, topics={**log.topics, LETTERS: letters}, changelogs=changelogs)
