@@ -45,6 +45,8 @@ from schemas.inventory import (
     StockReserved,
 )
 from schemas.payments import (
+    EXCESS,
+    LATE,
     AuthorisePayment,
     CapturePayment,
     CaptureRequested,
@@ -203,7 +205,10 @@ def _of_payment(event: PaymentEvent) -> tuple[Command, ...]:
         case PaymentDeclined() | PaymentVoided():
             return (RecordPaymentFailure(command_id=_id(event), order_uid=event.order_uid, reason=event.reason),)
         case PaymentCaptured():
-            return (SettlePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=event.amount_minor),)
+            amount = event.amount_minor - event.excess_minor
+            return (SettlePayment(command_id=_id(event), order_uid=event.order_uid, amount_minor=amount),)
+        case PaymentRefunded() if event.refund_id in (LATE, EXCESS):
+            return ()  # what the order never asked for and never had
         case PaymentRefunded():
             return (
                 SettleRefund(

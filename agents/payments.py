@@ -11,6 +11,8 @@ from typing import Any, assert_never
 from schemas.accounts import MAX_AMOUNT_MINOR
 from schemas.base import derived_id, event_id_for, rfc3339, unix_ms
 from schemas.payments import (
+    EXCESS,
+    LATE,
     AuthorisePayment,
     CapturePayment,
     CaptureRequested,
@@ -54,8 +56,6 @@ from tables.payments import GROUP, PaymentTables
 #: A void or a refund that failed is asked for again after so long, twice as long each time, for as long as it takes:
 #: the money is somebody's.
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 60_000, 3_600_000
-#: Refunds that nobody asked for: of money that came too late, and of what was taken above what was asked.
-LATE, EXCESS = "late", "excess"
 
 _ASKED = (PaymentMethod.ACCOUNT, PaymentMethod.PROVIDER)
 _OPEN = (PaymentStatus.REQUESTED, PaymentStatus.AUTHORISED)
@@ -298,8 +298,8 @@ def _captured(payment: Payment, command: RecordCapture, at: str) -> tuple[Paymen
             authorised = PaymentAuthorised(**_changed(payment, command, at), amount_minor=amount, **who)
             return (authorised, PaymentCaptured(**_changed(payment, command, at, 1), **taken, **who))
         case PaymentStatus.AUTHORISED | PaymentStatus.CAPTURING:
-            captured = PaymentCaptured(**_changed(payment, command, at), **taken, **who)
             above = amount - payment.capturing_minor if payment.capturing_minor else 0
+            captured = PaymentCaptured(**_changed(payment, command, at), **taken, excess_minor=above, **who)
             return (captured, _give_back(payment, command, at, 1, EXCESS, above)) if above else (captured,)
         case PaymentStatus.VOIDING:
             reason = payment.reason or ""

@@ -215,6 +215,10 @@ class PaymentRefusal(StrEnum):
     WRONG_AMOUNT = "wrong_amount"
 
 
+#: Refunds that no order asked for: of money that came too late, and of what was taken above what was asked.
+LATE, EXCESS = "late", "excess"
+
+
 class PaymentStatus(StrEnum):
     """Where a payment stands. Money that comes when it is declined or voided goes back."""
 
@@ -282,6 +286,7 @@ class PaymentCaptured(_PaymentChanged):
     type: Literal["payment_captured"] = "payment_captured"
     amount_minor: int = Field(ge=1)
     captured_minor: int = Field(ge=1, description="In all, after this event.")
+    excess_minor: int = Field(0, ge=0, description="What of it nobody asked for: a refund of it follows at once.")
     source: Source | None = None
     reference: str | None = None
 

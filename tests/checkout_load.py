@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from confluent_kafka import KafkaError, Message, Producer
@@ -23,7 +23,7 @@ from tests.oracle.bought import ACCOUNTS, INVENTORY, PURCHASES, Domain, account_
 from tests.oracle.log import Position, derived
 
 ITEMS, BUYERS = 50, 60
-ANY_PARTITION = -1  # the producer's partitioner decides: the home
+HOME = -1  # the producer's partitioner decides
 CURRENCY = "INR"
 #: Those of the sandbox's moods that a cart may meet; the first is the usual one.
 MOODS = (
@@ -76,31 +76,69 @@ def buyer(number: int, seed: int) -> tuple[str, int | None]:
     return f"buyer{seed}-{number}", None if number % 15 == 0 else (150, 900, 4_000, 9_000, 30_000)[number % 5]
 
 
+class Wire(Protocol):
+    """What the load needs of a broker: records are taken, and where they stand is known in the end."""
+
+    partitions: int
+    taken: set[Position]
+    failures: list[str]
+
+    def put(self, topic: str, key: bytes, value: bytes, partition: int = HOME) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class KafkaWire:
+    """librdkafka. Waits for a broker that is away: what was begun is acknowledged in the end."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.taken, self.failures = set[Position](), list[str]()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "enable.idempotence": True,
+            }
+        )
+        topic = PURCHASES.commands
+        self.partitions = len(self._producer.list_topics(topic, 10).topics[topic].partitions)
+
+    def put(self, topic: str, key: bytes, value: bytes, partition: int = HOME) -> None:
+        self._producer.produce(topic, value, key, partition, on_delivery=self._told)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        left = self._producer.flush(250)
+        assert not left, f"{left} commands were not taken by the broker within 250 s"
+
+    def close(self) -> None:
+        """A producer left open would look for the broker for ever."""
+        self._producer.close()
+
+    def _told(self, error: KafkaError | None, message: Message) -> None:
+        topic, at, offset = message.topic(), message.partition(), message.offset()
+        if error is not None or topic is None or at is None or offset is None:
+            self.failures.append(f"a command: {error}")
+        else:
+            self.taken.add(Position(topic, at, offset))
+
+
 @dataclass
 class CheckoutLoad:
     """Shoppers. `urls` may change while they are at it; `placed` are orders of which somebody said that they are."""
 
-    bootstrap: str
+    wire: Wire
     seed: int
     urls: list[str]
     counts: Counter[str] = field(default_factory=Counter)
-    positions: dict[Position, bytes] = field(default_factory=dict)  # on topics, as the broker took them
     acknowledged: set[Position] = field(default_factory=set)  # over HTTP, as workers answered
     placed: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     carts: int = 0
 
     def __post_init__(self) -> None:
-        self._producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "partitioner": "murmur2_random",
-                "linger.ms": 5,
-                "enable.idempotence": True,
-            }
-        )
         self._chance = Random(f"way {self.seed}")
-        self._partitions = len(self._producer.list_topics(PURCHASES.commands, 10).topics[PURCHASES.commands].partitions)
         self._session: aiohttp.ClientSession | None = None
         self._lives: set[asyncio.Task[None]] = set()
         self._going = False
@@ -125,12 +163,17 @@ class CheckoutLoad:
             if deposit is not None:
                 self.say(ACCOUNTS, account, "open_account", f"open-{user}", user_id=user, currency=CURRENCY)
                 self.say(ACCOUNTS, account, "deposit", f"in-{user}", account_id=account, amount_minor=deposit)
-        await self.flush()
+        await asyncio.to_thread(self.wire.flush)
 
     def start(self, per_second: float, count: int | None = None) -> None:
         """Carts at a steady rate, so many or until `stop`."""
         self._going = True
         self._runner = asyncio.create_task(self._run(per_second, count))
+
+    async def begun(self) -> None:
+        """Until the last of the carts that `start` was told of."""
+        assert self._runner is not None, "it was started"
+        await self._runner
 
     async def stop(self) -> None:
         """No new carts; what was begun is brought to its end and acknowledged. Raises AssertionError when it is not."""
@@ -140,23 +183,21 @@ class CheckoutLoad:
         if self._lives:
             _, late = await asyncio.wait(self._lives, timeout=PATIENCE_S)
             assert not late, f"{len(late)} carts are not done with after {PATIENCE_S:.0f} s"
-        await self.flush()
+        await asyncio.to_thread(self.wire.flush)
         if self._session is not None:
             await self._session.close()
-        assert not self.failures, self.failures[:3]
+        found = [*self.failures, *self.wire.failures]
+        assert not found, found[:3]
 
     def close(self) -> None:
-        """A producer left open would look for the broker for ever."""
+        """Whatever is still under way is left."""
         for life in self._lives:
             life.cancel()
-        self._producer.close()
-
-    async def flush(self) -> None:
-        left = await asyncio.to_thread(self._producer.flush, 250)
-        assert not left, f"{left} commands were not taken by the broker within 250 s"
+        self.wire.close()
 
     def sent(self) -> frozenset[Position]:
-        return frozenset(self.positions)
+        """Where the commands stand that were put onto topics."""
+        return frozenset(self.wire.taken)
 
     async def _run(self, per_second: float, count: int | None) -> None:
         first, began = self.carts, asyncio.get_running_loop().time()
@@ -281,27 +322,15 @@ class CheckoutLoad:
         """A command onto its topic: some twice, some astray, and now and then something that is no command."""
         value = json.dumps({"type": kind, "command_id": command_id, **said}, separators=(",", ":")).encode()
         chance = self._chance
-        astray = (
-            chance.randrange(self._partitions) if kind != "create_item" and chance.random() < 0.05 else ANY_PARTITION
-        )
-        self._produce(domain, key, value, astray)
+        astray = kind != "create_item" and chance.random() < 0.05
+        away = chance.randrange(self.wire.partitions) if astray else HOME
+        self.wire.put(domain.commands, key.encode(), value, away)
         if chance.random() < 0.10:
             self.counts["repetition"] += 1
-            self._produce(domain, key, value)
+            self.wire.put(domain.commands, key.encode(), value)
         if chance.random() < 0.01:
             self.counts["poison"] += 1
-            self._produce(domain, key, chance.choice(POISON))
-
-    def _produce(self, domain: Domain, key: str, value: bytes, partition: int = ANY_PARTITION) -> None:
-        def told(error: KafkaError | None, message: Message) -> None:
-            topic, at, offset = message.topic(), message.partition(), message.offset()
-            if error is not None or topic is None or at is None or offset is None:
-                self.failures.append(f"a command: {error}")
-            else:
-                self.positions[Position(topic, at, offset)] = value
-
-        self._producer.produce(domain.commands, value, key.encode(), partition, on_delivery=told)
-        self._producer.poll(0)
+            self.wire.put(domain.commands, key.encode(), chance.choice(POISON))
 
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
@@ -327,7 +356,7 @@ class CheckoutLoad:
             topic, partition, offset = position.rsplit("-", 2)
             self.acknowledged.add(Position(topic, int(partition), int(offset)))
         in_flight = response.status == 409 and str(told.get("type", "")).endswith("in-flight")
-        return response.status not in (202, 503) and not in_flight
+        return response.status not in (202, 429, 502, 503, 504) and not in_flight
 
 
 def _part(chance: Random, lines: int) -> dict[str, int]:

@@ -230,3 +230,34 @@ async def test_cash_is_taken_when_the_rest_is_cancelled(shop: Shop) -> None:
     assert (shop.order(uid).status, shop.order(uid).captured_minor) == (OrderStatus.DELIVERED, 100)
     await shop.driver.advance(Terms().return_within_ms + 1)
     assert shop.order(uid).status is OrderStatus.COMPLETED
+
+
+async def test_what_the_provider_takes_above_what_was_asked_goes_back_once(shop: Shop) -> None:
+    """It is authorised for two, one is cancelled, and the provider takes the money for both."""
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 2), method="provider", terms=Terms(approve_after_ms=None).model_dump())
+    told = {"order_uid": uid, "source": "callback"}
+    await shop.say("payments", "record_authorisation", uid, amount_minor=200, **told)
+    await shop.lead(uid, "cancel_purchase", reason="one too many", parts=[{"line": 1, "quantity": 1}])
+    await shop.lead(uid, "approve_order")
+    await shop.say("payments", "record_capture", uid, amount_minor=200, **told)
+    with shop.reading("orders", uid):
+        refunds = [refund for _, refund in shop.domains.payments.refunds_of(uid)]
+    assert [(refund.refund_id, refund.amount_minor) for refund in refunds] == [("excess", 100)]
+    await shop.say("payments", "record_refund", uid, refund_id="excess", amount_minor=100, **told)
+    order = shop.order(uid)
+    assert (order.captured_minor, order.refund_minor, order.refunded_minor) == (100, 0, 0)
+
+
+async def test_money_that_comes_too_late_is_between_the_payment_and_the_provider(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 2), method="provider", terms=Terms(pay_within_ms=60_000).model_dump())
+    told = {"order_uid": uid, "source": "callback"}
+    await shop.driver.advance(60_001)
+    await shop.say("payments", "record_capture", uid, amount_minor=200, **told)
+    await shop.say("payments", "record_refund", uid, refund_id="late", amount_minor=200, **told)
+    with shop.reading("orders", uid):
+        payment = shop.domains.payments.payment(uid)
+    assert payment is not None and (payment.captured_minor, payment.refunded_minor) == (200, 200)
+    order = shop.order(uid)
+    assert (order.captured_minor, order.refunded_minor) == (0, 0), "the order never had it"

@@ -12,7 +12,7 @@ import orjson
 
 from local.ports import find_free
 from local.sandbox_service import SandboxProvider
-from tests.checkout_load import TERMS, CheckoutLoad
+from tests.checkout_load import TERMS, CheckoutLoad, KafkaWire
 from tests.oracle.bought import DOMAINS, PAYMENTS, PURCHASES, TOPICS
 from tests.oracle.broker import partitions_of, read_topic, unread
 from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provider, judge_rest
@@ -43,7 +43,7 @@ class Shop:
         log = stack.data_dir / "logs" / f"provider-{port}.log"
         window = ["--window", str(JUMPED_S)]
         self.provider = SandboxProvider(directory, port, callback_url=callback, log=log, options=window)
-        self.load = CheckoutLoad(stack.kafka, seed, urls)
+        self.load = CheckoutLoad(KafkaWire(stack.kafka), seed, urls)
         self.per_second = CARTS_PER_SECOND
         self.count: int | None = None  # until the strikes are over
         self._chance = random.Random(seed)
@@ -87,10 +87,11 @@ class Shop:
         judge_rest(found, verdict)
         judge_provider(found, self._state(), verdict)
         there = {record.position for topic in COMMAND_TOPICS for record in log.of(topic)}
-        for position in (set(self.load.positions) | self.load.acknowledged) - there:
+        told = self.load.sent() | self.load.acknowledged
+        for position in told - there:
             if position.topic in COMMAND_TOPICS:
                 verdict.add(Kind.LOST, "acknowledged", position, "was acknowledged to a client")
-        verdict.looked("acknowledged", len(self.load.positions) + len(self.load.acknowledged))
+        verdict.looked("acknowledged", len(told))
         await judge_answers(urls, found, verdict, self._chance, SAMPLED)
         return self._figures(log, found)
 

@@ -144,8 +144,9 @@ def _of_payment(event: dict[str, Any]) -> Iterator[Follow]:
             says = {"type": "record_payment_failure", **uid, "reason": event["reason"]}
             yield Follow(PURCHASES, _id(event), says)
         case "payment_captured":
-            yield Follow(PURCHASES, _id(event), {"type": "settle_payment", **uid, **amount})
-        case "payment_refunded":
+            asked = event["amount_minor"] - event["excess_minor"]
+            yield Follow(PURCHASES, _id(event), {"type": "settle_payment", **uid, "amount_minor": asked})
+        case "payment_refunded" if event["refund_id"] not in ("late", "excess"):  # those no order asked for
             says = {"type": "settle_refund", **uid, **amount, "refund_id": event["refund_id"]}
             yield Follow(PURCHASES, _id(event), says)
         case "payment_step_failed" if event["retry_at_ms"] is not None:
