@@ -32,7 +32,7 @@ TICK_S = 0.01
 #: How much faster time goes while people shop, and when only deadlines are left.
 SHOPPING, WAITING = 5, 100
 SETTLED_S = 30.0
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     name.removeprefix("ORDERSTREAM_").lower(): int(value) for name, value in TERMS.items() if "PROVIDER" not in name
 }
 
