@@ -409,7 +409,7 @@ def attach(
         said = decide(item, reservation, command, at, answered=answered)
         for event in said:
             before, item = item, evolve(item, event)
-            tables.keep_item(before, item)
+            tables.keep_item(before, item, Position(cause.topic, cause.partition, cause.offset))
             if isinstance(event, StockReserved | StockCommitted | StockReleased):
                 reservation = evolve_reservation(reservation, event)
                 assert reservation is not None, "such an event leaves a reservation"

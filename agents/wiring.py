@@ -71,13 +71,14 @@ def declare_topics(app: App, specs: Iterable[TopicSpec]) -> Topics:
             value_type=VALUES.get(spec.name),
             config=spec.config(),
             max_message_bytes=spec.max_message_bytes,
+            looked_into=spec.looked_into,
         )
         for spec in specs
     }
 
 
 def wire_orders(app: App, topics: Topics) -> OrderTables:
-    tables = order_tables.declare(app)
+    tables = order_tables.declare(app, order_rules.evolve)
     intake, commands, events = (topics[name] for name in ("orders", "orders.commands.v1", "orders.events.v1"))
     order_rules.attach(app, intake=intake, commands=commands, events=events, tables=tables)
     return tables
@@ -92,7 +93,7 @@ def wire_payments(app: App, topics: Topics, tell: Tell) -> PaymentTables:
 
 def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell) -> PurchaseTables:
     """Beside the orders, in their tasks: they share the lists."""
-    tables = purchase_tables.declare(app, orders)
+    tables = purchase_tables.declare(app, orders, purchase_rules.evolve)
     commands, events = topics["purchases.commands.v1"], topics["purchases.events.v1"]
     purchase_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
     return tables

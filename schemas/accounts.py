@@ -443,6 +443,28 @@ class CommandAnswer(NamedTuple):
         return cls(**{**row, "reason": AccountRefusal(row["reason"]) if row["reason"] else None})
 
 
+class AccountVersion(NamedTuple):
+    """An account's figures as one of its versions had them, and the record that made it: of `account_versions`.
+
+    `latest_at`: the latest `occurred_at` of this version and of those before.
+    """
+
+    balance_minor: int
+    held_minor: int
+    occurred_at: str
+    latest_at: str
+    topic: str
+    partition: int
+    offset: int
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        return cls(**orjson.loads(raw))
+
+
 class LedgerTotals(NamedTuple):
     """The sums of one currency in one partition: the value of `ledger_totals`. Each leg is counted on its own."""
 

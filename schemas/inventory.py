@@ -373,6 +373,31 @@ class Item(NamedTuple):
         return cls(**orjson.loads(raw))
 
 
+class ItemVersion(NamedTuple):
+    """An item's stock as one of its versions had it, and the record that made it: of `item_versions`.
+
+    Stock moves often and what an item is changes seldom, so that stands in the version that changed it (`content`), and
+    `content_version` says in which. `latest_at`: the latest `occurred_at` of this version and of those before.
+    """
+
+    on_hand: int
+    reserved: int
+    occurred_at: str
+    latest_at: str
+    content_version: int
+    content: dict[str, Any] | None
+    topic: str
+    partition: int
+    offset: int
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        return cls(**orjson.loads(raw))
+
+
 class ReservationState(StrEnum):
     """Where a reservation stands. All but the first are final, and say what became of the last piece of it."""
 

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         description="An HTTP connection without a whole request is closed after this, in ms. Above a proxy's 60 s.",
     )
 
+    as_of_max_records: Count = Field(
+        100_000,
+        description="Events that a read of the past may look at to find a position among them; a handful suffices when"
+        " times ascend.",
+    )
+
     # Orders that are bought here
     pay_within_ms: Milliseconds = Field(
         15 * 60_000, description="An order that is not paid within this time ends, in ms: stock and money are freed."

@@ -69,7 +69,7 @@ class TopicSpec:
     """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others.
 
     `dated_on_arrival`: the broker dates the records. What an agent sends has the time of the record that caused it,
-    which may be older than the retention.
+    which may be older than the retention. `looked_into`: requests read it, when they ask how things stood then.
     """
 
     name: str
@@ -83,6 +83,7 @@ class TopicSpec:
     retention_ms: int = FOR_EVER
     max_message_bytes: int = CARRIER_MAX_BYTES
     dated_on_arrival: bool = False
+    looked_into: bool = False
     partitions: int = 4
     replication_factor: int = 1
 
@@ -130,6 +131,7 @@ ORDER_EVENTS = TopicSpec(
     public=True,
     # A new reader, such as the Postgres sink, starts at the beginning; compaction would lose history and refusals.
     retention_ms=FOR_EVER,
+    looked_into=True,
 )
 
 PAYMENT_COMMANDS = TopicSpec(
@@ -177,6 +179,7 @@ PURCHASE_EVENTS = TopicSpec(
     description="The life of orders that are bought here, from the cart to the last return, refusals included.",
     public=True,
     retention_ms=FOR_EVER,
+    looked_into=True,
 )
 
 ACCOUNT_COMMANDS = TopicSpec(
@@ -210,6 +213,7 @@ ACCOUNT_EVENTS = TopicSpec(
     public=True,
     # `faust -A app ledger verify` adds it up from the beginning.
     retention_ms=FOR_EVER,
+    looked_into=True,
 )
 
 CUSTOMER_COMMANDS = TopicSpec(
@@ -267,6 +271,7 @@ INVENTORY_EVENTS = TopicSpec(
     public=True,
     # What is on hand adds up from the beginning.
     retention_ms=FOR_EVER,
+    looked_into=True,
 )
 
 REQUEST_COMMANDS = TopicSpec(

@@ -25,6 +25,7 @@ from streams.effects import Effect
 from streams.engine import Engine
 from streams.errors import Misdeclared
 from streams.logs import LoggedWorker
+from streams.lookup import LogReader
 from streams.metrics import Metrics
 from streams.reading import Owner, Reading, Routing
 from streams.records import Headers, Position
@@ -204,7 +205,8 @@ class App(faust.App):
     def rights(self) -> list[Right]:
         """What this application's user must be allowed to on the brokers."""
         readers = [service for service in self._services if isinstance(service, Sink | Effect)]
-        return of_worker(self._id, self.declared, self.groups, readers)
+        looked_into = [topic.name for topic in self.declared.values() if topic.looked_into]
+        return of_worker(self._id, self.declared, self.groups, readers, looked_into)
 
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""
@@ -299,6 +301,10 @@ class App(faust.App):
     def owners(self, group: str) -> list[Owner]:
         """Who answers for each partition of the group. Raises NotReadable while one has no owner."""
         return self.routing.owners(group)
+
+    def log_reader(self) -> LogReader:
+        """The log itself, for what tables have no answer to. Raises NotReadable while there is no connection."""
+        return self.engine.log_reader()
 
     def reading(
         self, group: str, partition: int, *, min_position: Position | None = None, timeout_s: float = 2.0

@@ -54,6 +54,9 @@ class MemoryLog:
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return {partition: (0, len(self.topics[partition])) for partition in partitions}
 
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
+        return next((each.offset for each in self.topics[partition] if each.timestamp >= timestamp_ms), None)
+
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[Record]]:

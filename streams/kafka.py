@@ -306,6 +306,13 @@ class KafkaLog:
         ends = await self._asked(self._consumer.end_offsets(list(partitions)), "end offsets")
         return {partition: (begins[partition], ends[partition]) for partition in partitions}
 
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
+        """From the broker's index, which is of what it has, committed or not; a negative timestamp is none."""
+        if timestamp_ms <= 0:
+            return (await self.bounds([partition]))[partition][0]
+        found = await self._asked(self._consumer.offsets_for_times({partition: timestamp_ms}), "offsets of a time")
+        return None if found.get(partition) is None else int(found[partition].offset)
+
     async def _asked(self, call: Any, what: str) -> Any:
         try:
             return await call

@@ -55,7 +55,11 @@ WRITE_ONLY = (Operation.WRITE, Operation.DESCRIBE_CONFIGS)
 
 
 def of_worker(
-    app_id: str, topics: Iterable[str], groups: Mapping[str, Group], readers: Collection[Reader]
+    app_id: str,
+    topics: Iterable[str],
+    groups: Mapping[str, Group],
+    readers: Collection[Reader],
+    looked_into: Collection[str] = (),
 ) -> list[Right]:
     """What `faust worker` needs.
 
@@ -70,6 +74,8 @@ def of_worker(
             rights.append(_topic(topic, READ_WRITE, why))
         elif topic in read_beside:
             rights.append(_topic(topic, READ_WRITE, f"output, read by {read_beside[topic]}"))
+        elif topic in looked_into:
+            rights.append(_topic(topic, READ_WRITE, "output, looked into when the past is asked for"))
         else:
             rights.append(_topic(topic, WRITE_ONLY, "output"))
     for group in groups.values():

@@ -42,8 +42,10 @@ class Topic:
         value_type: Any = None,
         config: dict[str, str] | None = None,
         max_message_bytes: int = 1 << 20,
+        looked_into: bool = False,
     ) -> None:
-        self._produce = produce
+        """`looked_into`: a topic that no agent reads and requests do, through `App.log_reader`."""
+        self._produce, self.looked_into = produce, looked_into
         self.name, self.partitions, self.group = name, partitions, group
         self._places = _Places(name)
         self.codec = codec_for(value_type)

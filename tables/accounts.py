@@ -4,6 +4,7 @@ All rows of an account are written by the task of its account_id, and so are tho
 partition: both legs of a movement are in one transaction. The layout of the keys (NUL ends a part, none may hold it):
 
     accounts           account_id -> Account                  and clearing:<side>:<currency>:<partition>
+    account_versions   account_id NUL version -> AccountVersion   of users' accounts: how it stood, for `as_of`
     account_entries    account_id NUL version -> LedgerEntry  both legs, each with the running balance of its account
     account_holds      account_id NUL hold_id -> Hold
     account_refunds    account_id NUL hold_id NUL refund_id -> HoldRefund
@@ -23,6 +24,7 @@ from schemas.accounts import (
     AccountCommandRefused,
     AccountEvent,
     AccountOpened,
+    AccountVersion,
     CommandAnswer,
     FundsRefunded,
     Hold,
@@ -33,6 +35,7 @@ from schemas.accounts import (
 )
 from schemas.base import content_of
 from streams import App, Codec, Position, Table
+from tables.versions import Cut, Mark, NotKept, version_at
 
 GROUP = "accounts"
 
@@ -44,6 +47,7 @@ class AccountTables:
     """The tables of accounts. Reads work in the group's agents and within `app.reading("accounts", partition)`."""
 
     accounts: Table[Account]
+    versions: Table[AccountVersion]
     entries: Table[LedgerEntry]
     holds: Table[Hold]
     refunds: Table[HoldRefund]
@@ -54,6 +58,34 @@ class AccountTables:
     def account(self, account_id: str) -> Account | None:
         """The account as it stands."""
         return self.accounts.get(account_id)
+
+    def account_at(self, account_id: str, cut: Cut) -> Account | None:
+        """The account as it stood at the cut; None when it did not. Raises Undecided, NotKept."""
+        account = self.accounts.get(account_id)
+        if account is None:
+            return None
+
+        def mark(number: int) -> Mark:
+            row = self._version(account_id, number)
+            return Mark(row.latest_at, Position(row.topic, row.partition, row.offset))
+
+        number = version_at(account.version, mark, cut)
+        if number == 0:
+            return None
+        then = self._version(account_id, number)
+        return account._replace(
+            balance_minor=then.balance_minor, held_minor=then.held_minor, version=number, updated_at=then.occurred_at
+        )
+
+    def made_at(self, account_id: str, version: int) -> str:
+        """When a version came to be. Raises NotKept."""
+        return self._version(account_id, version).occurred_at
+
+    def _version(self, account_id: str, number: int) -> AccountVersion:
+        row = self.versions.get(_version_key(account_id, number))
+        if row is None:
+            raise NotKept(f"version {number} of account {account_id}")
+        return row
 
     def hold(self, account_id: str, hold_id: str) -> Hold | None:
         """The hold as it stands."""
@@ -93,6 +125,7 @@ class AccountTables:
         """Write down what an event changed in its account, and that its command is answered."""
         if after is not None and after is not before:
             self._put(before, after)
+            self._keep_version(after, cause)
             if isinstance(event, AccountOpened):
                 self.by_user[f"{event.user_id}\0{event.account_id}"] = event.currency.encode()
         self.commands[f"{event.account_id}\0{event.caused_by}"] = CommandAnswer(
@@ -103,6 +136,16 @@ class AccountTables:
             after.balance_minor if after else 0,
             after.held_minor if after else 0,
             event.occurred_at,
+            *cause,
+        )
+
+    def _keep_version(self, account: Account, cause: Position) -> None:
+        before = self.versions.get(_version_key(account.account_id, account.version - 1))
+        self.versions[_version_key(account.account_id, account.version)] = AccountVersion(
+            account.balance_minor,
+            account.held_minor,
+            account.updated_at,
+            max(account.updated_at, before.latest_at) if before else account.updated_at,
             *cause,
         )
 
@@ -152,11 +195,21 @@ class AccountTables:
         )
 
 
+def _version_key(account_id: str, version: int) -> str:
+    return f"{account_id}\0{version:010d}"
+
+
 def declare(app: App) -> AccountTables:
     """Declare the tables on the app. Their changelogs are named after them."""
     return AccountTables(
         accounts=app.Table(
             "accounts", group=GROUP, codec=Codec(Account.to_json, Account.from_json), help="Accounts by id."
+        ),
+        versions=app.Table(
+            "account_versions",
+            group=GROUP,
+            codec=Codec(AccountVersion.to_json, AccountVersion.from_json),
+            help="How each account stood before, version by version.",
         ),
         entries=app.Table(
             "account_entries",

@@ -4,6 +4,7 @@ All rows of an item are written by the task of its item_id: whoever reserves sta
 twice. The layout of the keys (NUL ends a part, none may hold it):
 
     items                item_id -> Item
+    item_versions        item_id NUL version -> ItemVersion    how it stood, for `as_of`
     stock_reservations   item_id NUL order_uid:line -> Reservation
     inventory_commands   item_id NUL command_id -> StockAnswer
     items_by_outlet      outlet_id NUL item_id -> what `query` is looked for in
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.base import content_of
 from schemas.inventory import (
@@ -23,11 +24,13 @@ from schemas.inventory import (
     InventoryCommandRefused,
     InventoryEvent,
     Item,
+    ItemVersion,
     Reservation,
     StockAnswer,
     reservation_id_of,
 )
 from streams import App, Codec, Position, Table
+from tables.versions import Cut, Mark, NotKept, version_at
 
 GROUP = "inventory"
 
@@ -47,6 +50,7 @@ class InventoryTables:
     """The tables of inventory. Reads work in the group's agents and within `app.reading("inventory", partition)`."""
 
     items: Table[Item]
+    versions: Table[ItemVersion]
     reservations: Table[Reservation]
     commands: Table[StockAnswer]
     by_outlet: Table[bytes]
@@ -54,6 +58,36 @@ class InventoryTables:
     def item(self, item_id: str) -> Item | None:
         """The item as it stands."""
         return self.items.get(item_id)
+
+    def item_at(self, item_id: str, cut: Cut) -> Item | None:
+        """The item as it stood at the cut; None when it did not. Raises Undecided, NotKept."""
+        item = self.items.get(item_id)
+        return None if item is None else self._as_it_stood(item, cut)
+
+    def _as_it_stood(self, item: Item, cut: Cut) -> Item | None:
+        def mark(number: int) -> Mark:
+            row = self._version(item.item_id, number)
+            return Mark(row.latest_at, Position(row.topic, row.partition, row.offset))
+
+        number = version_at(item.version, mark, cut)
+        if number == 0:
+            return None
+        then = self._version(item.item_id, number)
+        content = then.content or self._version(item.item_id, then.content_version).content
+        assert content is not None, "the version that is named has it"
+        return item._replace(
+            on_hand=then.on_hand, reserved=then.reserved, version=number, updated_at=then.occurred_at, **content
+        )
+
+    def made_at(self, item_id: str, version: int) -> str:
+        """When a version came to be. Raises NotKept."""
+        return self._version(item_id, version).occurred_at
+
+    def _version(self, item_id: str, number: int) -> ItemVersion:
+        row = self.versions.get(_version_key(item_id, number))
+        if row is None:
+            raise NotKept(f"version {number} of item {item_id}")
+        return row
 
     def reservation(self, item_id: str, reservation_id: str) -> Reservation | None:
         """The reservation as it stands, settled or not."""
@@ -88,6 +122,30 @@ class InventoryTables:
             items.append(item or self.items[item_id])
         return Found(items, item_id if scanned == most_scanned else None)
 
+    def find_at(
+        self,
+        cut: Cut,
+        outlet_id: str | None = None,
+        *,
+        words: Sequence[str] = (),
+        after: str | None = None,
+        limit: int = 50,
+        most_scanned: int = MOST_SCANNED,
+    ) -> Found:
+        """The same as everything stood at the cut: each item that is looked at, by its own versions. Raises NotKept."""
+        wanted = tuple(word.casefold() for word in words)
+        items: list[Item] = []
+        item_id, scanned = "", 0
+        for item_id, _, item in self._catalogue(outlet_id, after, most_scanned):
+            scanned += 1
+            then = self._as_it_stood(item or self.items[item_id], cut)
+            if then is None or not all(word in search_text(then) for word in wanted):
+                continue
+            if len(items) == limit:
+                return Found(items, items[-1].item_id)
+            items.append(then)
+        return Found(items, item_id if scanned == most_scanned else None)
+
     def _catalogue(self, outlet_id: str | None, after: str | None, most: int) -> Iterator[tuple[str, str, Item | None]]:
         """item_id, what words are looked for in, and the item where it has been read already."""
         if outlet_id is None:
@@ -99,12 +157,28 @@ class InventoryTables:
         for key, text in self.by_outlet.range(prefix, after=start, limit=most):
             yield key[len(prefix) :], text.decode(), None
 
-    def keep_item(self, before: Item | None, after: Item | None) -> None:
+    def keep_item(self, before: Item | None, after: Item | None, cause: Position) -> None:
         """Write down what an event changed in its item, if anything."""
         if after is not None and after is not before:
             self.items[after.item_id] = after
+            self._keep_version(before, after, cause)
             if before is None or before.name != after.name:
                 self.by_outlet[f"{after.outlet_id}\0{after.item_id}"] = search_text(after).encode()
+
+    def _keep_version(self, before: Item | None, after: Item, cause: Position) -> None:
+        content, earlier = _content_of(after), None
+        if before is not None:
+            earlier = self.versions.get(_version_key(before.item_id, before.version))
+        changed = before is None or earlier is None or content != _content_of(before)
+        self.versions[_version_key(after.item_id, after.version)] = ItemVersion(
+            after.on_hand,
+            after.reserved,
+            after.updated_at,
+            max(after.updated_at, earlier.latest_at) if earlier else after.updated_at,
+            after.version if changed or earlier is None else earlier.content_version,
+            content if changed else None,
+            *cause,
+        )
 
     def keep_answer(
         self,
@@ -131,6 +205,20 @@ class InventoryTables:
         self.reservations[f"{reservation.item_id}\0{id}"] = reservation
 
 
+def _content_of(item: Item) -> dict[str, Any]:
+    """What of an item can change, but for its stock."""
+    return {
+        "name": item.name,
+        "price_minor": item.price_minor,
+        "attributes": item.attributes,
+        "low_stock_at": item.low_stock_at,
+    }
+
+
+def _version_key(item_id: str, version: int) -> str:
+    return f"{item_id}\0{version:010d}"
+
+
 def search_text(item: Item) -> str:
     """What words are looked for in: without case, the way that Unicode means it (STRASSE finds Straße)."""
     return f"{item.item_id} {item.name}".casefold()
@@ -141,6 +229,12 @@ def declare(app: App) -> InventoryTables:
     return InventoryTables(
         items=app.Table(
             "items", group=GROUP, codec=Codec(Item.to_json, Item.from_json), help="Items and their stock by id."
+        ),
+        versions=app.Table(
+            "item_versions",
+            group=GROUP,
+            codec=Codec(ItemVersion.to_json, ItemVersion.from_json),
+            help="How each item stood before, version by version.",
         ),
         reservations=app.Table(
             "stock_reservations",

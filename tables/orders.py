@@ -16,14 +16,15 @@ A refusal's key is the position of its command: a re-run overwrites its own row,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple, Protocol
 
 from schemas.base import MAX_TIME_MS, time_ms, unix_ms
-from schemas.orders import Order, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
+from schemas.orders import Order, OrderCancelled, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
 from streams import App, Codec, Position, Table
+from tables.versions import Cut, Mark, marks_of, version_among
 
 GROUP = "orders"
 
@@ -66,10 +67,29 @@ class OrderTables:
     refusals: Table[bytes]
     by_customer: Table[OrderStatus]
     by_time: Table[OrderStatus]
+    #: The rules' own fold (agents/orders.py): what an order was follows from its events as what it is did.
+    evolve: Callable[[Order | None, OrderEvent], Order | None]
 
     def order(self, order_uid: str) -> Order | None:
         """The order as it stands."""
         return self.orders.get(order_uid)
+
+    def order_at(self, order_uid: str, cut: Cut) -> Order | None:
+        """The order as it stood at the cut; None when it did not. Raises Undecided."""
+        order = self.orders.get(order_uid)
+        if order is None:
+            return None
+        events = (_event_of(entry, order) for entry in self.made(order_uid, order.version, cut))
+        return reduce(self.evolve, events, None)
+
+    def made_at(self, order_uid: str, version: int) -> str:
+        """When a version came to be."""
+        return self.entries[_version_key(order_uid, version)].occurred_at
+
+    def made(self, order_uid: str, version: int, cut: Cut) -> list[TimelineEntry]:
+        """What had made the order as it stood at the cut, of all that made this version. Raises Undecided."""
+        entries = [self.entries[_version_key(order_uid, each)] for each in range(1, version + 1)]
+        return entries[: version_among(_marks_of(entries), cut)]
 
     def timeline(
         self, order_uid: str, *, after: str | None = None, limit: int | None = None, reverse: bool = False
@@ -153,6 +173,25 @@ class OrderTables:
         self.by_customer[f"{customer_id}\0{place}"] = status
 
 
+def _marks_of(entries: list[TimelineEntry]) -> list[Mark]:
+    return marks_of((each.occurred_at, Position(each.topic, each.partition, each.offset)) for each in entries)
+
+
+def _event_of(entry: TimelineEntry, order: Order) -> OrderEvent:
+    """The event behind a line of the timeline. All that it said is there: a document never changes."""
+    said = {
+        "event_id": entry.event_id,
+        "caused_by": entry.caused_by,
+        "occurred_at": entry.occurred_at,
+        "order_uid": entry.order_uid,
+        "version": entry.version,
+    }
+    if entry.type == "order_placed":
+        return OrderPlaced(**said, customer_id=order.customer_id, document=order.document)
+    assert entry.type == "order_cancelled", entry
+    return OrderCancelled(**said, reason=entry.reason)
+
+
 def _entry(event: Happened, reason: str | None, cause: Position) -> TimelineEntry:
     return TimelineEntry(
         event.type,
@@ -199,8 +238,8 @@ def refusal_key(entry: TimelineEntry) -> str:
     return f"{version_key(entry)}\0{entry.topic}\0{entry.offset:020d}"
 
 
-def declare(app: App) -> OrderTables:
-    """Declare the tables on the app. Their changelogs are named after them."""
+def declare(app: App, evolve: Callable[[Order | None, OrderEvent], Order | None]) -> OrderTables:
+    """Declare the tables on the app. Their changelogs are named after them. `evolve`: the rules' fold."""
     status = Codec(OrderStatus.encode, _read_status)
     return OrderTables(
         orders=app.Table("orders", group=GROUP, codec=Codec(Order.to_json, Order.from_json), help="Orders by uid."),
@@ -217,6 +256,7 @@ def declare(app: App) -> OrderTables:
             "orders_by_customer", group=GROUP, codec=status, help="Orders of a customer, newest first."
         ),
         by_time=app.Table("orders_by_time", group=GROUP, codec=status, help="All orders, newest first."),
+        evolve=evolve,
     )
 
 

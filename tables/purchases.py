@@ -4,18 +4,21 @@ A purchase is an order, written by the task that writes the other orders of its 
 and its place in the lists stand with theirs (tables/orders.py), so that one question finds both.
 
     purchases            order_uid -> Purchase
+    purchase_history     order_uid NUL version -> the event that made it, for `as_of`
     purchases_waiting    outlet_id NUL order_uid -> b""    orders that wait for the outlet's word
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from schemas.orders import OrderStatus
-from schemas.purchases import Purchase, PurchaseCommand, PurchaseEvent
+from schemas.purchases import Purchase, PurchaseCommand, PurchaseEvent, read_event
 from streams import App, Codec, Position, Table
 from tables.orders import GROUP, OrderTables
+from tables.versions import Cut, NotKept
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,29 @@ class PurchaseTables:
     """Purchases, and the lists that they share with orders. Reads work where those of orders do."""
 
     purchases: Table[Purchase]
+    history: Table[PurchaseEvent]
     waiting: Table[bytes]
     orders: OrderTables
+    #: The rules' own fold (agents/purchases/state.py): what a purchase was follows from its events as what it is did.
+    evolve: Callable[[Purchase | None, PurchaseEvent], Purchase | None]
 
     def purchase(self, order_uid: str) -> Purchase | None:
         """The purchase as it stands."""
         return self.purchases.get(order_uid)
+
+    def purchase_at(self, order_uid: str, cut: Cut) -> Purchase | None:
+        """The purchase as it stood at the cut; None when it did not. Raises Undecided, NotKept."""
+        purchase = self.purchases.get(order_uid)
+        if purchase is None:
+            return None
+        made = self.orders.made(order_uid, purchase.version, cut)
+        return reduce(self.evolve, (self._event(order_uid, entry.version) for entry in made), None)
+
+    def _event(self, order_uid: str, version: int) -> PurchaseEvent:
+        event = self.history.get(_version_key(order_uid, version))
+        if event is None:
+            raise NotKept(f"version {version} of order {order_uid}")
+        return event
 
     def answered(self, command: PurchaseCommand, purchase: Purchase | None) -> bool:
         """Whether this command has its event or its refusal already."""
@@ -51,6 +71,7 @@ class PurchaseTables:
             return
         self.orders.keep_event(event, reason, cause)
         self.purchases[after.order_uid] = after
+        self.history[_version_key(after.order_uid, after.version)] = event
         if before is None or before.status is not after.status:
             self.orders.list_order(after.order_uid, after.user_id, after.placed_at, after.status)
             self._queue(before, after)
@@ -68,14 +89,31 @@ class PurchaseTables:
                 del self.waiting[key]
 
 
-def declare(app: App, orders: OrderTables) -> PurchaseTables:
-    """Declare the tables on the app. Their changelogs are named after them."""
+def _version_key(order_uid: str, version: int) -> str:
+    return f"{order_uid}\0{version:010d}"
+
+
+def _encode_event(event: PurchaseEvent) -> bytes:
+    return event.model_dump_json().encode()
+
+
+def declare(
+    app: App, orders: OrderTables, evolve: Callable[[Purchase | None, PurchaseEvent], Purchase | None]
+) -> PurchaseTables:
+    """Declare the tables on the app. Their changelogs are named after them. `evolve`: the rules' fold."""
     return PurchaseTables(
         purchases=app.Table(
             "purchases", group=GROUP, codec=Codec(Purchase.to_json, Purchase.from_json), help="Orders bought here."
+        ),
+        history=app.Table(
+            "purchase_history",
+            group=GROUP,
+            codec=Codec(_encode_event, read_event),
+            help="What made each version of an order that was bought here.",
         ),
         waiting=app.Table(
             "purchases_waiting", group=GROUP, value_type=bytes, help="Orders that wait for an outlet's approval."
         ),
         orders=orders,
+        evolve=evolve,
     )

@@ -34,7 +34,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 ROOMS = [room for room in MAY_IMPORT if room not in ("app", "tests", "bench")]
 
 #: All that a rule needs besides our own words: no clock, no chance, no input or output.
-PURE_LIBRARIES = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "orjson", "typing"}
+PURE_LIBRARIES = {
+    "__future__",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "itertools",
+    "orjson",
+    "typing",
+}
 #: What makes a re-run differ from the run, wherever it is called.
 NOT_REPEATABLE = {"now", "utcnow", "today", "time_ns", "monotonic", "uuid1", "uuid4", "urandom", "token_hex", "getenv"}
 NOT_REPEATABLE_LIBRARIES = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "time", "threading"}

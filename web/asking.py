@@ -15,6 +15,7 @@ from aiohttp import web
 from yarl import URL
 
 from streams.errors import NotOwner, NotReadable
+from streams.lookup import LogReader
 from streams.records import Position
 from web import problems
 from web.limits import Limits
@@ -48,6 +49,7 @@ class Engine(Protocol):
 
     def owner(self, group: str, key: bytes | str) -> Owner: ...
     def owners(self, group: str) -> Sequence[Owner]: ...
+    def log_reader(self) -> LogReader: ...
     def reading(
         self, group: str, partition: int, *, min_position: Position | None = None, timeout_s: float = 2.0
     ) -> AbstractAsyncContextManager[Any]: ...
@@ -144,6 +146,14 @@ class Desk:
             raise first from None
         return [task.result() for task in asked]
 
+    def log_reader(self) -> LogReader:
+        """The log itself. Raises NotReadable while this worker has no connection."""
+        return self._engine.log_reader()
+
+    def home(self, group: str, key: str) -> int:
+        """The partition of a key. Raises NotReadable when it has no owner."""
+        return self._engine.owner(group, key).partition
+
     def partitions(self, group: str) -> list[int]:
         """Every partition of a group. Raises NotReadable when one has no owner."""
         return sorted(owner.partition for owner in self._engine.owners(group))
@@ -186,9 +196,9 @@ class Desk:
         if after is not None and after.partition != partition:
             raise Problem(
                 problems.BAD_PARAMETER,
-                f"`min_offset` names partition {after.partition}, but this key lives on partition {partition};"
+                f"Position {after} is on partition {after.partition}, but this key lives on partition {partition};"
                 " use the position that the write answered with.",
-                parameter="min_offset",
+                parameter=args.get("position_in", "min_offset"),
             )
         async with self._engine.reading(question.group, partition, min_position=after, timeout_s=wait_s):
             return question.answer(args)
@@ -254,7 +264,7 @@ def _understand(status: int, body: bytes, owner: Owner, retry_after: str | None)
             raise NotOwner(owner.url)
         case 400:
             told = orjson.loads(body)
-            raise Problem(problems.BAD_PARAMETER, told["detail"])
+            raise Problem(problems.BAD_PARAMETER, told["detail"], parameter=told.get("parameter"))
         case 503:
             told = orjson.loads(body)
             raise NotReadable(told["detail"], float(retry_after or 1))

@@ -30,6 +30,10 @@ class Limits:
     page_most: int = 200
     #: Index rows that one partition reads in one go: a filter that matches little must not hold the worker up.
     page_scan_rows: int = 2_000
+    #: The same for a list of the past: each row there is a fold of its own.
+    page_scan_past_rows: int = 200
+    #: Records of a topic of events that one request may read to find a position in it (`as_of_max_records`).
+    as_of_records: int = 100_000
     #: How long a list goes on looking for rows before it answers with a short page and a cursor.
     page_search_s: float = 1.0
     #: A page ends early when its documents are this large together.
@@ -54,5 +58,6 @@ class Limits:
             body_wait_s=min(cls.body_wait_s, request_s * 0.8),
             read_wait_s=min(cls.read_wait_s, request_s * 0.8),
             claim_lease_s=request_s + 5.0,
+            as_of_records=settings.as_of_max_records,
             callback_window_s=settings.callback_window_ms / 1000,
         )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from web import problems
+from web import as_of, problems
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.problems import Problem
@@ -63,6 +63,8 @@ async def search(
         share = max(1, room // len(desk.partitions(question.group)))
         args = {**filters, "limit": str(limit - len(rows)), "bytes": str(share)} | ({"after": after} if after else {})
         told = await desk.ask_every(question, args, wait_s=limits.read_wait_s)
+        for answer in told:
+            as_of.require_kept(answer.meta)
         found, after = merge((page_of(answer) for answer in told), limit - len(rows))
         rows += found
         room -= sum(len(row.value) for row in found)

@@ -62,6 +62,13 @@ NO_SUCH_PAYMENT = Kind(
     "There is no such payment",
     "An order has a payment once it is to be paid. After a write of your own, read with `min_offset`.",
 )
+NO_SUCH_PAST = Kind(
+    "no-such-past",
+    404,
+    "There was nothing at that moment",
+    "What is asked for is there now: ask without `as_of`. `reason` says why it has no such past: `not_there` yet, or"
+    " `not_kept`.",
+)
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
 )

@@ -26,6 +26,7 @@ from streams import App, NotOwner, NotReadable, Owner, Position, partition_for
 from streams.batch import current_view
 from streams.driver import Driver
 from streams.engine import Check
+from streams.lookup import LogReader
 from streams.records import Headers, Outgoing, TopicPartition
 from web import attach
 from web.health import Sink
@@ -63,6 +64,9 @@ class Worker:
                 raise NotReadable("nobody owns the partition")
             found.append(Owner(partition, worker.url, worker is self))
         return found
+
+    def log_reader(self) -> LogReader:
+        return self.platform.driver.log
 
     @asynccontextmanager
     async def reading(

@@ -7,11 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from web import answers, listing, reading
+from tables.versions import Cut
+from web import answers, as_of, listing, reading
 from web.accounts import shapes
-from web.accounts.questions import AccountQuestions
+from web.accounts.questions import TOLD_ON, AccountQuestions
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
+from web.told import About, Told
 
 
 class AccountReads:
@@ -20,12 +22,18 @@ class AccountReads:
     def __init__(self, desk: Desk, questions: AccountQuestions, inputs: frozenset[str], limits: Limits) -> None:
         """`inputs`: the topics whose positions can be waited for, because accounts are made from their records."""
         self._desk, self._questions, self._inputs, self._limits = desk, questions, inputs, limits
+        self._told = Told(desk, limits)
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/v1/accounts/{account_id}"""
-        reading.only(request, "min_offset")
+        reading.only(request, "min_offset", "as_of")
         account_id = shapes.account_id(request)
-        account = (await self._ask(request, self._questions.account, account_id, {})).meta["account"]
+        cut = as_of.cut_of(request, self._inputs | {TOLD_ON})
+        about = About(f"account {account_id}", "account_id", account_id, {TOLD_ON}, self._questions.moment)
+        cut = await self._told.settle(cut, about)
+        told = (await self._ask(request, self._questions.account, account_id, {}, cut)).meta
+        as_of.require(told, about.what, cut)
+        account = told["account"]
         if account is None:
             raise shapes.no_such_account(account_id)
         headers = {"ETag": answers.etag(account["version"]), **answers.FRESH}
@@ -55,13 +63,16 @@ class AccountReads:
 
     async def of_user(self, request: web.Request) -> web.Response:
         """GET /api/v1/accounts?user_id=: every partition is asked, and one that cannot answer makes the answer 503."""
-        reading.only(request, "user_id")
+        reading.only(request, "user_id", "as_of")
         user_id = reading.one(request, "user_id")
         if user_id is None:
             raise reading.bad("user_id", "is required: whose accounts?")
         if len(user_id) > 64 or any(char < " " or char == "\x7f" for char in user_id):
             raise reading.bad("user_id", "must have 1 to 64 characters, none of them a control character.")
-        told = await self._ask_every(self._questions.of_user, {"user_id": user_id})
+        then = as_of.carried(as_of.time_of(request))
+        told = await self._ask_every(self._questions.of_user, {"user_id": user_id, **then})
+        for each in told:
+            as_of.require_kept(each.meta)
         accounts = sorted((account for each in told for account in each.meta["accounts"]), key=_by_currency)
         return answers.answer(200, {"accounts": accounts}, answers.FRESH)
 
@@ -85,11 +96,17 @@ class AccountReads:
         ]
         return answers.answer(200, {"currencies": lines}, answers.FRESH)
 
-    async def _ask(self, request: web.Request, question: Question, account_id: str, args: dict[str, Any]) -> Answer:
-        after = reading.position(request, "min_offset", self._inputs)
-        return await self._desk.ask_about(
-            question, account_id, {"account_id": account_id, **args}, after=after, wait_s=self._limits.read_wait_s
-        )
+    async def _ask(
+        self,
+        request: web.Request,
+        question: Question,
+        account_id: str,
+        args: dict[str, Any],
+        cut: Cut | None = None,
+    ) -> Answer:
+        after, then = as_of.waited_for(request, self._inputs, cut)
+        args = {"account_id": account_id, **args, **then}
+        return await self._desk.ask_about(question, account_id, args, after=after, wait_s=self._limits.read_wait_s)
 
     async def _ask_every(self, question: Question, args: dict[str, str]) -> list[Answer]:
         return await self._desk.ask_every(question, args, wait_s=self._limits.read_wait_s)

@@ -225,6 +225,8 @@ _DETAILS = {
     "too-large": "The body is too large: 2097152 bytes are declared, the limit is 1048576.",
     "unavailable": "the group is rebalancing",
     **purchases.DETAILS,
+    "no-such-past": f"There was no order {_UID} at 2021-11-26T06:22:19.000Z: it is there since {_AT}, and has had 2"
+    " versions until now.",
     **accounts.DETAILS,
     **items.DETAILS,
     **payments.DETAILS,
@@ -240,6 +242,7 @@ _MEMBERS: dict[str, JsonObject] = {
     "too-large": {"limit_bytes": 1_048_576},
     "dead-lettered": {"dead_letter": _POSITION},
     **purchases.MEMBERS,
+    "no-such-past": {"reason": "not_there", "since": _AT, "newest_version": 2},
     **accounts.MEMBERS,
     **items.MEMBERS,
     **payments.MEMBERS,

@@ -172,8 +172,8 @@ OPERATIONS = (
         "A user's accounts",
         "Complete across all partitions and workers, or 503. No pages: there is one account for each currency at most.",
         {200: Success("The accounts; an unknown user has none.", AccountList)},
-        (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("user_id",),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("user_id", "list_as_of"),
     ),
     Operation(
         "getAccount",
@@ -184,8 +184,8 @@ OPERATIONS = (
             200: Success("The account.", AccountView, headers=("ETag",)),
             304: Success("Still the version that If-None-Match names.", headers=("ETag",)),
         },
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ACCOUNT, *EVERYWHERE),
-        ("account_id", "min_offset", "If-None-Match"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_ACCOUNT, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("account_id", "min_offset", "as_of", "If-None-Match"),
     ),
     Operation(
         "getEntries",

@@ -46,7 +46,25 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
             {"type": "string", "pattern": r"^(.+-[0-9]+-[0-9]+)?$"},
             "orders.commands.v1-2-1234",
         ),
+        **_of_the_past(),
         **_in_headers(),
+    }
+
+
+def _of_the_past() -> JsonObject:
+    """When it was that is asked for."""
+    moment = (
+        "How it stood then: at a time (RFC 3339, to the millisecond, that one included), at a version, or after the"
+        " record at a position, of its events or of the commands that made it. docs/http.md says what each means."
+    )
+    return {
+        "as_of": _query("as_of", moment, {"type": "string"}, "2026-11-21T12:46:34.826Z"),
+        "list_as_of": _query(
+            "as_of",
+            "How everything stood at this time (RFC 3339, to the millisecond, that one included).",
+            {"type": "string"},
+            "2026-11-21T12:46:34.826Z",
+        ),
     }
 
 

@@ -152,8 +152,8 @@ OPERATIONS = (
         "By item_id; of one outlet or all, with all words of `query` in name or id. Complete across all partitions and"
         " workers, or 503. A page that looked long for little is short and has a `next_cursor`.",
         {200: Success("A page of items.", ItemPage)},
-        (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("outlet_id", "query", "limit", "cursor"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("outlet_id", "query", "list_as_of", "limit", "cursor"),
     ),
     Operation(
         "getItem",
@@ -165,8 +165,8 @@ OPERATIONS = (
             200: Success("The item.", ItemView, headers=("ETag",)),
             304: Success("Still the version that If-None-Match names.", headers=("ETag",)),
         },
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ITEM, *EVERYWHERE),
-        ("item_id", "min_offset", "If-None-Match"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_ITEM, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("item_id", "min_offset", "as_of", "If-None-Match"),
     ),
     Operation(
         "changeItem",

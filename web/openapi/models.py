@@ -117,6 +117,8 @@ class ProblemDocument(BaseModel):
     available: int | None = Field(None, description="item-refused, change-refused: what there was and is, in pieces.")
     dead_letter: str | None = Field(None, description="dead-lettered: the id for `dead-letters show`.")
     limit_bytes: int | None = Field(None, description="too-large: the limit.")
+    since: str | None = Field(None, description="no-such-past: when it came to be.")
+    newest_version: int | None = Field(None, description="no-such-past: the version that it has now.")
 
 
 class CheckView(Shape):

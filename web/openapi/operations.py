@@ -96,8 +96,8 @@ OPERATIONS = (
         "Complete across all partitions and workers: when one partition cannot answer, the answer is 503 and never a"
         " part of the list. Pages stay stable while orders are written, because `placed_at` never changes.",
         {200: Success("A page.", OrderPage)},
-        (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("customer_id", "buyer", "status", "limit", "cursor"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("customer_id", "buyer", "status", "list_as_of", "limit", "cursor"),
     ),
     Operation(
         "getOrder",
@@ -109,8 +109,8 @@ OPERATIONS = (
             200: Success("The order.", AnyOrderView, headers=("ETag",)),
             304: Success("Still the version that If-None-Match names.", headers=("ETag",)),
         },
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, *EVERYWHERE),
-        ("order_uid", "min_offset", "If-None-Match"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("order_uid", "min_offset", "as_of", "If-None-Match"),
     ),
     Operation(
         "getTimeline",

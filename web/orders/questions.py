@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+from schemas.base import unix_ms
 from schemas.orders import Order, OrderStatus, TimelineEntry
 from schemas.purchases import Purchase
-from tables.orders import GROUP, OrderTables
+from tables.orders import GROUP, OrderTables, place_of
 from tables.purchases import PurchaseTables
+from tables.versions import AtTime, Cut
+from web import as_of
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.orders.shapes import head, present, present_entry
+
+#: Whose records make an order's versions known: of those that came as documents, of those that were bought.
+ORDERS_TOLD_ON, PURCHASES_TOLD_ON = "orders.events.v1", "purchases.events.v1"
 
 
 class Questions:
@@ -19,17 +27,42 @@ class Questions:
     def __init__(self, desk: Desk, tables: OrderTables, purchases: PurchaseTables, limits: Limits) -> None:
         self._tables, self._purchases, self._limits = tables, purchases, limits
         self.order = desk.learn(Question("order", GROUP, self._order))
+        self.moment = desk.learn(Question("moment", GROUP, self._moment))
         self.timeline = desk.learn(Question("timeline", GROUP, self._timeline))
         self.outcome = desk.learn(Question("outcome", GROUP, self._outcome))
         self.page = desk.learn(Question("page", GROUP, self._page))
 
     def _order(self, args: Mapping[str, str]) -> Answer:
         found = self._found(args["order_uid"])
-        return Answer() if found is None else Answer({"version": found.version}, (present(found),))
+        past: dict[str, Any] = {}
+        if found is not None and (cut := as_of.cut_in(args)) is not None:
+            found, past = self._found_at(found, cut)
+        return Answer(past) if found is None else Answer({"version": found.version}, (present(found),))
 
     def _found(self, order_uid: str) -> Order | Purchase | None:
         """An order of either kind. Most came as documents, so that is where to look first."""
         return self._tables.order(order_uid) or self._purchases.purchase(order_uid)
+
+    def _found_at(self, now: Order | Purchase, cut: Cut) -> tuple[Order | Purchase | None, dict[str, Any]]:
+        """An order as it stood at the cut, or why there is nothing to show."""
+        uid = now.order_uid
+
+        def look() -> Order | Purchase | None:
+            if isinstance(now, Purchase):
+                return self._purchases.purchase_at(uid, cut)
+            return self._tables.order_at(uid, cut)
+
+        return as_of.looked_up(look, now.version, now.placed_at)
+
+    def _moment(self, args: Mapping[str, str]) -> Answer:
+        """When a version came to be."""
+        uid = args["order_uid"]
+        found = self._found(uid)
+        if found is None:
+            return Answer()
+        told_on = PURCHASES_TOLD_ON if isinstance(found, Purchase) else ORDERS_TOLD_ON
+        made_at = partial(self._tables.made_at, uid)
+        return Answer(as_of.moment(args, found.version, found.placed_at, told_on, made_at))
 
     def _timeline(self, args: Mapping[str, str]) -> Answer:
         limit = int(args["limit"])
@@ -62,6 +95,9 @@ class Questions:
 
     def _page(self, args: Mapping[str, str]) -> Answer:
         """The next orders of this partition: `limit` of them, or as many as fit into `bytes`, but one at least."""
+        cut = as_of.cut_in(args)
+        if isinstance(cut, AtTime):
+            return self._page_at(args, cut)
         found = self._tables.newest(
             args.get("customer_id"),
             status=OrderStatus(args["status"]) if "status" in args else None,
@@ -82,3 +118,29 @@ class Questions:
             orders.append(present(order))
             room -= len(orders[-1])
         return Answer({"places": places, "frontier": frontier}, orders)
+
+    def _page_at(self, args: Mapping[str, str], cut: AtTime) -> Answer:
+        """The same as the orders stood at a time: those that were there, each by its own events, newest first.
+
+        An order's place is the moment when it was placed, which never changes, so the lists of now are those of then.
+        In which status it stood they do not say: each order that is looked at is folded.
+        """
+        places: list[str] = []
+        orders: list[bytes] = []
+        limit, room = int(args["limit"]), int(args["bytes"])
+        after = args.get("after", place_of(unix_ms(cut.at), ""))
+        most = self._limits.page_scan_past_rows
+        found = self._tables.newest(args.get("customer_id"), after=after, limit=most, most_scanned=most)
+        for place, order_uid in found.rows:
+            if len(orders) == limit or room <= 0:
+                return Answer({"places": places, "frontier": places[-1]}, orders)
+            now = self._found(order_uid)
+            assert now is not None, "what is listed is kept"
+            then, past = self._found_at(now, cut)
+            if as_of.is_lost(past):
+                return Answer(past)
+            if then is not None and args.get("status", then.status) == then.status:
+                places.append(place)
+                orders.append(present(then))
+                room -= len(orders[-1])
+        return Answer({"places": places, "frontier": found.frontier}, orders)

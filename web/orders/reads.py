@@ -8,13 +8,18 @@ import orjson
 from aiohttp import web
 
 from schemas.orders import OrderStatus
-from web import answers, listing, reading
+from tables.versions import Cut
+from web import answers, as_of, listing, reading
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.orders import shapes
-from web.orders.questions import Questions
+from web.orders.questions import ORDERS_TOLD_ON, PURCHASES_TOLD_ON, Questions
+from web.told import About, Told
 
 STATUSES = tuple(str(status) for status in OrderStatus)
+
+
+TELLERS = frozenset({ORDERS_TOLD_ON, PURCHASES_TOLD_ON})
 
 
 class OrderReads:
@@ -23,12 +28,17 @@ class OrderReads:
     def __init__(self, desk: Desk, questions: Questions, inputs: frozenset[str], limits: Limits) -> None:
         """`inputs`: the topics whose positions can be waited for, because orders are made from their records."""
         self._desk, self._questions, self._inputs, self._limits = desk, questions, inputs, limits
+        self._told = Told(desk, limits)
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders/{order_uid}"""
-        reading.only(request, "min_offset")
+        reading.only(request, "min_offset", "as_of")
         order_uid = shapes.order_uid(request)
-        answer = await self._ask(request, self._questions.order, order_uid, {})
+        cut = as_of.cut_of(request, self._inputs | TELLERS)
+        about = About(f"order {order_uid}", "order_uid", order_uid, TELLERS, self._questions.moment)
+        cut = await self._told.settle(cut, about)
+        answer = await self._ask(request, self._questions.order, order_uid, {}, cut)
+        as_of.require(answer.meta, about.what, cut)
         if not answer.parts:
             raise shapes.no_such_order(order_uid)
         headers = {"ETag": answers.etag(answer.meta["version"]), **answers.FRESH}
@@ -54,7 +64,7 @@ class OrderReads:
 
     async def newest(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders: every partition is asked, and one that cannot answer makes the answer 503."""
-        reading.only(request, "customer_id", "user_id", "status", "limit", "cursor")
+        reading.only(request, "customer_id", "user_id", "status", "as_of", "limit", "cursor")
         customer_id, user_id = reading.one(request, "customer_id"), reading.one(request, "user_id")
         if customer_id is not None and user_id is not None:
             raise reading.bad("user_id", "is another name for `customer_id`: give one of them.")
@@ -63,10 +73,12 @@ class OrderReads:
             raise reading.bad("customer_id", "must have 1 to 64 characters and no NUL.")
         status = reading.choice(request, "status", STATUSES)
         limit = reading.whole(request, "limit", self._limits.page_default, self._limits.page_most)
-        digest = listing.filters_digest("orders", customer_id, status)
+        then = as_of.carried(as_of.time_of(request))
+        digest = listing.filters_digest("orders", customer_id, status, *then.values())
         cursor = reading.one(request, "cursor")
         after = listing.read_cursor(cursor, digest) if cursor else None
         filters = {name: value for name, value in (("customer_id", customer_id), ("status", status)) if value}
+        filters |= then
         rows, after = await listing.search(self._desk, self._questions.page, filters, limit, after, self._limits)
         body = orjson.dumps(
             {
@@ -76,8 +88,14 @@ class OrderReads:
         )
         return web.Response(body=body, content_type="application/json", headers=answers.FRESH)
 
-    async def _ask(self, request: web.Request, question: Question, order_uid: str, args: dict[str, Any]) -> Answer:
-        after = reading.position(request, "min_offset", self._inputs)
-        return await self._desk.ask_about(
-            question, order_uid, {"order_uid": order_uid, **args}, after=after, wait_s=self._limits.read_wait_s
-        )
+    async def _ask(
+        self,
+        request: web.Request,
+        question: Question,
+        order_uid: str,
+        args: dict[str, Any],
+        cut: Cut | None = None,
+    ) -> Answer:
+        after, then = as_of.waited_for(request, self._inputs, cut)
+        args = {"order_uid": order_uid, **args, **then}
+        return await self._desk.ask_about(question, order_uid, args, after=after, wait_s=self._limits.read_wait_s)

@@ -1,0 +1,98 @@
+"""Which version stood at a cut: equal times, times that go back, two topics that cause versions."""
+
+from __future__ import annotations
+
+import pytest
+from pytest import mark, param
+
+from streams import Position
+from tables.versions import AfterRecord, AtTime, AtVersion, Cut, Mark, Undecided, marks_of, version_among, version_at
+
+
+def after(text: str) -> AfterRecord:
+    return AfterRecord(Position.parse(text))
+
+
+def marks(*moments: str) -> list[Mark]:
+    """Each as `<minute> <position>`."""
+    parts = (moment.split() for moment in moments)
+    return marks_of((f"2026-11-21T10:{minute}:00.000Z", Position.parse(cause)) for minute, cause in parts)
+
+
+def at(minute: str, rest: str = ":00.000Z") -> AtTime:
+    return AtTime(f"2026-11-21T10:{minute}{rest}")
+
+
+#: Three of one minute; the fifth is dated before the fourth.
+MADE = marks("10 c-0-3", "20 c-0-5", "20 c-0-6", "20 c-0-9", "40 c-0-11", "30 c-0-12")
+
+
+@mark.parametrize(
+    ("cut", "version"),
+    [
+        param(AtVersion(1), 1, id="the first"),
+        param(AtVersion(6), 6, id="the newest"),
+        param(AtVersion(7), 0, id="one that is not there yet"),
+        param(at("09", ":59.999Z"), 0, id="before it was there"),
+        param(at("10"), 1, id="the very moment"),
+        param(at("19", ":59.999Z"), 1, id="a millisecond before"),
+        param(at("20"), 4, id="all of one moment"),
+        param(at("30"), 4, id="one dated earlier does not come before the one it follows"),
+        param(at("39", ":59.999Z"), 4, id="still not"),
+        param(at("40"), 6, id="and comes with it"),
+        param(at("59"), 6, id="later than all"),
+        param(after("c-0-2"), 0, id="a record before all"),
+        param(after("c-0-3"), 1, id="the record that made it"),
+        param(after("c-0-4"), 1, id="a record of another"),
+        param(after("c-0-8"), 3, id="between two"),
+        param(after("c-0-99"), 6, id="a record after all"),
+    ],
+)
+def test_which_version_stood(cut: Cut, version: int) -> None:
+    assert version_at(len(MADE), lambda number: MADE[number - 1], cut) == version
+    assert version_among(MADE, cut) == version
+
+
+@mark.parametrize("position", ["d-0-3", "c-1-3"])
+def test_another_topic_or_partition_says_nothing(position: str) -> None:
+    with pytest.raises(Undecided, match=r"^c$"):
+        version_at(len(MADE), lambda number: MADE[number - 1], after(position))
+    with pytest.raises(Undecided, match=r"^c$"):
+        version_among(MADE, after(position))
+
+
+#: The first by one topic, the second and the third by another, the fourth by the first again.
+MIXED = marks("10 a-0-3", "20 b-0-7", "30 b-0-9", "40 a-0-8")
+
+
+@mark.parametrize(
+    ("position", "version"),
+    [
+        ("a-0-2", 0),  # the first is not there yet, so nothing is
+        ("a-0-3", None),  # did those of b come before the fourth record of a?
+        ("a-0-8", 4),
+        ("b-0-6", None),  # was the first there?
+        ("b-0-7", 2),
+        ("b-0-8", 2),
+        ("b-0-9", None),  # was the fourth?
+    ],
+)
+def test_two_topics_have_no_order_among_each_other(position: str, version: int | None) -> None:
+    if version is None:
+        with pytest.raises(Undecided, match=r"^a and b$"):
+            version_among(MIXED, after(position))
+    else:
+        assert version_among(MIXED, after(position)) == version
+
+
+def test_only_a_logarithm_of_the_versions_is_looked_at() -> None:
+    many = marks_of((f"{number:06d}", Position("c", 0, number)) for number in range(1, 10_001))
+    looked: list[int] = []
+
+    def mark_of(number: int) -> Mark:
+        looked.append(number)
+        return many[number - 1]
+
+    assert version_at(len(many), mark_of, AtTime("005432")) == 5_432
+    assert version_at(len(many), mark_of, after("c-0-5432")) == 5_432
+    assert len(looked) < 32
