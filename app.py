@@ -98,4 +98,4 @@ app.on_web(
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )
-cli.attach(app, settings)
+cli.attach(app, settings, cli.Folds(orders, purchases))

@@ -4,6 +4,7 @@ from faust.cli.base import cli as faust_cli
 
 from cli import acls, attest, dead_letters, doctor, items, ledger, lifecycle, order, produce, reset, sink, topics
 from cli.console import Operator
+from cli.past import Folds
 from schemas.settings import Settings
 from streams import App
 
@@ -23,9 +24,15 @@ COMMANDS = (
 )
 
 
-def attach(app: App, settings: Settings) -> None:
-    """Register the commands. Faust has one command group per process: they serve the app that was attached last."""
-    operator = Operator(app, settings)
+def attach(app: App, settings: Settings, folds: Folds | None = None) -> None:
+    """Register the commands. Faust has one command group per process: they serve the app that was attached last.
+
+    `folds`: the rules', for commands that read the log.
+    """
+    operator = Operator(app, settings, folds)
     for command in COMMANDS:
         command.context_settings["obj"] = operator
         faust_cli.add_command(command)
+
+
+__all__ = ["COMMANDS", "Folds", "attach"]

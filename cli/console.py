@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -27,6 +27,9 @@ from schemas.settings import Settings
 from streams import App, admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
 from streams.brokers import Brokers, NotLetIn
+
+if TYPE_CHECKING:
+    from cli.past import Folds
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -53,6 +56,8 @@ class Operator:
 
     app: App
     settings: Settings
+    #: The rules' folds, for commands that read the log; app.py hands them over.
+    folds: Folds | None = None
 
     @property
     def app_id(self) -> str:

@@ -13,19 +13,44 @@ import click
 import orjson
 
 from cli.console import PATIENCE_S, Found, Operator, Unreachable, json_option, put_json, put_table
+from cli.letters import Gone, HiddenByTransaction
+from cli.past import as_it_was
+from tables.versions import HOW, AfterRecord, read_cut
 
 
 @click.command()
 @click.argument("order_uid")
 @click.option("--timeline", is_flag=True, help="Also every event and refusal, with the record that caused it.")
+@click.option("--as-of", metavar="MOMENT", help="How it stood at a time (RFC 3339), a version, or a position.")
+@click.option("--from-log", is_flag=True, help="Fold its events from Kafka instead of asking a worker.")
 @click.option("--url", help="The worker to ask. Default: the one of ORDERSTREAM_WEB_HOST and ORDERSTREAM_WEB_PORT.")
 @json_option
 @click.pass_obj
-def order(operator: Operator, order_uid: str, timeline: bool, url: str | None, as_json: bool) -> None:
-    """Look an order up. Any worker answers; it asks the owner of the order's partition.
+def order(
+    operator: Operator,
+    order_uid: str,
+    timeline: bool,
+    as_of: str | None,
+    from_log: bool,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Look an order up, as it is or as it was. Any worker answers; it asks the owner of the order's partition.
 
-    Exit codes: 0 found, 1 no such order, 2 usage, 3 no worker answers or none can answer yet.
+    With --from-log no worker is needed: every event of the order's partition is read, and the order's are folded.
+
+    Exit codes: 0 found, 1 no such order or not at that moment, 2 usage, 3 no worker (--from-log: no broker) answers, or
+    none can answer yet.
     """
+    if timeline and (as_of is not None or from_log):
+        raise click.UsageError("--timeline has all moments: it goes with neither --as-of nor --from-log.")
+    if as_of is not None or from_log:
+        told = _from_log(operator, order_uid, as_of) if from_log else _then(operator, url, order_uid, as_of or "")
+        if as_json:
+            put_json(told)
+        else:
+            _show(told)
+        return
     found = operator.run(_look_up(url or operator.web_url, order_uid, timeline))
     if as_json:
         put_json(found if timeline else found["order"])
@@ -36,6 +61,40 @@ def order(operator: Operator, order_uid: str, timeline: bool, url: str | None, a
             _show_timeline(found["timeline"])
     if found["order"] is None:
         raise Found(f"There is no order {order_uid}" + ("; it was only spoken of." if timeline else "."))
+
+
+def _then(operator: Operator, url: str | None, order_uid: str, as_of: str) -> dict[str, Any]:
+    """How a worker says that the order stood. Raises Found when it did not."""
+    base, path = url or operator.web_url, f"/api/v1/orders/{quote(order_uid, safe='')}?as_of={quote(as_of, safe='')}"
+
+    async def asked() -> Any:
+        async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
+            return await ask(session, base, path)
+
+    found: dict[str, Any] | None = operator.run(asked())
+    if found is None:
+        raise Found(f"There is no order {order_uid}.")
+    return found
+
+
+def _from_log(operator: Operator, order_uid: str, as_of: str | None) -> dict[str, Any]:
+    """The same from the events themselves."""
+    try:
+        cut = None if as_of is None else read_cut(as_of)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; {HOW}.", param_hint="--as-of") from None
+    assert operator.folds is not None, "app.py hands them over"
+    kinds = [kind.topic for kind in operator.folds.kinds()]
+    if isinstance(cut, AfterRecord) and cut.position.topic not in kinds:
+        raise click.BadParameter(f"from the log, a position on {' or '.join(kinds)} is a moment.", param_hint="--as-of")
+    try:
+        standing = operator.run(as_it_was(operator.brokers, operator.folds, order_uid, cut))
+    except (LookupError, Gone, HiddenByTransaction) as error:
+        raise Found(str(error)) from error
+    if standing.order is None:
+        raise Found(f"There is no order {order_uid} in the events" + (f" up to {as_of}." if as_of else "."))
+    told: dict[str, Any] = orjson.loads(standing.order.to_json())
+    return {**told, "told_at": str(standing.told_at)}
 
 
 async def _look_up(base: str, order_uid: str, timeline: bool) -> dict[str, Any]:
@@ -73,6 +132,8 @@ async def ask(session: aiohttp.ClientSession, base: str, path: str, *, missing: 
             return told
         if status == 404 and str(told.get("type", "")).endswith(missing):
             return None
+        if status in (400, 404) and "detail" in told:
+            raise Found(str(told["detail"]))
         detail = told.get("detail") or told.get("title") or "no detail"
         if status != 503:
             raise Unreachable(f"The worker at {base} answered {status} for {path}: {detail}")

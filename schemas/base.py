@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -121,6 +122,24 @@ def rfc3339(timestamp_ms: int) -> str:
     """Milliseconds since the epoch as 2021-11-26T06:22:19.000Z; outside 1970..2286 the nearest end of that range."""
     seconds, milliseconds = divmod(time_ms(timestamp_ms), 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def utc(text: str) -> str:
+    """Any RFC 3339 time as `rfc3339` writes its moment; what is finer than a millisecond is cut off.
+
+    Raises ValueError that says what is wrong with it.
+    """
+    if not _RFC3339.fullmatch(text):
+        hint = " (a + must be written as %2B in an address)" if " " in text else ""
+        raise ValueError(f"is no RFC 3339 time with its offset: {text[:64]!r}{hint}")
+    try:
+        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"is a time that there is not: {text[:64]!r}") from None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

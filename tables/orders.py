@@ -79,14 +79,14 @@ class OrderTables:
         order = self.orders.get(order_uid)
         if order is None:
             return None
-        events = (_event_of(entry, order) for entry in self.made(order_uid, order.version, cut))
+        events = (_event_of(entry, order) for entry in self.made_until(order_uid, order.version, cut))
         return reduce(self.evolve, events, None)
 
     def made_at(self, order_uid: str, version: int) -> str:
         """When a version came to be."""
         return self.entries[_version_key(order_uid, version)].occurred_at
 
-    def made(self, order_uid: str, version: int, cut: Cut) -> list[TimelineEntry]:
+    def made_until(self, order_uid: str, version: int, cut: Cut) -> list[TimelineEntry]:
         """What had made the order as it stood at the cut, of all that made this version. Raises Undecided."""
         entries = [self.entries[_version_key(order_uid, each)] for each in range(1, version + 1)]
         return entries[: version_among(_marks_of(entries), cut)]

@@ -41,7 +41,7 @@ class PurchaseTables:
         purchase = self.purchases.get(order_uid)
         if purchase is None:
             return None
-        made = self.orders.made(order_uid, purchase.version, cut)
+        made = self.orders.made_until(order_uid, purchase.version, cut)
         return reduce(self.evolve, (self._event(order_uid, entry.version) for entry in made), None)
 
     def _event(self, order_uid: str, version: int) -> PurchaseEvent:

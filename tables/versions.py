@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from schemas.base import utc
 from streams import Position
 
 
@@ -37,6 +38,40 @@ class AfterRecord(NamedTuple):
 
 
 Cut = AtVersion | AtTime | AfterRecord
+
+HOW = "write a time (2026-11-21T12:46:34.826Z), a version (3) or a position (orders.events.v1-2-1234)"
+#: Versions take ten digits in keys.
+_DIGITS = 10
+
+
+def is_date(text: str) -> bool:
+    """Whether this begins like a date; a topic could be named so, but none of ours is."""
+    return text[:4].isdigit() and text[4:5] == text[7:8] == "-"
+
+
+def read_cut(text: str) -> Cut:
+    """A moment as people write it. Raises ValueError that says what is wrong with it."""
+    if is_date(text):
+        return AtTime(utc(text))
+    if text.isascii() and text.isdigit():
+        if len(text) > _DIGITS or int(text) == 0:
+            raise ValueError(f"must be a version from 1 on, not {text[:32]!r}")
+        return AtVersion(int(text))
+    try:
+        return AfterRecord(Position.parse(text))
+    except ValueError:
+        raise ValueError(f"is no moment: {text[:64]!r}") from None
+
+
+def write_cut(cut: Cut) -> str:
+    """What `read_cut` reads."""
+    match cut:
+        case AtVersion(version):
+            return str(version)
+        case AtTime(at):
+            return at
+        case AfterRecord(position):
+            return str(position)
 
 
 class Mark(NamedTuple):

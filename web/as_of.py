@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from schemas.base import rfc3339
 from streams.records import Position
-from tables.versions import AfterRecord, AtTime, AtVersion, Cut, NotKept, Undecided
+from tables.versions import HOW, AfterRecord, AtTime, AtVersion, Cut, NotKept, Undecided, is_date, read_cut, write_cut
 from web import problems, reading
 from web.problems import Problem
 
 PARAMETER = "as_of"
-
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_HOW = "write a time (2026-11-21T12:46:34.826Z), a version (3) or a position (orders.events.v1-2-1234)"
 
 
 def cut_of(request: web.Request, topics: frozenset[str]) -> Cut | None:
@@ -28,22 +22,13 @@ def cut_of(request: web.Request, topics: frozenset[str]) -> Cut | None:
     text = reading.one(request, PARAMETER)
     if text is None:
         return None
-    if _DATE.match(text):
-        return _at_time(text)
-    if text.isascii() and text.isdigit():
-        if len(text) > 10 or int(text) == 0:
-            raise reading.bad(PARAMETER, f"must be a version from 1 on, not {text[:32]!r}.")
-        return AtVersion(int(text))
-    try:
-        position = Position.parse(text)
-    except ValueError:
-        raise reading.bad(PARAMETER, f"is no moment: {text[:64]!r}; {_HOW}.") from None
-    if position.topic not in topics:
+    cut = _read(text)
+    if isinstance(cut, AfterRecord) and cut.position.topic not in topics:
         raise reading.bad(
             PARAMETER,
-            f"names topic {position.topic[:64]!r}; positions of {', '.join(sorted(topics))} are moments here.",
+            f"names topic {cut.position.topic[:64]!r}; positions of {', '.join(sorted(topics))} are moments here.",
         )
-    return AfterRecord(position)
+    return cut
 
 
 def time_of(request: web.Request) -> AtTime | None:
@@ -51,42 +36,31 @@ def time_of(request: web.Request) -> AtTime | None:
     text = reading.one(request, PARAMETER)
     if text is None:
         return None
-    if not _DATE.match(text):
+    if not is_date(text):
         raise reading.bad(
             PARAMETER,
             f"must be a time in a list, as 2026-11-21T12:46:34.826Z, not {text[:64]!r}: a position or a version is a"
             " moment of one partition, and a list is of all.",
         )
-    return _at_time(text)
+    cut = _read(text)
+    assert isinstance(cut, AtTime), "what begins like a date is read as a time"
+    return cut
 
 
-def _at_time(text: str) -> AtTime:
-    """Milliseconds are what records have; what is finer is cut off, which changes nothing."""
-    if not _TIME.fullmatch(text):
-        hint = " (a + must be written as %2B in an address)" if " " in text else ""
-        raise reading.bad(PARAMETER, f"is no RFC 3339 time with its offset: {text[:64]!r}{hint}; {_HOW}.")
+def _read(text: str) -> Cut:
     try:
-        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise reading.bad(PARAMETER, f"is a time that there is not: {text[:64]!r}.") from None
-    at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        cut = read_cut(text)
+    except ValueError as error:
+        raise reading.bad(PARAMETER, f"{error}; {HOW}.") from None
     now = rfc3339(time.time_ns() // 1_000_000)
-    if at > now:
+    if isinstance(cut, AtTime) and cut.at > now:
         raise reading.bad(PARAMETER, f"lies ahead: it is {now}. Leave it out for how things stand now.")
-    return AtTime(at)
+    return cut
 
 
 def carried(cut: Cut | None) -> dict[str, str]:
     """A cut as arguments of a question."""
-    match cut:
-        case None:
-            return {}
-        case AtVersion(version):
-            return {PARAMETER: str(version)}
-        case AtTime(at):
-            return {PARAMETER: at}
-        case AfterRecord(position):
-            return {PARAMETER: str(position)}
+    return {} if cut is None else {PARAMETER: write_cut(cut)}
 
 
 def waited_for(request: web.Request, topics: frozenset[str], cut: Cut | None) -> tuple[Position | None, dict[str, str]]:
@@ -105,11 +79,7 @@ def waited_for(request: web.Request, topics: frozenset[str], cut: Cut | None) ->
 def cut_in(args: Mapping[str, str]) -> Cut | None:
     """What `carried` wrote."""
     text = args.get(PARAMETER)
-    if text is None:
-        return None
-    if text.isdigit():
-        return AtVersion(int(text))
-    return AtTime(text) if _DATE.match(text) else AfterRecord(Position.parse(text))
+    return None if text is None else read_cut(text)
 
 
 def said_of(cut: Cut) -> str:

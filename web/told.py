@@ -70,7 +70,7 @@ class Told:
         first, end = (await log.bounds([place]))[place]
         newest = await self._moment(about, 0)
         if newest is None:
-            return AtTime("0000-01-01T00:00:00.000Z")  # whatever came to be since was not there
+            return AtTime("0001-01-01T00:00:00.000Z")  # whatever came to be since was not there
         if topic != newest["told_on"]:
             tells = f"{newest['told_on']} tells of {about.what}"
             raise reading.bad(as_of.PARAMETER, f"is on {topic}, but {tells}.")

@@ -204,7 +204,9 @@ async def talk(shop: Shop, rounds: int) -> None:
             shop.act()
         for _ in range(chance.randint(0, 4)):
             item = chance.choice(sorted(ITEMS))
-            change = chance.choice([{"price_minor": chance.randint(0, 900)}, {"name": f"n{chance.randint(0, 3)}"}])
+            change: dict[str, Any] = chance.choice(
+                [{"price_minor": chance.randint(0, 900)}, {"name": f"n{chance.randint(0, 3)}"}]
+            )
             shop.say("inventory", item, type="change_item", item_id=item, **change)
         for _ in range(chance.randint(0, 4)):
             documents.append(generate(len(documents) % 30, chance.randint(0, 1)))  # again, or with other content
@@ -224,8 +226,7 @@ def speak_of(shop: Shop, document: bytes) -> None:
         case 0:
             shop.driver.produce("orders", key=chance.choice([None, uid]), value=document)
         case 1:
-            said = {"type": "cancel_order", "order_uid": uid, "reason": "no"}
-            shop.say("orders", uid, **said)
+            shop.say("orders", uid, type="cancel_order", order_uid=uid, reason="no")
         case _:
             head = b'{"type":"place_order","command_id":"p%d","order_uid":"%s","document":%s}'
             value = head % (chance.randrange(1_000), uid.encode(), document)
@@ -238,7 +239,8 @@ async def play(seed: int, *, rounds: int = 40, often: float = 0.5) -> Counter[st
     size = chance.choice([1, 3, 1_000])
     app, domains = make_app(Path("unused"), PARTITIONS)
     again, _ = make_app(Path("unused"), PARTITIONS)
-    async with Recording(app, batch_max_records=size) as whole, Fresh(again, batch_max_records=size) as fresh:
+    whole, fresh = Recording(app, batch_max_records=size), Fresh(again, batch_max_records=size)
+    async with whole, fresh:
         shop = Shop(whole, chance)
         await shop.open()
         await talk(shop, rounds)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pytest import mark, param
 
+from schemas.base import rfc3339
 from streams import Position
-from tables.versions import AfterRecord, AtTime, AtVersion, Cut, Mark, Undecided, marks_of, version_among, version_at
+from streams.driver import Driver
+from tables.versions import (
+    AfterRecord,
+    AtTime,
+    AtVersion,
+    Cut,
+    Mark,
+    Undecided,
+    marks_of,
+    read_cut,
+    version_among,
+    version_at,
+    write_cut,
+)
+from tests.agents.domain import make_app
+from tests.agents.shop import ACCOUNT, BUYER, Shop
 
 
 def after(text: str) -> AfterRecord:
@@ -96,3 +114,42 @@ def test_only_a_logarithm_of_the_versions_is_looked_at() -> None:
     assert version_at(len(many), mark_of, AtTime("005432")) == 5_432
     assert version_at(len(many), mark_of, after("c-0-5432")) == 5_432
     assert len(looked) < 32
+
+
+async def test_a_version_dated_back_comes_with_the_one_it_follows(tmp_path: Path) -> None:
+    """Of producers with clocks of their own. What a version counts from is written down with it."""
+    app, domains = make_app(tmp_path)
+    seconds = (10, 30, 20, 15, 40)
+    async with Driver(app) as driver:
+        shop, times = Shop(driver, domains), []
+        for number, (second, before) in enumerate(zip(seconds, (0, *seconds), strict=False)):
+            driver.clock.advance((second - before) * 1_000)
+            times.append(rfc3339(driver.clock.now_ms()))
+            if number == 0:
+                what = {"outlet_id": "o", "name": "pen", "price_minor": 1, "currency": "INR", "attributes": {}}
+                await shop.say("inventory", "create_item", "pen", item_id="pen", **what)
+                await shop.say("accounts", "open_account", ACCOUNT, user_id=BUYER, currency="INR")
+                continue
+            await shop.say("inventory", "adjust_stock", "pen", item_id="pen", delta=1, reason="receive")
+            await shop.say("accounts", "deposit", ACCOUNT, account_id=ACCOUNT, amount_minor=5)
+        for number, expected in enumerate((1, 4, 1, 1, 5)):
+            with shop.reading("inventory", "pen"):
+                item = domains.inventory.item_at("pen", AtTime(times[number]))
+            with shop.reading("accounts", ACCOUNT):
+                account = domains.accounts.account_at(ACCOUNT, AtTime(times[number]))
+            assert item is not None and account is not None
+            assert (item.version, account.version) == (expected, expected), times[number]
+            assert item.updated_at == account.updated_at == times[expected - 1]
+
+
+@mark.parametrize(
+    ("text", "cut"),
+    [
+        ("3", AtVersion(3)),
+        ("orders.events.v1-2-1234", after("orders.events.v1-2-1234")),
+        ("2026-11-21T10:00:00Z", AtTime("2026-11-21T10:00:00.000Z")),
+        ("2026-11-21t12:30:00.0019+02:30", AtTime("2026-11-21T10:00:00.001Z")),
+    ],
+)
+def test_a_moment_as_text(text: str, cut: Cut) -> None:
+    assert read_cut(text) == cut == read_cut(write_cut(cut))
