@@ -73,14 +73,14 @@ async def _stands_by(
 ) -> tuple[bool, int]:
     """Whether it stands at `offset` or before it, and how many records had to be read to know."""
     start = await log.offset_at(partition, sought.timestamp_ms)
-    if start is None or start > offset:
+    if start is None:
         return False, 0
     read = 0
     pieces = log.read({partition: start}, {partition: offset + 1})
     try:
         async for _, records, _ in pieces:
             for record in records:
-                if record.offset > offset:
+                if record.offset > offset:  # a piece may reach behind the end
                     break
                 read += 1
                 if read > most_records:
