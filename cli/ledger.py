@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -59,6 +60,64 @@ def verify(operator: Operator, as_json: bool) -> None:
         raise Found(f"{finding}.")
     if not as_json:
         click.echo(f"Right: {books.events:,} events and {books.movements:,} movements, as the tables have them.")
+
+
+@ledger.command()
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.option(
+    "--at",
+    "cut",
+    multiple=True,
+    metavar="PARTITION=OFFSET",
+    callback=lambda _, __, given: _cut_of(given),
+    help=f"Only what stands below this offset of {EVENTS}; once for each partition. Default: all that is committed.",
+)
+@click.pass_obj
+def prove(operator: Operator, file: Path, cut: dict[int, int]) -> None:
+    """Write the balance of every account at a moment of the log to FILE, for others to check from the topic alone:
+    deploy/audit/check_trial_balance.py is fifty lines that do, and need nothing of this project."""
+    try:
+        positions, books = operator.run(operator.after_check(_up_to(operator, cut)))
+    except (Gone, HiddenByTransaction) as error:
+        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    accounts = [
+        {"account_id": id, "currency": each.currency, "balance_minor": each.balance, "held_minor": each.held}
+        for id, each in sorted(books.accounts.items())
+    ]
+    told = {"topic": EVENTS, "positions": positions, "currencies": books.sums(), "accounts": accounts}
+    file.write_bytes(
+        orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+    )
+    at = ", ".join(f"{EVENTS}-{partition}-{offset}" for partition, offset in sorted(positions.items()))
+    click.echo(f"{file}: {len(accounts):,} accounts, {books.movements:,} movements, below {at}.", err=True)
+
+
+async def _up_to(operator: Operator, cut: dict[int, int]) -> tuple[dict[int, int], Books]:
+    """Where it was cut, and the books below. Raises Found for the first event at which they are wrong."""
+    events, _ = await reader_of(operator.brokers, EVENTS)
+    ends = await events.ends("read_committed")
+    there = {partition.partition: end for partition, end in ends.items()}
+    for partition, offset in cut.items():
+        if offset > there.get(partition, -1):
+            end = f"ends at {there[partition]}" if partition in there else f"is not there, only {sorted(there)}"
+            raise Found(f"{EVENTS}-{partition} {end}: there is no moment {partition}={offset}.")
+    positions = there | cut
+    books = Books({}, {}, {})
+    wanted = {partition: positions[partition.partition] for partition in ends}
+    with progress("adding up", sum(wanted.values())) as bar:
+        async for record in events.read(wanted, {}):
+            bar.update(1)
+            finding = books.post(record.partition, record.offset, record.topic, record.key, record.value)
+            if finding is not None:
+                raise Found(f"{finding}.")
+    return positions, books
+
+
+def _cut_of(given: tuple[str, ...]) -> dict[int, int]:
+    try:
+        return {int(partition): int(offset) for partition, offset in (each.split("=") for each in given)}
+    except ValueError:
+        raise click.BadParameter("must be PARTITION=OFFSET, such as 0=1234") from None
 
 
 async def _asked(url: str) -> list[dict[str, Any]]:

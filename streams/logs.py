@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import faust
@@ -179,7 +180,7 @@ def logging_config(
         "formatters": {"line": formatter},
         "handlers": {
             "default": {
-                "class": "logging.StreamHandler",
+                "()": JsonLines if log_format == "json" else logging.StreamHandler,
                 "formatter": "line",
                 "filters": ["no requests", "repeats"],
                 "stream": stream or "ext://sys.stderr",
@@ -217,6 +218,39 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The structured logger of a module: `log.info("store.opened", keys=12)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+class JsonLines(logging.StreamHandler[TextIO]):
+    """The handler of JSON lines, to whose stream `Brief` may write by itself."""
+
+
+class Brief:
+    """A logger for lines that come by the thousand, each with fields that its caller has masked: INFO and JSON only.
+
+    The line is the one that a log call would write, at a tenth of its price: for a lookup over HTTP, the call was half
+    of all that it cost. Where anything but our own handler listens, or lines are not JSON, it is a log call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._logger, self._root = name, logging.getLogger(name), logging.getLogger()
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write the line, with what is bound to this context (`request_id`)."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        handlers = self._root.handlers
+        if len(handlers) != 1 or not isinstance(handlers[0], JsonLines) or self._logger.handlers:
+            get_logger(self._name).info(event, **fields)
+            return
+        now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+        head = {"timestamp": f"{now}Z", "level": "info", "logger": self._name, "event": event}
+        line = orjson.dumps({**head, **fields, **structlog.contextvars.get_contextvars()}, default=str)
+        stream = handlers[0].stream
+        try:
+            stream.write(line.decode() + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            get_logger(self._name).info(event, **fields)  # which knows what to do about a stream that is broken
 
 
 class LoggedWorker(faust.Worker):

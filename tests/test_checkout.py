@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.processes import RunningStack, Worker, Workers
+from tests.processes import ROOT, RunningStack, Worker, Workers
 
 BUYERS, PIECES, PRICE, DEPOSIT = 100, 10, 700, 1_000
 #: A session of 6 s, the rebalance after it and a recovery; then whatever had to be asked again.
@@ -68,11 +72,14 @@ def three(clean_stack: RunningStack, workers: Workers) -> list[Worker]:
     return started
 
 
-async def test_one_buyers_story_and_a_hundred_who_race_for_ten(three: list[Worker]) -> None:
+async def test_one_buyers_story_and_a_hundred_who_race_for_ten(
+    three: list[Worker], clean_stack: RunningStack, tmp_path: Path
+) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
         client = Client(session, list(three))
         await the_story(client)
         await the_race(client, three[2])
+    await asyncio.to_thread(the_proof, clean_stack, tmp_path / "balance.json")
 
 
 async def the_story(client: Client) -> None:
@@ -166,6 +173,37 @@ async def the_race(client: Client, victim: Worker) -> None:
     after = await asyncio.gather(*(client.until(account, "held_minor", 0) for account in accounts))
     assert sum(account["balance_minor"] for account in after) == BUYERS * DEPOSIT - PIECES * PRICE
     assert [line["difference_minor"] for line in (await client.get("ledger/trial-balance"))["currencies"]] == [0]
+
+
+def the_proof(stack: RunningStack, file: Path) -> None:
+    """A stranger's fifty lines agree with the file, now and at an earlier moment, and not with one that was touched."""
+    stack.faust("ledger", "prove", str(file))
+    assert "right: " in checked(stack, file, 0)
+    claim = json.loads(file.read_text())
+    assert sum(account["balance_minor"] for account in claim["accounts"]) == 0
+
+    partition, end = max(claim["positions"].items(), key=lambda each: each[1])
+    stack.faust("ledger", "prove", str(file), "--at", f"{partition}={end // 2}")
+    assert "right: " in checked(stack, file, 0)
+    earlier = json.loads(file.read_text())
+    assert len(earlier["accounts"]) < len(claim["accounts"])
+
+    earlier["accounts"][0]["balance_minor"] += 1
+    file.write_text(json.dumps(earlier))
+    assert earlier["accounts"][0]["account_id"] in checked(stack, file, 1)
+    beyond = {**claim, "positions": {**claim["positions"], partition: end + 1_000_000}}
+    file.write_text(json.dumps(beyond))
+    assert "cannot be read to" in checked(stack, file, 1)
+    refused = stack.faust("ledger", "prove", str(file), "--at", f"{partition}={end + 1_000_000}", check=False)
+    assert refused.returncode == 1 and f"ends at {end}" in refused.stderr
+
+
+def checked(stack: RunningStack, file: Path, code: int) -> str:
+    script = ROOT / "deploy" / "audit" / "check_trial_balance.py"
+    command = [sys.executable, str(script), stack.kafka, str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
 
 
 async def ended(client: Client, order_id: str) -> dict[str, Any]:

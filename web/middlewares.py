@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from streams.errors import NotReadable
-from streams.logs import get_logger
+from streams.logs import Brief, get_logger, mask_text
 from web import problems
 from web.asking import INTERNAL_PATH
 from web.limits import Limits
@@ -21,7 +21,7 @@ from web.problems import Problem
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
-log = get_logger("web.access")
+log, requests = get_logger("web.access"), Brief("web.access")
 
 #: An id that a caller sends is written to logs and answers, so it may hold nothing that means something there.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -81,9 +81,10 @@ def _note(request: web.Request, metrics: HttpMetrics, status: int, seconds: floa
     route = route_template(request)
     method = request.method if request.method in _METHODS else "other"
     metrics.count(method, route, status, seconds)
-    write = log.debug if route in _QUIET and status < 500 else log.info
+    write = log.debug if route in _QUIET and status < 500 else requests.info
     # The query is left out: `customer_id` belongs to a person.
-    write("request", method=method, path=request.path, route=route, status=status, seconds=round(seconds, 6))
+    path = mask_text(request.path)
+    write("request", method=method, path=path, route=route, status=status, seconds=round(seconds, 6))
 
 
 def explain() -> Middleware:

@@ -191,3 +191,52 @@ def test_a_library_says_the_same_thing_once_and_then_how_often_it_was_not_let() 
     now = 5.0
     assert said("aiokafka.conn", "no node %s", 9) == "no node 9 (and 3 times more since the last such line)"
     assert said("aiokafka.conn", "no node %s", 9) is None
+
+
+FIELDS = {"method": "GET", "path": "/orders/a", "status": 200, "seconds": 0.25}
+
+
+def test_a_brief_line_is_the_line_of_a_log_call(lines: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        logs.get_logger("web.access").info("request", **FIELDS)
+        logs.Brief("web.access").info("request", **FIELDS)
+    usual, brief = read(lines)
+    assert len(usual.pop("timestamp")) == len(brief.pop("timestamp"))
+    assert (
+        brief == usual == {"level": "info", "logger": "web.access", "event": "request", "request_id": "r-1", **FIELDS}
+    )
+
+
+def test_a_brief_line_has_the_level_and_the_format_of_the_others() -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        for log_format, least, wanted in (("json", "WARNING", 0), ("console", "INFO", 1)):
+            out = io.StringIO()
+            logs.configure(log_format, least, out)  # type: ignore[arg-type]
+            logs.Brief("web.access").info("request", **FIELDS)
+            assert len(out.getvalue().splitlines()) == wanted
+            assert not out.getvalue().startswith("{")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+
+def test_who_listens_beside_hears_brief_lines_too(lines: io.StringIO) -> None:
+    heard: list[logging.LogRecord] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record)
+
+    logging.getLogger().addHandler(Ear())
+    logs.Brief("web.access").info("request", **FIELDS)
+    assert len(heard) == len(read(lines)) == 1
+
+
+def test_a_stream_that_is_broken_fails_no_request(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    lines.close()
+    logs.Brief("web.access").info("request", **FIELDS)
+    lines.__init__()  # type: ignore[misc]
