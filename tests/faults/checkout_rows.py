@@ -63,3 +63,5 @@ async def a_thousand_carts(trial: Trial) -> None:
     await trial.converge(minimum=500)
     trial.verdict.require(**{"orders at rest": count, "bought orders": count, "payments at the provider": count // 10})
     assert trial.figures["carts"] == count
+    for what in ("ledger", "items"):  # the platform's own accountants, from the log alone
+        await asyncio.to_thread(trial.stack.faust, what, "verify")

@@ -55,10 +55,10 @@ class Shop:
         where = {"ORDERSTREAM_PROVIDER_URL": self.provider.url, "ORDERSTREAM_PROVIDER_SECRET": self.provider.secret}
         return {**TERMS, **where, "ORDERSTREAM_CALLBACK_WINDOW_MS": str(JUMPED_S * 1000)}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.load.close()
         self.provider.resume()
-        self.provider.stop()
+        await asyncio.to_thread(self.provider.stop)
 
     def asked(self) -> dict[str, int]:
         """Requests to the provider by their keys."""

@@ -450,7 +450,7 @@ async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
     finally:
         await asyncio.to_thread(workers.stop_all)
         if trial.shop is not None:
-            await asyncio.to_thread(trial.shop.close)
+            await trial.shop.close()
     return trial.outcome(row, time.monotonic() - began, why)
 
 
