@@ -36,7 +36,7 @@ MOODS = (
 METHODS = (*["account"] * 9, *["provider"] * 9, *["cash_on_delivery"] * 2)
 #: What workers are started with, so that a life of weeks takes seconds. A provider that takes 2 s is too late.
 TERMS = {
-    "ORDERSTREAM_PAY_WITHIN_MS": "8000",
+    "ORDERSTREAM_PAY_WITHIN_MS": "20000",
     "ORDERSTREAM_APPROVE_AFTER_MS": "300",
     "ORDERSTREAM_RETURN_WITHIN_MS": "4000",
     "ORDERSTREAM_PROVIDER_TIMEOUT_MS": "1500",
@@ -255,7 +255,7 @@ class CheckoutLoad:
                     self.failures.append(f"cart {number} sent again was answered {status}: {again}")
         else:
             uid = order_of(key)
-            terms = {"pay_within_ms": 7_000, "approve_after_ms": chance.choice((0, 0, 1_000, None))}
+            terms = {"pay_within_ms": 18_000, "approve_after_ms": chance.choice((0, 0, 1_000, None))}
             cart = {"order_uid": uid, "user_id": user, "lines": lines, "payment": payment, "split": split}
             cart["terms"] = {**terms, "return_within_ms": 3_000}
             self.say(PURCHASES, uid, "place_cart", key, **cart)
@@ -268,7 +268,7 @@ class CheckoutLoad:
 
     async def _is_approved(self, chance: Random, uid: str) -> bool:
         """Wait for it as a seller does who looks at his list now and then, and says his word where it is wanted."""
-        for _ in range(40):
+        for _ in range(60):
             status, order = await self._ask("GET", f"/{uid}")
             if status == 200 and order["status"] in ENDED:
                 return False

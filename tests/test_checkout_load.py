@@ -27,10 +27,10 @@ from tests.oracle.log import LETTERS, Log, Position, Record, home_of
 from tests.oracle.verdict import Verdict
 from tests.web.platform import PARTITIONS, SECRET, Platform, platform
 
-CARTS, PER_SECOND, SEED = 90, 45.0, 7
+CARTS, PER_SECOND, SEED = 60, 40.0, 7
 TICK_S = 0.01
 #: How much faster time goes while people shop, and when only deadlines are left.
-SHOPPING, WAITING = 5, 100
+SHOPPING, WAITING = 10, 100
 SETTLED_S = 30.0
 SETTINGS: dict[str, Any] = {
     name.removeprefix("ORDERSTREAM_").lower(): int(value) for name, value in TERMS.items() if "PROVIDER" not in name

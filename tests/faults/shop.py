@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import orjson
@@ -13,7 +14,7 @@ import orjson
 from local.ports import find_free
 from local.sandbox_service import SandboxProvider
 from tests.checkout_load import TERMS, CheckoutLoad, KafkaWire
-from tests.oracle.bought import DOMAINS, PAYMENTS, PURCHASES, TOPICS
+from tests.oracle.bought import DOMAINS, PAYMENTS, TOPICS
 from tests.oracle.broker import partitions_of, read_topic, unread
 from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provider, judge_rest
 from tests.oracle.checkout_window import judge_answers
@@ -135,15 +136,17 @@ class Shop:
     def read(self) -> Log:
         """All of checkout, as a read-committed reader sees it."""
         kafka = self.stack.kafka
-        names = (*TOPICS, PURCHASES.commands, LETTERS)
-        topics: dict[str, list[Record]] = {topic: read_topic(kafka, topic) for topic in names}
+        topics: dict[str, list[Record]] = {topic: read_topic(kafka, topic) for topic in (*TOPICS, LETTERS)}
         changelogs = {table: read_topic(kafka, f"orderstream-{table}-changelog") for table in TABLES}
         return Log(len(partitions_of(kafka, PAYMENTS.events)), topics, changelogs)
 
 
-def documents_only(log: Log) -> Log:
-    """The log of the orders that came as documents: bought ones share their lists, their timeline and dead letters."""
-    bought = {record.key for record in log.of(PURCHASES.commands) if record.key}
+def documents_only(log: Log, placed: Iterable[str]) -> Log:
+    """The log of the orders that came as documents: bought ones share their lists, their timeline and dead letters.
+
+    `placed`: the numbers of those that were bought.
+    """
+    bought = {uid.encode() for uid in placed}
     letters = [each for each in log.of(LETTERS) if (at := origin_of(each)) is None or at.topic not in COMMAND_TOPICS]
     changelogs = {
         table: [record for record in records if bought.isdisjoint((record.key or b"").split(b"\0"))]

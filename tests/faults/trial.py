@@ -317,7 +317,7 @@ class Trial(Job):
         if exact:
             assert self.totals is not None
             self.judge_totals(
-                fold, documents_only(log), self.totals._replace(poison=self.totals.poison + len(self.bugs))
+                fold, self._documents(log), self.totals._replace(poison=self.totals.poison + len(self.bugs))
             )
         judge_sights(self._poller.sights, self.verdict, longest_gap_s=gap_s)
         self.figures["looks"] = len(self._poller.sights)
@@ -331,7 +331,7 @@ class Trial(Job):
     async def judge(self, log: Log) -> Fold:
         """As the main job is judged; letters of planted bugs apart, of which the oracle knows nothing."""
         with uncollected():
-            documents = documents_only(log)
+            documents = self._documents(log)
             fold = judge(self._without_bugs(documents), self.verdict)
             self._judge_clients(documents)
             await self._sunk(len(fold.happened), len(log.of(LETTERS)))
@@ -360,6 +360,9 @@ class Trial(Job):
         customers = sorted({fold.orders[uid].customer_id for uid in sample[:5]})
         await judge_window(urls, fold, self.verdict, orders=sample, customers=customers)
         await judge_whole_list(urls[0], fold, self.verdict)
+
+    def _documents(self, log: Log) -> Log:
+        return log if self.shop is None else documents_only(log, self.shop.load.placed)
 
     def _without_bugs(self, log: Log) -> Log:
         """Each planted bug has one dead letter `failed` with its bytes; the rest of the log is judged without them."""
