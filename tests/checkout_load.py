@@ -36,7 +36,7 @@ MOODS = (
 METHODS = (*["account"] * 9, *["provider"] * 9, *["cash_on_delivery"] * 2)
 #: What workers are started with, so that a life of weeks takes seconds. A provider that takes 2 s is too late.
 TERMS = {
-    "ORDERSTREAM_PAY_WITHIN_MS": "20000",
+    "ORDERSTREAM_PAY_WITHIN_MS": "45000",
     "ORDERSTREAM_APPROVE_AFTER_MS": "300",
     "ORDERSTREAM_RETURN_WITHIN_MS": "4000",
     "ORDERSTREAM_PROVIDER_TIMEOUT_MS": "1500",
@@ -255,7 +255,7 @@ class CheckoutLoad:
                     self.failures.append(f"cart {number} sent again was answered {status}: {again}")
         else:
             uid = order_of(key)
-            terms = {"pay_within_ms": 18_000, "approve_after_ms": chance.choice((0, 0, 1_000, None))}
+            terms = {"pay_within_ms": 40_000, "approve_after_ms": chance.choice((0, 0, 1_000, None))}
             cart = {"order_uid": uid, "user_id": user, "lines": lines, "payment": payment, "split": split}
             cart["terms"] = {**terms, "return_within_ms": 3_000}
             self.say(PURCHASES, uid, "place_cart", key, **cart)
@@ -279,7 +279,7 @@ class CheckoutLoad:
                     await self._do(chance, uid, "reject", reason="closed today")
             elif status == 200 and order["status"] not in ("placed", "awaiting_payment", "paid"):
                 return True
-            await asyncio.sleep(chance.uniform(0.2, 0.5))
+            await asyncio.sleep(chance.uniform(0.2, 1.2))
         return False
 
     async def _carry(self, chance: Random, uid: str, lines: int) -> None:
