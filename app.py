@@ -20,6 +20,7 @@ from agents.wiring import (
     wire_payments,
     wire_purchases,
     wire_requests,
+    wire_shipping,
 )
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
@@ -65,6 +66,7 @@ topics = declare_topics(app, topic_specs(settings.partitions, settings.replicati
 checkout = wire_checkout(topics)  # what one domain's events ask of the others
 orders = wire_orders(app, topics)  # orders, orders.commands.v1 -> orders.events.v1
 purchases = wire_purchases(app, topics, orders, checkout)  # purchases.commands.v1 -> purchases.events.v1
+shipping = wire_shipping(app, topics, checkout)  # shipping.commands.v1, shipping.responses -> shipping.events
 payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payments.events.v1
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
 customers = wire_customers(app, topics, checkout)  # customers.commands.v1 -> customers.events.v1

@@ -76,10 +76,13 @@ from schemas.payments import (
     VoidRequested,
 )
 from schemas.purchases import (
+    CarrierNoted,
     CartPlaced,
+    DeliverShipment,
     EndReason,
     LineRefused,
     LineReserved,
+    NoteCarrier,
     OrderApproved,
     OrderCompleted,
     OrderPacked,
@@ -95,16 +98,41 @@ from schemas.purchases import (
     RecordPaymentFailure,
     RecordReservation,
     RecordShortage,
+    RecordTracking,
     RefundSettled,
     ReturnApproved,
     ReturnReceived,
     ReturnRefused,
     ReturnRequested,
+    ReturnShipment,
+    SendOut,
     SettlePayment,
     SettleRefund,
+    SettleShipment,
     ShipmentDelivered,
+    ShipmentOutcome,
+    ShipmentRequested,
     ShipmentReturned,
     ShipmentSentOut,
+    ShipmentSettled,
+    ShipmentWithdrawn,
+    ShipOrder,
+    TrackingRecorded,
+)
+from schemas.shipping import (
+    Ask,
+    BookingGivenUp,
+    BookShipment,
+    CancelBooking,
+    CarrierAsked,
+    CarrierReported,
+    CarrierStatus,
+    RecallEnded,
+    RecallShipment,
+    ResponseHeld,
+    ResponseRefused,
+    ShippingCommandRefused,
+    ShippingEvent,
 )
 from streams import Topic
 
@@ -112,7 +140,7 @@ from streams import Topic
 Tell = Callable[[Any], None]
 
 #: Events that commands of other domains may follow from.
-Telling = AccountEvent | CustomerEvent | InventoryEvent | PaymentEvent | PurchaseEvent
+Telling = AccountEvent | CustomerEvent | InventoryEvent | PaymentEvent | PurchaseEvent | ShippingEvent
 
 #: Why stock is free again, in the words of the inventory.
 _FREED = {
@@ -138,6 +166,8 @@ def react(event: Telling) -> tuple[Command, ...]:
         return _of_account(event)
     if isinstance(event, CustomerEvent):
         return _of_customer(event)
+    if isinstance(event, ShippingEvent):
+        return _of_carrier(event)
     assert_never(event)
 
 
@@ -153,19 +183,11 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
         case OrderApproved(void=True):
             return (VoidPayment(command_id=_id(event), order_uid=event.order_uid, reason="nothing_owed"),)
         case OrderShipped():
-            return tuple(
-                CommitStock(
-                    command_id=_id(event, n),
-                    item_id=part.item_id,
-                    order_uid=event.order_uid,
-                    line=part.line,
-                    quantity=part.quantity,
-                )
-                for n, part in enumerate(event.parts)
-            )
+            return _commit(event)
         case PurchaseEnded():
             void = VoidPayment(command_id=_id(event, "void"), order_uid=event.order_uid, reason=event.reason)
-            return (*_free(event, _FREED[event.reason]), *((void,) if event.void else ()), *_refund(event))
+            let_go = (_cancel(event, shipment_id) for shipment_id in event.withdrawn)
+            return (*_free(event, _FREED[event.reason]), *((void,) if event.void else ()), *_refund(event), *let_go)
         case PartsCancelled():
             return (*_free(event, StockReleaseReason.CANCELLED), *_capture(event), *_refund(event))
         case ReturnReceived():
@@ -174,11 +196,20 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return (*_take_back(event, "return_to_origin"), *_capture(event), *_refund(event))
         case PaymentSettled():
             return _refund(event)
+        case ShipmentRequested():
+            return (_book(event),)
+        case ShipmentWithdrawn():
+            return (_cancel(event, event.shipment_id),)
+        case ShipmentSettled():
+            return _settle(event)
+        case PurchaseCommandRefused(command="ship_order", shipment_id=str(shipment_id)):
+            said = {"order_uid": event.order_uid, "shipment_id": shipment_id, "reason": event.reason}
+            return (RecallShipment(command_id=_id(event), **said),)
         case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
             return ()
         case OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():
             return ()
-        case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused():
+        case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused() | TrackingRecorded() | CarrierNoted():
             return ()
     assert_never(event)
 
@@ -245,6 +276,98 @@ def _of_customer(event: CustomerEvent) -> tuple[Command, ...]:
     assert_never(event)
 
 
+def _of_carrier(event: ShippingEvent) -> tuple[Command, ...]:
+    """What the order has to know of its shipments; what moves nothing stands in its timeline all the same."""
+    said: dict[str, Any] = {"command_id": _id(event), "order_uid": event.order_uid, "shipment_id": event.shipment_id}
+    match event:
+        case CarrierReported() if event.recalled:
+            return (NoteCarrier(**said, reason=f"{event.status}, though recalled"),)
+        case CarrierReported():
+            return (_reported(event, said),)
+        case CarrierAsked(what=Ask.RECALL, ask=1):
+            return (NoteCarrier(**said, reason=f"recalled: {event.reason}"),)
+        case RecallEnded():
+            outcome = ShipmentOutcome.LOST if event.lost else ShipmentOutcome.CANCELLED
+            return (SettleShipment(**said, outcome=outcome, reason="recalled"),)
+        case ResponseHeld():
+            return (NoteCarrier(**said, reason=f"{event.status}: held"),)
+        case ResponseRefused():
+            return (NoteCarrier(**said, reason=f"{event.status} refused: {event.reason}"),)
+        case BookingGivenUp():
+            return (NoteCarrier(**said, reason=f"given up: no answer to {event.asks} asks"),)
+        case CarrierAsked() | ShippingCommandRefused():
+            return ()
+    assert_never(event)
+
+
+def _reported(event: CarrierReported, said: dict[str, Any]) -> Command:
+    match event.status:
+        case CarrierStatus.REGISTERED:
+            return RecordTracking(**said, tracking_number=event.tracking_number or "")
+        case CarrierStatus.PICKED_UP:
+            return ShipOrder(**said, carrier=True)
+        case CarrierStatus.OUT_FOR_DELIVERY:
+            return SendOut(**said)
+        case CarrierStatus.DELIVERED:
+            return DeliverShipment(**said)
+        case CarrierStatus.RETURNED_TO_ORIGIN:
+            return ReturnShipment(**said)
+        case CarrierStatus.FAILED:
+            return NoteCarrier(**said, reason=f"failed: {event.reason or 'no reason given'}")
+        case CarrierStatus.CANCELLED:
+            return SettleShipment(**said, outcome=ShipmentOutcome.CANCELLED, reason=event.reason or "cancelled")
+    assert_never(event.status)
+
+
+def _book(event: ShipmentRequested) -> BookShipment:
+    return BookShipment(
+        command_id=_id(event),
+        order_uid=event.order_uid,
+        shipment_id=event.shipment_id,
+        user_id=event.user_id,
+        address=event.address,
+        parts=event.parts,
+        terms=event.carrier,
+    )
+
+
+def _cancel(event: PurchaseEnded | ShipmentWithdrawn, shipment_id: str) -> CancelBooking:
+    id = _id(event, f"cancel {shipment_id}")
+    return CancelBooking(command_id=id, order_uid=event.order_uid, shipment_id=shipment_id, reason=event.reason)
+
+
+def _settle(event: ShipmentSettled) -> tuple[Command, ...]:
+    """What is gone is gone from the stock. What never left is free again when its order has ended; else it waits on."""
+    if event.outcome is ShipmentOutcome.LOST:
+        return _commit(event) if event.reserved else _adjust(event, "lost", -1)
+    if event.ended is None:
+        return ()
+    return tuple(
+        ReleaseStock(
+            command_id=_id(event, n),
+            item_id=part.item_id,
+            order_uid=event.order_uid,
+            line=part.line,
+            quantity=part.quantity,
+            reason=_FREED[event.ended],
+        )
+        for n, part in enumerate(event.parts)
+    )
+
+
+def _commit(event: OrderShipped | ShipmentSettled) -> tuple[CommitStock, ...]:
+    return tuple(
+        CommitStock(
+            command_id=_id(event, n),
+            item_id=part.item_id,
+            order_uid=event.order_uid,
+            line=part.line,
+            quantity=part.quantity,
+        )
+        for n, part in enumerate(event.parts)
+    )
+
+
 def _reserve(event: CartPlaced, line: int) -> ReserveStock:
     """Without a time of its own: the order, which has one, frees what it does not take."""
     asked = event.lines[line - 1]
@@ -307,8 +430,14 @@ def _capture(event: OrderApproved | ShipmentDelivered | ShipmentReturned | Parts
 
 
 def _take_back(event: ReturnReceived | ShipmentReturned, reason: str) -> tuple[AdjustStock, ...]:
+    return _adjust(event, reason, 1)
+
+
+def _adjust(
+    event: ReturnReceived | ShipmentReturned | ShipmentSettled, reason: str, sign: int
+) -> tuple[AdjustStock, ...]:
     return tuple(
-        AdjustStock(command_id=_id(event, n), item_id=part.item_id, delta=part.quantity, reason=reason)
+        AdjustStock(command_id=_id(event, n), item_id=part.item_id, delta=sign * part.quantity, reason=reason)
         for n, part in enumerate(event.parts)
     )
 

@@ -12,6 +12,7 @@ from agents import orders as order_rules
 from agents import payments as payment_rules
 from agents import purchases as purchase_rules
 from agents import requests as request_rules
+from agents import shipping as shipping_rules
 from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
 from schemas.customers import CustomerCommand
@@ -19,6 +20,7 @@ from schemas.inventory import InventoryCommand
 from schemas.payments import PaymentCommand
 from schemas.purchases import PurchaseCommand
 from schemas.requests import Request, RequestCommand
+from schemas.shipping import CarrierResponse, ShippingCommand
 from schemas.topics import TOPICS, TopicSpec
 from streams import App, Table, Topic
 from tables import accounts as account_tables
@@ -28,12 +30,14 @@ from tables import orders as order_tables
 from tables import payments as payment_tables
 from tables import purchases as purchase_tables
 from tables import requests as request_tables
+from tables import shipping as shipping_tables
 from tables.accounts import AccountTables
 from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
+from tables.shipping import ShippingTables
 
 Topics = dict[str, Topic]
 
@@ -45,6 +49,8 @@ VALUES: dict[str, Any] = {
     "inventory.commands.v1": InventoryCommand,
     "purchases.commands.v1": PurchaseCommand,
     "requests.commands.v1": RequestCommand,
+    "shipping.commands.v1": ShippingCommand,
+    "shipping.responses": CarrierResponse,
 }
 
 
@@ -55,6 +61,7 @@ class Domains(NamedTuple):
     orders: OrderTables
     payments: PaymentTables
     purchases: PurchaseTables
+    shipping: ShippingTables
     accounts: AccountTables
     customers: CustomerTables
     inventory: InventoryTables
@@ -96,6 +103,15 @@ def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell) ->
     tables = purchase_tables.declare(app, orders, purchase_rules.evolve)
     commands, events = topics["purchases.commands.v1"], topics["purchases.events.v1"]
     purchase_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    return tables
+
+
+def wire_shipping(app: App, topics: Topics, tell: Tell) -> ShippingTables:
+    """In the orders' tasks too: what a carrier says, and what follows for the order, is one partition's."""
+    tables = shipping_tables.declare(app)
+    names = ("shipping.commands.v1", "shipping.responses", "shipping.events")
+    commands, responses, events = (topics[name] for name in names)
+    shipping_rules.attach(app, commands=commands, responses=responses, events=events, tables=tables, tell=tell)
     return tables
 
 
@@ -143,6 +159,7 @@ def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
         topics,
         orders=orders,
         purchases=wire_purchases(app, topics, orders, tell),
+        shipping=wire_shipping(app, topics, tell),
         payments=wire_payments(app, topics, tell),
         accounts=wire_accounts(app, topics, tell),
         customers=wire_customers(app, topics, tell),

@@ -52,6 +52,7 @@ from schemas.orders import (
 from schemas.payments import PaymentCommand, PaymentEvent
 from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
+from schemas.shipping import AnyShippingCommand, CarrierResponse, ShippingEvent
 
 FOR_EVER = -1
 DAY_MS = 24 * 60 * 60 * 1000
@@ -182,6 +183,41 @@ PURCHASE_EVENTS = TopicSpec(
     looked_into=True,
 )
 
+SHIPPING_COMMANDS = TopicSpec(
+    name="shipping.commands.v1",
+    key="order_uid",
+    values=get_args(AnyShippingCommand),
+    group="orders",
+    writer="checkout, the deadlines of group orders, any producer",
+    description="What a carrier shall be asked. An event answers each command, or nothing when it repeats.",
+    public=True,
+    retention_ms=FOR_EVER,
+)
+
+SHIPPING_RESPONSES = TopicSpec(
+    name="shipping.responses",
+    key="anything or nothing; records are brought to the partition of their order_uid",
+    values=(CarrierResponse,),
+    group="orders",
+    writer="carriers, the sandbox carrier among them",
+    description="What carriers answer, whenever and as often as they like.",
+    public=True,
+    # It stands nowhere else: a replay needs every response.
+    retention_ms=FOR_EVER,
+)
+
+SHIPPING_EVENTS = TopicSpec(
+    name="shipping.events",
+    key="order_uid",
+    values=get_args(ShippingEvent),
+    group=None,
+    writer="the agents of group orders",
+    description="What carriers are asked for, under ids that stay, and what happened to shipments. For carriers.",
+    public=True,
+    # A carrier goes on from where it was, however long it was away.
+    retention_ms=FOR_EVER,
+)
+
 ACCOUNT_COMMANDS = TopicSpec(
     name="accounts.commands.v1",
     key="account_id",
@@ -307,6 +343,9 @@ TOPICS: tuple[TopicSpec, ...] = (
     PAYMENT_EVENTS,
     PURCHASE_COMMANDS,
     PURCHASE_EVENTS,
+    SHIPPING_COMMANDS,
+    SHIPPING_RESPONSES,
+    SHIPPING_EVENTS,
     ACCOUNT_COMMANDS,
     ACCOUNT_EVENTS,
     CUSTOMER_COMMANDS,

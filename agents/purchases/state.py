@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from schemas.orders import OrderStatus
 from schemas.purchases import (
+    CarrierNoted,
     CartPlaced,
     EndReason,
     LineRefused,
@@ -35,9 +36,13 @@ from schemas.purchases import (
     ReturnState,
     Shipment,
     ShipmentDelivered,
+    ShipmentRequested,
     ShipmentReturned,
     ShipmentSentOut,
+    ShipmentSettled,
     ShipmentState,
+    ShipmentWithdrawn,
+    TrackingRecorded,
 )
 
 _ENDED = {EndReason.CANCELLED: OrderStatus.CANCELLED, EndReason.NOT_PAID_IN_TIME: OrderStatus.EXPIRED}
@@ -55,7 +60,7 @@ def status_of(purchase: Purchase) -> OrderStatus:
         return OrderStatus.AWAITING_PAYMENT
     if not purchase.approved:
         return OrderStatus.PAID
-    if not purchase.shipments:
+    if not purchase.has_left:
         return OrderStatus.PACKED if purchase.packed else OrderStatus.APPROVED
     return _travelling(purchase) if not arrived(purchase) else _arrived(purchase)
 
@@ -95,10 +100,10 @@ def evolve(purchase: Purchase | None, event: PurchaseEvent) -> Purchase | None:
     """The purchase after the event. Versions grow by one with each event that is no refusal."""
     if isinstance(event, CartPlaced):
         return _placed(event)
-    if not isinstance(event, PurchaseCommandRefused):
+    if not isinstance(event, PurchaseCommandRefused | CarrierNoted):
         assert purchase is not None, "decide changes only what exists"
         return stamped(changed_by(purchase, event), event)
-    if isinstance(event, PurchaseCommandRefused):
+    if isinstance(event, PurchaseCommandRefused | CarrierNoted):
         return purchase
     assert_never(event)
 
@@ -131,6 +136,8 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
             return _with(purchase, completed=True)
         case PurchaseEnded():
             refund = purchase.refund_minor + event.refund_minor
+            for shipment_id in event.withdrawn:
+                purchase = shipment_in(purchase, shipment_id, ShipmentState.WITHDRAWN)
             return _with(purchase, ended=event.reason, end_detail=event.detail, refund_minor=refund)
         case PartsCancelled():
             parts = [Part(line=each.line, quantity=each.quantity) for each in event.freed if each.quantity]
@@ -141,6 +148,8 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
             return _with(after, total_minor=less, refund_minor=refund, capture_minor=capture)
         case PaymentSettled() | RefundSettled():
             return _money(purchase, event)
+        case ShipmentRequested() | ShipmentWithdrawn() | TrackingRecorded() | ShipmentSettled():
+            return _handed_over(purchase, event)
         case OrderShipped() | ShipmentSentOut() | ShipmentDelivered() | ShipmentReturned():
             return _shipment(purchase, event)
         case ReturnRequested() | ReturnApproved() | ReturnRefused() | ReturnReceived():
@@ -178,12 +187,31 @@ def _money(purchase: Purchase, event: PaymentSettled | RefundSettled) -> Purchas
     )
 
 
+def _handed_over(
+    purchase: Purchase, event: ShipmentRequested | ShipmentWithdrawn | TrackingRecorded | ShipmentSettled
+) -> Purchase:
+    match event:
+        case ShipmentRequested():
+            parts = tuple(Part(line=each.line, quantity=each.quantity) for each in event.parts)
+            shipment = Shipment(shipment_id=event.shipment_id, parts=parts, state=ShipmentState.REQUESTED)
+            return _with(purchase, shipments=(*purchase.shipments, shipment))
+        case ShipmentWithdrawn():
+            return shipment_in(purchase, event.shipment_id, ShipmentState.WITHDRAWN)
+        case TrackingRecorded():
+            return _shipment_with(purchase, event.shipment_id, tracking_number=event.tracking_number)
+        case ShipmentSettled():
+            return shipment_in(purchase, event.shipment_id, ShipmentState(event.outcome))
+    assert_never(event)
+
+
 def _shipment(
     purchase: Purchase, event: OrderShipped | ShipmentSentOut | ShipmentDelivered | ShipmentReturned
 ) -> Purchase:
     match event:
         case OrderShipped():
             parts = tuple(Part(line=each.line, quantity=each.quantity) for each in event.parts)
+            if purchase.shipment(event.shipment_id) is not None:  # a carrier was asked to fetch it
+                return add(shipment_in(purchase, event.shipment_id, ShipmentState.SHIPPED), parts, "shipped")
             shipment = Shipment(shipment_id=event.shipment_id, parts=parts)
             return _with(add(purchase, parts, "shipped"), shipments=(*purchase.shipments, shipment))
         case ShipmentSentOut():
@@ -243,9 +271,12 @@ def parts_of(purchase: Purchase, shipment_id: str) -> tuple[Part, ...]:
 
 def shipment_in(purchase: Purchase, shipment_id: str, state: ShipmentState) -> Purchase:
     """The order with a shipment in another state."""
+    return _shipment_with(purchase, shipment_id, state=state)
+
+
+def _shipment_with(purchase: Purchase, shipment_id: str, **facts: Any) -> Purchase:
     shipments = (
-        each.model_copy(update={"state": state}) if each.shipment_id == shipment_id else each
-        for each in purchase.shipments
+        each.model_copy(update=facts) if each.shipment_id == shipment_id else each for each in purchase.shipments
     )
     return _with(purchase, shipments=tuple(shipments))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from schemas.orders.document import OrderUid
 from schemas.orders.words import Reason
 from schemas.purchases.parts import (
     MAX_LINES,
+    CarrierTerms,
     CartLine,
     CartPayment,
     Line,
@@ -108,17 +110,68 @@ class RejectOrder(_PurchaseCommand):
 
 
 class PackOrder(_PurchaseCommand):
-    """The goods are packed."""
+    """The goods are packed. A carrier is asked to fetch all that has not left."""
 
     type: Literal["pack_order"] = "pack_order"
+    carrier: CarrierTerms | None = Field(None, description="On these terms; null: no carrier is asked.")
+
+
+class RequestShipment(_PurchaseCommand):
+    """A carrier shall fetch these quantities, or all that nobody has been asked to fetch yet."""
+
+    type: Literal["request_shipment"] = "request_shipment"
+    shipment_id: PartId
+    parts: Annotated[list[Part], Field(max_length=MAX_LINES)] | None = None
+    carrier: CarrierTerms
+
+
+class WithdrawShipment(_PurchaseCommand):
+    """The carrier shall not fetch a shipment after all."""
+
+    type: Literal["withdraw_shipment"] = "withdraw_shipment"
+    shipment_id: PartId
+    reason: Reason
+
+
+class RecordTracking(_PurchaseCommand):
+    """The carrier has a number for a shipment."""
+
+    type: Literal["record_tracking"] = "record_tracking"
+    shipment_id: PartId
+    tracking_number: str
+
+
+class NoteCarrier(_PurchaseCommand):
+    """Something about a carrier that moves nothing and belongs into the timeline."""
+
+    type: Literal["note_carrier"] = "note_carrier"
+    shipment_id: PartId
+    reason: str
+
+
+class ShipmentOutcome(StrEnum):
+    """What became of a shipment that is not to reach the buyer: it never left or is back; or it is gone."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class SettleShipment(_PurchaseCommand):
+    """A shipment that a carrier was asked to fetch has come to nothing."""
+
+    type: Literal["settle_shipment"] = "settle_shipment"
+    shipment_id: PartId
+    outcome: Annotated[ShipmentOutcome, Field(strict=False)]
+    reason: str
 
 
 class ShipOrder(_PurchaseCommand):
-    """A shipment leaves: these quantities, or all that has not left yet."""
+    """A shipment leaves: these quantities, or all that has not left yet; with a carrier, what it was asked to fetch."""
 
     type: Literal["ship_order"] = "ship_order"
     shipment_id: PartId
     parts: Annotated[list[Part], Field(max_length=MAX_LINES)] | None = None
+    carrier: bool = Field(False, description="The carrier says so of a shipment that it was asked to fetch.")
 
 
 class SendOut(_PurchaseCommand):
@@ -199,6 +252,11 @@ AnyPurchaseCommand = (
     | ApproveOrder
     | RejectOrder
     | PackOrder
+    | RequestShipment
+    | WithdrawShipment
+    | RecordTracking
+    | NoteCarrier
+    | SettleShipment
     | ShipOrder
     | SendOut
     | DeliverShipment

@@ -11,7 +11,9 @@ from schemas.accounts import UserId
 from schemas.base import MAX_TIME_MS, Event
 from schemas.orders.document import OrderUid
 from schemas.orders.words import OrderStatus
+from schemas.purchases.commands import ShipmentOutcome
 from schemas.purchases.parts import (
+    CarrierTerms,
     CartLine,
     CartPayment,
     Freed,
@@ -40,6 +42,7 @@ class PurchaseRefusal(StrEnum):
     RETURN_NOT_OPEN = "return_not_open"
     MORE_THAN_THERE_IS = "more_than_there_is"
     NOTHING_TO_SHIP = "nothing_to_ship"
+    NOT_WITH_THE_CARRIER = "not_with_the_carrier"
 
 
 class EndReason(StrEnum):
@@ -149,6 +152,45 @@ class OrderPacked(_PurchaseChanged):
     type: Literal["order_packed"] = "order_packed"
 
 
+class ShipmentRequested(_PurchaseChanged):
+    """A carrier is asked to fetch a shipment; until it has, or will not, nobody else can have these quantities."""
+
+    type: Literal["shipment_requested"] = "shipment_requested"
+    shipment_id: PartId
+    parts: list[Shipped]
+    user_id: UserId
+    address: dict[str, str | int | None] | None
+    carrier: CarrierTerms
+
+
+class ShipmentWithdrawn(_PurchaseChanged):
+    """The carrier is asked not to fetch it. If it has already, the shipment travels."""
+
+    type: Literal["shipment_withdrawn"] = "shipment_withdrawn"
+    shipment_id: PartId
+    reason: str
+
+
+class TrackingRecorded(_PurchaseChanged):
+    """The carrier has a number for a shipment."""
+
+    type: Literal["tracking_recorded"] = "tracking_recorded"
+    shipment_id: PartId
+    tracking_number: str
+
+
+class ShipmentSettled(_PurchaseChanged):
+    """A shipment never left, or is back (`cancelled`); or is gone although it should not have been (`lost`)."""
+
+    type: Literal["shipment_settled"] = "shipment_settled"
+    shipment_id: PartId
+    outcome: ShipmentOutcome
+    reason: str
+    parts: list[Shipped]
+    reserved: bool = Field(description="Its stock was still set aside for it.")
+    ended: EndReason | None = Field(description="Why the order had ended; null: what did not leave can be shipped yet.")
+
+
 class OrderShipped(_PurchaseChanged):
     """A shipment has left."""
 
@@ -206,6 +248,9 @@ class PurchaseEnded(_PurchaseChanged):
     void: bool = Field(description="What was asked of the payment is to be taken back.")
     refund_minor: Minor = Field(description="What was captured and is not owed any more.")
     refund_id: PartId
+    withdrawn: list[PartId] = Field(
+        default_factory=list, description="Shipments that a carrier is asked to fetch; their stock waits for its word."
+    )
 
 
 class PartsCancelled(_MayBeTheLast):
@@ -260,6 +305,16 @@ class PurchaseCommandRefused(_PurchaseEvent):
     version: int = Field(ge=0, description="Of the order, which a refusal does not change; 0 when there is none.")
     command: str
     reason: PurchaseRefusal
+    shipment_id: PartId | None = Field(None, description="The one that a carrier spoke of.")
+
+
+class CarrierNoted(_PurchaseEvent):
+    """Something about a carrier that moved nothing: what failed, came too early, was refused, was given up."""
+
+    type: Literal["carrier_noted"] = "carrier_noted"
+    version: int = Field(ge=1, description="Of the order, which this does not change.")
+    shipment_id: PartId
+    reason: str
 
 
 PurchaseChanged = (
@@ -272,6 +327,10 @@ PurchaseChanged = (
     | PaymentSettled
     | RefundSettled
     | OrderPacked
+    | ShipmentRequested
+    | ShipmentWithdrawn
+    | TrackingRecorded
+    | ShipmentSettled
     | OrderShipped
     | ShipmentSentOut
     | ShipmentDelivered
@@ -284,7 +343,7 @@ PurchaseChanged = (
     | ReturnRefused
     | ReturnReceived
 )
-PurchaseEvent = PurchaseChanged | PurchaseCommandRefused
+PurchaseEvent = PurchaseChanged | PurchaseCommandRefused | CarrierNoted
 
 _events: TypeAdapter[PurchaseEvent] = TypeAdapter(Annotated[PurchaseEvent, Field(discriminator="type")])
 

@@ -26,6 +26,9 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
     "approve_order": {S.PAID: (S.APPROVED,)},
     "reject_order": {S.PAID: (S.REJECTED,)},
     "pack_order": {S.APPROVED: (S.PACKED,)},
+    # Whether a carrier comes for it is no status of the order: it may come for one part and not for another.
+    "request_shipment": {status: (status,) for status in (S.APPROVED, S.PACKED, S.SHIPPED, S.OUT_FOR_DELIVERY)},
+    "withdraw_shipment": {status: (status,) for status in (S.APPROVED, S.PACKED, S.SHIPPED, S.OUT_FOR_DELIVERY)},
     "ship_order": {
         S.APPROVED: (S.SHIPPED,),
         S.PACKED: (S.SHIPPED,),
@@ -59,8 +62,8 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
 REPORTS = frozenset({"record_reservation", "record_shortage", "record_payment", "record_payment_failure"})
 #: Sent by deadlines: one that comes too late has lost its race, which is no refusal either.
 DEADLINES = frozenset({"expire_order", "complete_order"})
-#: Money is told in every status: it may come when the order has ended, and goes back then.
-ANY_STATUS = frozenset({"settle_payment", "settle_refund"})
+#: Money is told in every status: it may come when the order has ended, and goes back then. So are a carrier's words.
+ANY_STATUS = frozenset({"settle_payment", "settle_refund", "record_tracking", "note_carrier", "settle_shipment"})
 
 
 class Move(NamedTuple):

@@ -64,6 +64,15 @@ class Terms(Model):
     return_within_ms: Span = 14 * 24 * 60 * 60 * 1000
 
 
+class CarrierTerms(Model):
+    """How long a carrier may take, by the seller's settings when it is asked: with the record, for an exact replay."""
+
+    answer_within_ms: Span = Field(60_000, description="Asked again when nothing is heard for so long.")
+    asks: int = Field(5, ge=1, le=100, description="How often, before it is given up.")
+    stale_after_ms: Span = Field(24 * 60 * 60 * 1000, description="Once it has answered: asked how it stands.")
+    hold_ms: Span = Field(60_000, description="How long what came too early waits for what has to come before it.")
+
+
 class Shipped(Model):
     """A quantity of a line that leaves or comes back."""
 

@@ -45,12 +45,20 @@ class LineState(Model):
 
 
 class ShipmentState(StrEnum):
-    """Where a shipment is. The last two are final."""
+    """Where a shipment is. `withdrawn`: the carrier is asked not to fetch it. From `delivered` on: final."""
 
+    REQUESTED = "requested"
+    WITHDRAWN = "withdrawn"
     SHIPPED = "shipped"
     OUT_FOR_DELIVERY = "out_for_delivery"
     DELIVERED = "delivered"
     RETURNED_TO_ORIGIN = "returned_to_origin"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+#: A carrier may have it any moment: nobody else can.
+PROMISED = (ShipmentState.REQUESTED, ShipmentState.WITHDRAWN)
 
 
 class Shipment(Model):
@@ -59,6 +67,7 @@ class Shipment(Model):
     shipment_id: str
     parts: tuple[Part, ...]
     state: ShipmentState = ShipmentState.SHIPPED
+    tracking_number: str | None = None
 
 
 class ReturnState(StrEnum):
@@ -123,6 +132,16 @@ class Purchase(Model):
 
     def shipment(self, shipment_id: str) -> Shipment | None:
         return next((each for each in self.shipments if each.shipment_id == shipment_id), None)
+
+    @property
+    def promised(self) -> tuple[Shipment, ...]:
+        """Shipments that a carrier may fetch any moment."""
+        return tuple(each for each in self.shipments if each.state in PROMISED)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether anything has left yet."""
+        return any(line.shipped for line in self.lines)
 
     def return_(self, return_id: str) -> Return | None:
         return next((each for each in self.returns if each.return_id == return_id), None)

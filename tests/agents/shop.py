@@ -11,6 +11,8 @@ import orjson
 from agents.wiring import Domains
 from schemas.accounts import account_id_of
 from schemas.purchases import Purchase, PurchaseCommandRefused, order_uid_of, read_event
+from schemas.shipping import Booking, CarrierAsked
+from schemas.shipping import read_event as read_shipping
 from streams.batch import current_view
 from streams.driver import Driver
 from tests.agents.domain import home
@@ -53,6 +55,32 @@ class Shop:
 
     async def lead(self, uid: str, kind: str, **more: Any) -> None:
         await self.say("purchases", kind, uid, order_uid=uid, **more)
+
+    async def answer(self, uid: str, status: str, shipment: str = "s1", **more: Any) -> None:
+        """What a carrier says, and everything that follows from it."""
+        self.count += 1
+        said = {"response_id": f"r{self.count}", "order_uid": uid, "shipment_id": shipment, "status": status}
+        partition = more.pop("partition", None)
+        if status == "registered":
+            said["tracking_number"] = "T-1"
+        self.driver.produce("shipping.responses", key=uid, value=orjson.dumps({**said, **more}), partition=partition)
+        await self.driver.run()
+
+    def booking(self, uid: str, shipment: str = "s1") -> Booking:
+        with self.reading("orders", uid):
+            found = self.domains.shipping.booking(uid, shipment)
+        assert found is not None
+        return found
+
+    def asked(self, uid: str) -> list[tuple[str, int]]:
+        """What the carrier was asked of an order: what, and which time."""
+        events = [read_shipping(record.value or b"") for record in self.driver.read("shipping.events")]
+        return [(e.what, e.ask) for e in events if isinstance(e, CarrierAsked) and e.order_uid == uid]
+
+    def timeline(self, uid: str) -> list[tuple[str, str | None]]:
+        """Type and reason of everything in an order's timeline."""
+        with self.reading("orders", uid):
+            return [(entry.type, entry.reason) for _, entry in self.domains.orders.timeline(uid)]
 
     def order(self, uid: str) -> Purchase:
         with self.reading("orders", uid):
