@@ -203,8 +203,8 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
         case ShipmentSettled():
             return _settle(event)
         case PurchaseCommandRefused(command="ship_order", shipment_id=str(shipment_id)):
-            said = {"order_uid": event.order_uid, "shipment_id": shipment_id, "reason": event.reason}
-            return (RecallShipment(command_id=_id(event), **said),)
+            id, uid = _id(event), event.order_uid
+            return (RecallShipment(command_id=id, order_uid=uid, shipment_id=shipment_id, reason=event.reason),)
         case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
             return ()
         case OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():

@@ -329,7 +329,7 @@ def _new(event: CarrierAsked) -> Booking:
 
 def deadlines_of(booking: Booking) -> tuple[tuple[str, int | None, AnyShippingCommand], ...]:
     """What a booking waits for: name, Unix time in ms (None: for nothing), what is sent then."""
-    named = {"order_uid": booking.order_uid, "shipment_id": booking.shipment_id}
+    named: dict[str, Any] = {"order_uid": booking.order_uid, "shipment_id": booking.shipment_id}
     base = f"{booking.order_uid} {booking.shipment_id} {booking.version}"
     again = AskAgain(command_id=derived_id(f"ask again {base}"), stage=booking.stage, ask=booking.asks, **named)
     return (

@@ -2,7 +2,7 @@
 
 A history is the life of one order. A shop has dozens of them at once, over the same few items and buyers: commands that
 come twice or go to the wrong partition, tasks that die and lose their stores, and a payment provider that answers late,
-twice, never, or with another amount.
+twice, never, or with another amount; a carrier that does so too, out of order, and fetches what it said it would not.
 
 python -m tests.agents.checkout_histories 10000        as many orders, from seed 0 on
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,6 +34,7 @@ ITEMS = {f"item-{number}": (pieces, price) for number, (pieces, price) in enumer
 BUYERS = [f"buyer-{number}" for number in range(12)]
 METHODS = [*["account"] * 5, *["provider"] * 3, "cash_on_delivery"]
 DAY_MS = 24 * 3_600_000
+CARRIER = {"answer_within_ms": 20_000, "asks": 2, "stale_after_ms": 60_000, "hold_ms": 5_000}
 
 
 class Shop:
@@ -42,7 +44,7 @@ class Shop:
         self.driver, self.chance = driver, chance
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         self.orders: list[str] = []
-        self.provider = Provider(self)
+        self.provider, self.carrier = Provider(self), Carrier(self)
         self._number = 0
 
     def say(self, domain: str, key: str, **said: Any) -> None:
@@ -55,7 +57,8 @@ class Shop:
 
     def send(self, domain: str, key: str, said: dict[str, Any]) -> None:
         anywhere = self.chance.randrange(PARTITIONS) if self.orders and self.chance.random() < 0.05 else None
-        self.driver.produce(f"{domain}.commands.v1", key=key, value=orjson.dumps(said), partition=anywhere)
+        topic = f"{domain}.commands.v1" if domain != "carrier" else "shipping.responses"
+        self.driver.produce(topic, key=key, value=orjson.dumps(said), partition=anywhere)
 
     async def open(self) -> None:
         for item, (pieces, price) in ITEMS.items():
@@ -88,14 +91,19 @@ class Shop:
         )
 
     def act(self) -> None:
-        """Something that a person or a carrier says of one order, sensible or not."""
+        """Something that a person says of one order, sensible or not. Shipments c and d are the carrier's."""
         chance, uid = self.chance, self.chance.choice(self.orders)
+        booked = {"shipment_id": chance.choice("cd"), "carrier": CARRIER}
         part = {"line": chance.randint(1, 3), "quantity": chance.randint(1, 2)}
         shipment, back = {"shipment_id": chance.choice("ab")}, {"return_id": chance.choice("rs")}
         said: dict[str, Any] = chance.choice(
             [
                 {"type": "approve_order"},
                 {"type": "pack_order"},
+                {"type": "pack_order", "carrier": CARRIER},
+                {"type": "request_shipment", **booked},
+                {"type": "request_shipment", **booked, "parts": [part]},
+                {"type": "withdraw_shipment", "shipment_id": chance.choice(["c", "d", "s1"]), "reason": "too dear"},
                 {"type": "ship_order", **shipment},
                 {"type": "ship_order", **shipment, "parts": [part]},
                 {"type": "send_out", **shipment},
@@ -157,6 +165,73 @@ class Provider:
                 return None
 
 
+class Carrier:
+    """Hears most of what it is asked, does what it likes of it, and says so as it likes. What it does, it did."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, self._known, self._said = shop, set[str](), 0
+        #: Of each parcel: all that was done with it, in order.
+        self.done: dict[tuple[str, str], list[str]] = {}
+        self._wish: dict[tuple[str, str], str] = {}
+        self._later: list[tuple[tuple[str, str], str]] = []
+
+    def answer(self, *, faithful: bool = False) -> None:
+        """`faithful`: it does all that is left to do, and says all that it has done, in order."""
+        chance, told = self.shop.chance, self._later
+        self._later = []
+        for parcel in self._asked(faithful):  # asked again, it says it again
+            told += [(parcel, status) for status in self.done[parcel]]
+        for parcel, done in self.done.items():
+            while (doing := self._next(parcel, done)) and (faithful or chance.random() < 0.4):
+                done.append(doing)
+                if faithful or chance.random() < 0.8:  # else lost
+                    told.append((parcel, doing))
+        if not faithful and chance.random() < 0.5:
+            chance.shuffle(told)
+        for parcel, status in told:
+            if not faithful and chance.random() < 0.2:
+                self._later.append((parcel, status))
+            else:
+                self._say(parcel, status)
+
+    def _asked(self, faithful: bool) -> list[tuple[str, str]]:
+        asked = []
+        for record in self.shop.driver.read("shipping.events"):
+            event = orjson.loads(record.value or b"")
+            if event["type"] != "carrier_asked" or event["event_id"] in self._known:
+                continue
+            self._known.add(event["event_id"])
+            if faithful or self.shop.chance.random() < 0.7:  # else it did not hear
+                parcel = event["order_uid"], event["shipment_id"]
+                self.done.setdefault(parcel, [])
+                self._wish[parcel] = event["what"]
+                asked.append(parcel)
+        return asked if not faithful else list(self.done)
+
+    def _next(self, parcel: tuple[str, str], done: list[str]) -> str | None:
+        """What it does next with a parcel; None: it is at its end."""
+        chance, wish = self.shop.chance, self._wish[parcel]
+        fetched = "picked_up" in done
+        if {"delivered", "returned_to_origin"} & set(done):
+            return None
+        if not fetched:
+            if "cancelled" in done:
+                return "picked_up" if chance.random() < 0.02 else None
+            if wish == "cancel" and chance.random() < 0.8:
+                return "cancelled"
+            return "registered" if not done else chance.choice(["picked_up", "picked_up", "failed"])
+        if wish == "recall" and chance.random() < 0.7:
+            return "returned_to_origin"
+        return chance.choice(["out_for_delivery", "failed", "delivered", "delivered", "returned_to_origin"])
+
+    def _say(self, parcel: tuple[str, str], status: str) -> None:
+        self._said += 1
+        uid, shipment = parcel
+        said = {"response_id": f"{shipment}-{status}-{self._said}", "order_uid": uid, "shipment_id": shipment}
+        number = {"tracking_number": f"T-{uid[:8]}-{shipment}"} if status == "registered" else {}
+        self.shop.say("carrier", uid, **said, status=status, **number)
+
+
 async def play(seed: int, *, replay: bool = False) -> Counter[str]:
     """TOGETHER orders; raises AssertionError where one is not as it must be. Gives how many stand in which status."""
     chance = Random(seed)
@@ -174,17 +249,23 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
                 await driver.start(group, chance.randrange(PARTITIONS), lose_store=chance.random() < 0.5)
             await driver.run()
             shop.provider.answer()
+            shop.carrier.answer()
             check_always(driver)
             await driver.advance(chance.choice([0, 10, 1_000, 20_000]))
         for _ in range(12):  # everything is answered, every deadline passes
             shop.provider.answer(faithful=True)
+            shop.carrier.answer(faithful=True)
             await driver.advance(90_000)
         await driver.advance(30 * DAY_MS)
         seen = check_whole(driver)
+        seen += check_parcels(driver, shop.carrier)
         if replay:
             tables = [name for group in app.groups.values() for name in group.tables]
             before = {name: driver.rows(name) for name in tables}
-            sent = {name: len(driver.read(name)) for name in ("purchases.events.v1", "payments.commands.v1")}
+            sent = {
+                name: len(driver.read(name))
+                for name in ("purchases.events.v1", "payments.commands.v1", "shipping.events")
+            }
             await driver.replay()
             await driver.run()
             assert {name: driver.rows(name) for name in tables} == before
@@ -218,6 +299,10 @@ def check_whole(driver: Driver) -> Counter[str]:
             if purchase.ended is None:
                 reserved[line.item_id] += line.wanted - line.shipped
                 gone[line.item_id] += line.shipped - line.returned
+        for shipment in purchase.shipments:
+            for part in shipment.parts if shipment.state == "lost" else ():
+                gone[purchase.lines[part.line - 1].item_id] += part.quantity
+        assert not purchase.promised, ("a carrier has the last word", purchase)
         kept = purchase.captured_minor - purchase.refund_minor
         owed = 0 if purchase.ended else sum((x.wanted - x.returned) * (x.price_minor or 0) for x in purchase.lines)
         paid = purchase.captured_minor or purchase.status in ("completed", "return_requested")
@@ -230,6 +315,7 @@ def check_whole(driver: Driver) -> Counter[str]:
         payment = payments.get(purchase.order_uid)
         if payment is not None:
             assert payment.captured_minor - payment.refunded_minor == kept, (payment, purchase)
+    gone -= _sold_meanwhile(driver)
     for item in driver.rows("items").values():
         there = ITEMS[item.item_id][0] - gone[item.item_id]
         assert (item.on_hand, item.reserved) == (there, reserved[item.item_id]), item
@@ -241,11 +327,39 @@ def check_whole(driver: Driver) -> Counter[str]:
     return Counter(str(purchase.status) for purchase in purchases.values())
 
 
+def _sold_meanwhile(driver: Driver) -> Counter[str]:
+    """What a carrier gave back by its word, and delivered when another order had it: the stock says so by a refusal."""
+    refused = {event["caused_by"] for event in _read(driver, "inventory.events.v1") if event.get("reason")}
+    short = Counter[str]()
+    for command in _read(driver, "inventory.commands.v1"):
+        if command["type"] == "adjust_stock" and command["reason"] == "lost" and command["command_id"] in refused:
+            short[command["item_id"]] -= command["delta"]
+    return short
+
+
+def _read(driver: Driver, topic: str) -> Iterator[dict[str, Any]]:
+    return (orjson.loads(record.value or b"") for record in driver.read(topic))
+
+
+def check_parcels(driver: Driver, carrier: Carrier) -> Counter[str]:
+    """What was done with a parcel is what the books say of it. Gives how many were lost, and how many came back."""
+    purchases: dict[str, Purchase] = driver.rows("purchases")
+    seen = Counter[str]()
+    for (uid, shipment_id), done in carrier.done.items():
+        shipment = purchases[uid].shipment(shipment_id)
+        assert shipment is not None, "what was never asked for was never done"
+        end = next((each for each in done if each in ("delivered", "returned_to_origin")), "cancelled")
+        expected = {"delivered": ("delivered", "lost"), "returned_to_origin": ("returned_to_origin", "cancelled")}
+        assert shipment.state in expected.get(end, ("cancelled",)), (done, shipment)
+        seen[f"parcel {shipment.state}"] += 1
+    return seen
+
+
 def _check_versions(driver: Driver) -> None:
     versions: dict[str, list[int]] = defaultdict(list)
     for record in driver.read("purchases.events.v1"):
         event = orjson.loads(record.value or b"")
-        if event["type"] != "purchase_command_refused":
+        if event["type"] not in ("purchase_command_refused", "carrier_noted"):
             versions[event["order_uid"]].append(event["version"])
     assert all(found == list(range(1, len(found) + 1)) for found in versions.values()), "versions step by one"
 

@@ -19,8 +19,10 @@ from schemas.purchases import (
     PurchaseChanged,
     PurchaseCommand,
     PurchaseCommandRefused,
+    PurchaseEnded,
     PurchaseEvent,
     PurchaseRefusal,
+    ShipmentSettled,
 )
 from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
 
@@ -95,8 +97,27 @@ SENSIBLE: dict[str, dict[str, Any]] = {
     "refuse_return": {"type": "refuse_return", "return_id": "r1", "reason": "worn"},
     "receive_return": {"type": "receive_return", "return_id": "r1"},
 }
+#: A carrier is asked to fetch line 2: of no other order can it say something.
+ASK: dict[str, Any] = {
+    "type": "request_shipment",
+    "shipment_id": "c0",
+    "parts": [{"line": 2, "quantity": 1}],
+    "carrier": {},
+}
+WITH_CARRIER: dict[OrderStatus, list[dict[str, Any]]] = {
+    OrderStatus.APPROVED: [*APPROVED, ASK],
+    OrderStatus.PACKED: [*APPROVED, ASK, {"type": "pack_order"}],
+    OrderStatus.SHIPPED: [*APPROVED, ASK, SHIP],
+    OrderStatus.OUT_FOR_DELIVERY: [*APPROVED, ASK, SHIP, {"type": "send_out", "shipment_id": "s1"}],
+    OrderStatus.CANCELLED: [*APPROVED, ASK, {"type": "cancel_purchase", "reason": "no"}],
+}
+OF_CARRIERS = {"withdraw_shipment", "record_tracking", "settle_shipment"}
+BY_CARRIER: dict[str, Any] = {"type": "ship_order", "shipment_id": "c0", "carrier": True}
+CANCELLED: dict[str, Any] = SENSIBLE["settle_shipment"]
 #: Legal, and refused for another reason: all has left already, or the return has another state.
 NOT_BY_STATUS = {
+    ("request_shipment", OrderStatus.SHIPPED),
+    ("request_shipment", OrderStatus.OUT_FOR_DELIVERY),
     ("ship_order", OrderStatus.SHIPPED),
     ("ship_order", OrderStatus.OUT_FOR_DELIVERY),
     ("send_out", OrderStatus.OUT_FOR_DELIVERY),
@@ -123,8 +144,8 @@ def outcome(past: Sequence[dict[str, Any]], said: dict[str, Any]) -> tuple[tuple
     for event in events:
         after = evolve(purchase, event)
         assert after is not None
-        assert after.version == event.version and (after is purchase) == isinstance(event, PurchaseCommandRefused)
-        assert isinstance(event, PurchaseCommandRefused) or event.status is after.status
+        assert after.version == event.version and (after is purchase) != isinstance(event, PurchaseChanged)
+        assert not isinstance(event, PurchaseChanged) or event.status is after.status
         purchase = after
     return events, purchase
 
@@ -138,12 +159,15 @@ def test_there_is_a_past_for_every_status_and_a_word_for_every_command() -> None
 @mark.parametrize("status", list(OrderStatus))
 @mark.parametrize("kind", sorted(SENSIBLE))
 def test_every_move_legal_or_not(kind: str, status: OrderStatus) -> None:
-    events, after = outcome(PASTS[status], SENSIBLE[kind])
+    past = WITH_CARRIER.get(status, PASTS[status]) if kind in OF_CARRIERS else PASTS[status]
+    events, after = outcome(past, SENSIBLE[kind])
     legal = kind in ANY_STATUS or status in LEGAL[kind]
     refusals = [event.reason for event in events if isinstance(event, PurchaseCommandRefused)]
     if not legal:
         assert after.status is status
         assert refusals == ([] if kind in REPORTS | DEADLINES else [PurchaseRefusal.NOT_IN_THIS_STATUS])
+    elif kind in OF_CARRIERS and status not in WITH_CARRIER:
+        assert refusals == [PurchaseRefusal.NO_SUCH_SHIPMENT]
     elif (kind, status) in NOT_BY_STATUS or (kind == "cancel_purchase" and status is OrderStatus.SHIPPED):
         assert refusals
     else:
@@ -166,6 +190,58 @@ def test_every_move_legal_or_not(kind: str, status: OrderStatus) -> None:
             DELIVER,
             PurchaseRefusal.SHIPMENT_NOT_UNDER_WAY,
             id="delivered twice",
+        ),
+        param([*APPROVED, ASK], ASK, PurchaseRefusal.SHIPMENT_EXISTS, id="asked already"),
+        param(
+            [*APPROVED, ASK],
+            {**ASK, "shipment_id": "c1"},
+            PurchaseRefusal.MORE_THAN_THERE_IS,
+            id="a carrier may come for it any moment",
+        ),
+        param([*APPROVED, SHIP], {**ASK, "parts": None}, PurchaseRefusal.NOTHING_TO_SHIP, id="nothing to fetch"),
+        param([*APPROVED, ASK], {**SHIP, "shipment_id": "c0"}, PurchaseRefusal.SHIPMENT_EXISTS, id="the carrier's"),
+        param(
+            [*APPROVED, ASK, SHIP],
+            {**DELIVER, "shipment_id": "c0"},
+            PurchaseRefusal.SHIPMENT_NOT_UNDER_WAY,
+            id="delivered before it was fetched",
+        ),
+        param(
+            [*APPROVED, ASK, SENSIBLE["withdraw_shipment"]],
+            SENSIBLE["withdraw_shipment"],
+            PurchaseRefusal.NOT_WITH_THE_CARRIER,
+            id="withdrawn twice",
+        ),
+        param(
+            [*APPROVED, ASK],
+            {**SENSIBLE["withdraw_shipment"], "shipment_id": "c9"},
+            PurchaseRefusal.NO_SUCH_SHIPMENT,
+            id="withdrawn, whatever it is",
+        ),
+        param(
+            [*APPROVED, ASK],
+            {"type": "cancel_purchase", "reason": "no", "parts": [{"line": 2, "quantity": 1}]},
+            PurchaseRefusal.MORE_THAN_THERE_IS,
+            id="a part that a carrier may have",
+        ),
+        param(
+            [*APPROVED, ASK, {"type": "cancel_purchase", "reason": "no"}],
+            BY_CARRIER,
+            PurchaseRefusal.NOT_IN_THIS_STATUS,
+            id="fetched, though cancelled",
+        ),
+        param(
+            [*APPROVED, ASK, CANCELLED, {**SHIP, "parts": [{"line": 2, "quantity": 1}]}],
+            BY_CARRIER,
+            PurchaseRefusal.MORE_THAN_THERE_IS,
+            id="fetched, and shipped otherwise",
+        ),
+        param([*APPROVED, SHIP], BY_CARRIER, PurchaseRefusal.NO_SUCH_SHIPMENT, id="fetched, and never asked for"),
+        param(
+            [*APPROVED, ASK, {**CANCELLED, "outcome": "lost"}],
+            BY_CARRIER,
+            PurchaseRefusal.SHIPMENT_NOT_UNDER_WAY,
+            id="fetched, and lost before",
         ),
         param([*DELIVERED, RETURN], RETURN, PurchaseRefusal.RETURN_EXISTS, id="return exists"),
         param(
@@ -204,6 +280,31 @@ def test_answered_and_repeated_commands_say_nothing() -> None:
     assert decide(played([PLACE]), command(PLACE, "another"), AT) == ()
 
 
+@mark.parametrize(
+    ("past", "said"),
+    [
+        param([*APPROVED, ASK, BY_CARRIER], BY_CARRIER, id="fetched"),
+        param(DELIVERED, {**BY_CARRIER, "shipment_id": "s1"}, id="somebody else has said more"),
+        param([*APPROVED, ASK, SENSIBLE["record_tracking"]], SENSIBLE["record_tracking"], id="the same number"),
+        param([*APPROVED, ASK, CANCELLED], CANCELLED, id="settled"),
+        param([*APPROVED, ASK, BY_CARRIER], CANCELLED, id="it travels: another will settle it"),
+        param([*APPROVED, ASK, BY_CARRIER], {**CANCELLED, "outcome": "lost"}, id="nor is it lost"),
+    ],
+)
+def test_a_carrier_that_says_nothing_new(past: list[dict[str, Any]], said: dict[str, Any]) -> None:
+    assert outcome(past, said)[0] == ()
+
+
+def test_what_a_carrier_may_have_is_freed_by_its_word_only() -> None:
+    cancel = {"type": "cancel_purchase", "reason": "no"}
+    (ended,), _ = outcome([*APPROVED, ASK, {**ASK, "shipment_id": "c1", "parts": PART}], cancel)
+    assert isinstance(ended, PurchaseEnded) and ended.withdrawn == ["c0", "c1"]
+    assert [(freed.line, freed.quantity) for freed in ended.freed] == [(1, 1)]
+    (settled,) = outcome([*APPROVED, ASK, cancel], CANCELLED)[0]
+    assert isinstance(settled, ShipmentSettled) and settled.ended == "cancelled" and settled.reserved
+    assert outcome([*APPROVED, ASK, cancel, CANCELLED], {**CANCELLED, "outcome": "lost"})[0] != ()
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
     """Random commands in any order: quantities and sums stay within each other, and what is owed is what was taken."""
@@ -213,7 +314,8 @@ def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
     )
     seen: Counter[str] = Counter()
     for number in range(60):
-        said = dict(chance.choice([*RESERVED, *SENSIBLE.values(), SHIP, RETURN, {**SHIP, "parts": PART}]))
+        carrier = [ASK, BY_CARRIER, {**DELIVER, "shipment_id": "c0"}, {**CANCELLED, "outcome": "lost"}]
+        said = dict(chance.choice([*RESERVED, *SENSIBLE.values(), SHIP, RETURN, {**SHIP, "parts": PART}, *carrier]))
         if said["type"] in ("expire_order", "reject_order", "record_shortage", "record_payment_failure"):
             said = said if chance.random() < 0.1 else dict(RESERVED[number % 2])
         if said["type"] == "settle_payment":
@@ -224,7 +326,7 @@ def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
             said["parts"] = PART
         before = purchase
         for event in decide(purchase, command(said, f"c{number}"), AT):
-            assert event.version == purchase.version + isinstance(event, PurchaseChanged)
+            assert event.version == purchase.version + isinstance(event, PurchaseChanged), event
             after = evolve(purchase, event)
             assert after is not None
             purchase = after
@@ -234,7 +336,11 @@ def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
 
 
 def _balanced(before: Purchase, purchase: Purchase) -> None:
+    promised = Counter[int]()
+    for shipment in purchase.promised:
+        promised.update({part.line: part.quantity for part in shipment.parts})
     for line in purchase.lines:
+        assert line.shipped + promised[line.line] <= line.wanted, "nobody else can have what a carrier may have"
         assert 0 <= line.delivered <= line.shipped <= line.wanted <= line.reserved <= line.asked
         assert line.returned <= line.shipped and line.cancelled >= 0
     owed = 0
