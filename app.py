@@ -86,6 +86,7 @@ app.on_web(
         web_app,
         orders=orders,
         purchases=purchases,
+        shipping=shipping,
         accounts=accounts,
         customers=customers,
         inventory=inventory,
@@ -97,6 +98,7 @@ app.on_web(
         registry=app.metrics.registry,
         sinks=sinks,
         effects=effects,
+        carrier=lambda: local.carrier(settings),
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )

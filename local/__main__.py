@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-from local import demo, hold, kafka, postgres, sandbox_service
+from local import carrier_service, demo, hold, kafka, postgres, sandbox_service
 from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
@@ -57,6 +57,9 @@ def status(settings: Settings) -> int:
     ]
     if stack.provider:
         rows.append(("Payments", stack.provider, sandbox_service.answers(stack.provider)))
+    if stack.carrier:
+        directory = settings.data_dir / "carrier"
+        rows.append(("Carrier", str(directory), carrier_service.answers(directory)))
     print(f"{'pid':<11} {stack.pid}")
     for name, address, answers in rows:
         print(f"{name:<11} {address}  {'answers' if answers else 'does not answer'}")
@@ -69,7 +72,7 @@ def reset(settings: Settings, yes: bool) -> int:
     if (found := running(data_dir)) is not None or released(data_dir, 0.0) is not None:
         who = f" (pid {found.pid})" if found else ""
         raise LocalError(f"The stack on {data_dir} runs{who}. Stop it first: python -m local stop")
-    names = ("kafka", "postgres", "provider", "logs", "lock", STACK_FILE)
+    names = ("kafka", "postgres", "provider", "carrier", "logs", "lock", STACK_FILE)
     targets = [data_dir / name for name in names if (data_dir / name).exists()] + sorted(data_dir.glob("state-*"))
     if not targets:
         say(f"Nothing to delete in {data_dir}.")

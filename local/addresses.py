@@ -1,4 +1,4 @@
-"""settings and the running stack -> where Kafka, PostgreSQL and the provider are, asked in one place by all."""
+"""settings and the running stack -> where Kafka, PostgreSQL, provider and carrier are, asked in one place by all."""
 
 from local.sandbox_service import secret_in
 from local.stack import running
@@ -49,6 +49,14 @@ def no_postgres(settings: Settings) -> str:
     if settings.postgres is not None:
         return "Start it, or correct ORDERSTREAM_POSTGRES. Orders flow without it; the sink catches up afterwards."
     return "Start the embedded one with `make dev` (or `python -m local up`), or set ORDERSTREAM_POSTGRES."
+
+
+def carrier(settings: Settings) -> bool:
+    """Whether somebody fetches what is packed: a carrier on the topics, or the running stack's sandbox."""
+    if settings.carrier == "sandbox":
+        stack = running(settings.data_dir)
+        return stack is not None and stack.carrier
+    return settings.carrier == "topic"
 
 
 def provider(settings: Settings) -> tuple[str, str] | None:

@@ -174,6 +174,8 @@ def addresses(platform: Platform, stack: Stack) -> str:
     rows += [("Kafka", f"{stack.kafka} (produce to the topic orders)"), ("PostgreSQL", stack.postgres)]
     if stack.provider:
         rows += [("Payments", f"{stack.provider} (a sandbox provider: no money moves)")]
+    if stack.carrier:
+        rows += [("Carrier", "shipping.events → shipping.responses (a sandbox carrier: nothing is carried)")]
     rows += [("Data and logs", str(platform.embedded.data_dir))]
     return "\n".join(f"  {name:<15}{address}" for name, address in rows)
 

@@ -1,4 +1,4 @@
-"""Settings -> Kafka, PostgreSQL, a sandbox provider in one directory -> stack.json, by which others find them."""
+"""Settings -> Kafka, PostgreSQL and the sandboxes in one directory -> stack.json, by which others find them."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Self
 
 import psutil
 
+from local.carrier_service import SandboxCarrier
 from local.errors import LocalError
 from local.jars import cache_dir
 from local.kafka import Kafka
@@ -30,6 +31,7 @@ class Stack:
     pid: int  # of the process that holds the stack up
     started_at: float  # that process's start, seconds since 1970: a pid alone may have been given to another
     provider: str | None = None  # URL of the sandbox provider, if it runs; its secret stays in its directory
+    carrier: bool = False  # whether the sandbox carrier runs: it has no address
 
 
 class Embedded:
@@ -44,14 +46,20 @@ class Embedded:
         jars: Path | None = None,
         sandbox_port: int | None = None,
         callback_url: str = "",
+        carrier: bool = False,
     ) -> None:
-        """Without `sandbox_port` there is no sandbox provider."""
+        """Without `sandbox_port` there is no sandbox provider; `carrier`: whether there is a sandbox carrier."""
         self.data_dir = data_dir.absolute()
         self.logs = self.data_dir / "logs"
         self.kafka = Kafka(self.data_dir / "kafka", kafka_port, cache=cache_dir(jars), log=self.logs / "kafka.log")
         self.postgres = Postgres(self.data_dir / "postgres", postgres_port, log=self.logs / "postgres.log")
         self.provider = sandbox_port and SandboxProvider(
             self.data_dir / "provider", sandbox_port, callback_url=callback_url, log=self.logs / "provider.log"
+        )
+        self.carrier = (
+            SandboxCarrier(self.data_dir / "carrier", self.kafka.bootstrap, log=self.logs / "carrier.log")
+            if carrier
+            else None
         )
         self._lock = Lock(self.data_dir / "lock", "The stack")
 
@@ -70,12 +78,14 @@ class Embedded:
             jars=settings.cache_dir,
             sandbox_port=None if settings.provider_url else settings.sandbox_port,
             callback_url=f"{settings.url}/api/v1/orders/payment-callback",
+            carrier=settings.carrier == "sandbox",
         )
 
     @property
     def services(self) -> list[Service]:
         """In the order in which they are started; each is launched before any is waited for."""
-        return [self.kafka, self.postgres, *([self.provider] if self.provider else [])]
+        sandboxes = (self.provider, self.carrier)
+        return [self.kafka, self.postgres, *(service for service in sandboxes if service)]
 
     def start(self) -> Stack:
         """Returns when both answer. Raises LocalError, and leaves nothing behind, when one does not."""
@@ -87,7 +97,8 @@ class Embedded:
             for service in self.services:
                 service.finish()
             url = self.provider.url if self.provider else None
-            stack = Stack(self.kafka.bootstrap, self.postgres.dsn, os.getpid(), psutil.Process().create_time(), url)
+            me = os.getpid(), psutil.Process().create_time()
+            stack = Stack(self.kafka.bootstrap, self.postgres.dsn, *me, provider=url, carrier=self.carrier is not None)
             _write(self.data_dir / STACK_FILE, stack)
         except BaseException:
             self.stop()
@@ -150,7 +161,7 @@ def released(data_dir: Path, timeout_s: float = HANDOVER_S) -> str | None:
     """Wait until nothing of a stack is left on the directory; the name of what still is there, or None."""
     deadline = time.monotonic() + timeout_s
     parts = (("kafka", Kafka.name), ("postgres", Postgres.name), ("provider", SandboxProvider.name))
-    for name, what in (("", "The stack"), *parts):
+    for name, what in (("", "The stack"), *parts, ("carrier", SandboxCarrier.name)):
         if not (data_dir / name / "lock").exists():
             continue
         lock = Lock(data_dir / name / "lock", what)

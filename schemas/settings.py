@@ -178,6 +178,22 @@ class Settings(BaseSettings):
     )
     sandbox_port: Port = Field(16080, description="Port of the sandbox payment service, on loopback.")
 
+    # Carriers
+    carrier: Literal["sandbox", "topic", "none"] = Field(
+        "sandbox",
+        description="Who fetches packed orders. sandbox: that of data_dir, if it runs; topic: whoever reads"
+        " shipping.events; none: nobody, shipments are told over HTTP.",
+    )
+    carrier_answer_within_ms: Annotated[int, Field(ge=100)] = Field(
+        60_000, description="A carrier that has not answered within this time is asked again, in ms."
+    )
+    carrier_asks: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="How often, before it is given up and what it should have fetched is free again."
+    )
+    carrier_hold_ms: Milliseconds = Field(
+        60_000, description="How long what a carrier says too early waits for what has to come before it, in ms."
+    )
+
     # Logs
     log_format: Literal["json", "console"] = Field(
         "json", description="json: one object per line, for a log collector. console: for a person."

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from schemas.customers import OrderLimit
-from schemas.purchases import Terms
+from schemas.purchases import CarrierTerms, Terms
 from schemas.requests import Request
 from schemas.settings import Settings
 from schemas.topics import TopicSpec
@@ -25,6 +25,7 @@ from tables.inventory import InventoryTables
 from tables.orders import OrderTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
+from tables.shipping import ShippingTables
 from web import asyncapi, openapi
 from web.accounts.questions import AccountQuestions
 from web.accounts.reads import AccountReads
@@ -50,6 +51,8 @@ from web.purchases.reads import PurchaseReads
 from web.purchases.writes import PurchaseWrites
 from web.requests import Requests
 from web.routes import Route, all_routes
+from web.shipping.questions import ShippingQuestions
+from web.shipping.reads import ShippingReads
 
 
 class Topic(Protocol):
@@ -64,6 +67,7 @@ def attach(
     *,
     orders: OrderTables,
     purchases: PurchaseTables,
+    shipping: ShippingTables,
     accounts: AccountTables,
     customers: CustomerTables,
     inventory: InventoryTables,
@@ -76,12 +80,13 @@ def attach(
     sinks: Sequence[Sink] = (),
     effects: Sequence[Effect] = (),
     callback_secret: Callable[[], str | None] = lambda: None,
+    carrier: Callable[[], bool] = lambda: False,
     limits: Limits | None = None,
 ) -> None:
     """Wire everything that this worker answers to its aiohttp application. Once, before it serves.
 
     `checks` are the engine's, `registry` is the worker's, `sinks` and `effects` are shown in its health.
-    `callback_secret`: what the payment provider signs with. `limits` follow from the settings unless they are given.
+    `callback_secret`: the payment provider's. `carrier`: whether there is one. `limits` follow from the settings.
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     specs = topic_specs(settings.partitions, settings.replication_factor)
@@ -93,14 +98,14 @@ def attach(
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
     purchase_questions = PurchaseQuestions(desk, purchases)
     admission = Admission(desk, customers, topics["customers.commands.v1"], limit_of(settings))
-    purchase_writes = PurchaseWrites(
-        desk, purchase_questions, topics["purchases.commands.v1"], once, limits, terms_of(settings), admission
-    )
+    selling = terms_of(settings), admission, carrier_of(settings, carrier)
+    purchase_writes = PurchaseWrites(desk, purchase_questions, topics["purchases.commands.v1"], once, limits, *selling)
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
         OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits, purchase_writes),
-        PurchaseReads(desk, purchase_questions, inputs, limits),
+        PurchaseReads(desk, purchase_questions, limits),
         purchase_writes,
+        ShippingReads(desk, ShippingQuestions(desk, purchases, shipping), inputs, limits),
         AccountReads(desk, account_questions, account_inputs, limits),
         AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
         ItemReads(desk, item_questions, item_inputs, limits),
@@ -111,11 +116,10 @@ def attach(
         documents := Documents(),
         desk,
     )
-    told = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
-    documents.describe(told, _told_of_topics(specs, settings))
-    web_app.cleanup_ctx.append(desk.session)
+    addresses = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
+    documents.describe(addresses, _told_of_topics(specs, settings))
     web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
-    _serve(web_app, table)
+    _serve(web_app, table, desk)
 
 
 def _told_of_topics(specs: Sequence[TopicSpec], settings: Settings) -> dict[str, Any]:
@@ -129,8 +133,9 @@ def _public(routes: Iterable[Route]) -> list[openapi.Address]:
     return [openapi.Address(route.method, route.path, route.operation) for route in routes if route.operation]
 
 
-def _serve(web_app: web.Application, routes: Iterable[Route]) -> None:
+def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk) -> None:
     """Each route at its address, and HEAD wherever there is GET."""
+    web_app.cleanup_ctx.append(desk.session)
     for route in routes:
         web_app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
@@ -157,6 +162,16 @@ def limit_of(settings: Settings) -> OrderLimit | None:
     if not settings.orders_per_customer:
         return None
     return OrderLimit(most=settings.orders_per_customer, window_ms=settings.orders_window_ms)
+
+
+def carrier_of(settings: Settings, there_is: Callable[[], bool]) -> Callable[[], CarrierTerms | None]:
+    """What the seller's settings say of a carrier that is asked now, if there is one."""
+    terms = CarrierTerms(
+        answer_within_ms=settings.carrier_answer_within_ms,
+        asks=settings.carrier_asks,
+        hold_ms=settings.carrier_hold_ms,
+    )
+    return lambda: terms if there_is() else None
 
 
 __all__ = ["attach"]

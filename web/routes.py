@@ -21,6 +21,7 @@ from web.payments.callbacks import Callbacks
 from web.payments.reads import PaymentReads
 from web.purchases.reads import PurchaseReads
 from web.purchases.writes import ACTIONS, PurchaseWrites
+from web.shipping.reads import ShippingReads
 
 
 class Route(NamedTuple):
@@ -37,6 +38,7 @@ def all_routes(
     writes: OrderWrites,
     purchases: PurchaseReads,
     purchase_writes: PurchaseWrites,
+    shipping: ShippingReads,
     accounts: AccountReads,
     account_writes: AccountWrites,
     items: ItemReads,
@@ -61,7 +63,7 @@ def all_routes(
             Route("POST", f"/api/v1/orders/{{order_uid}}/{each.path}", purchase_writes.handler(each), each.operation)
             for each in ACTIONS
         ),
-        Route("GET", "/api/v1/orders/{order_uid}/shipments", purchases.shipments, "listShipments"),
+        Route("GET", "/api/v1/orders/{order_uid}/shipments", shipping.shipments, "listShipments"),
         Route("GET", "/api/v1/outlets/{outlet_id}/approvals", purchases.approvals, "listApprovals"),
         Route("POST", "/api/v1/orders/payment-callback", callbacks.take, "paymentCallback"),
         Route("GET", "/api/v1/payments/{order_uid}", payments.show, "getPayment"),

@@ -329,7 +329,8 @@ def check_whole(driver: Driver) -> Counter[str]:
 
 def _sold_meanwhile(driver: Driver) -> Counter[str]:
     """What a carrier gave back by its word, and delivered when another order had it: the stock says so by a refusal."""
-    refused = {event["caused_by"] for event in _read(driver, "inventory.events.v1") if event.get("reason")}
+    told = _read(driver, "inventory.events.v1")
+    refused = {event["caused_by"] for event in told if event["type"] == "inventory_command_refused"}
     short = Counter[str]()
     for command in _read(driver, "inventory.commands.v1"):
         if command["type"] == "adjust_stock" and command["reason"] == "lost" and command["command_id"] in refused:

@@ -97,7 +97,7 @@ class Platform:
         self.orders, self.purchases = domains.orders, domains.purchases
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
-        self.payments, self.customers = domains.payments, domains.customers
+        self.payments, self.customers, self.shipping = domains.payments, domains.customers, domains.shipping
         self.driver = Driver(self.app)
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
@@ -151,6 +151,7 @@ class Platform:
             web_app,
             orders=self.orders,
             purchases=self.purchases,
+            shipping=self.shipping,
             accounts=self.accounts,
             customers=self.customers,
             inventory=self.inventory,
@@ -161,6 +162,7 @@ class Platform:
             checks=lambda: worker.checks,
             registry=CollectorRegistry(),
             sinks=self.sinks,
+            carrier=lambda: self.settings.carrier == "topic",
             callback_secret=lambda: SECRET,
             limits=self.limits,
         )

@@ -13,7 +13,7 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import accounts, components, items, models, operations, payments, purchase_models, purchases
+from web.openapi import accounts, components, items, models, operations, payments, purchase_models, purchases, shipping
 from web.openapi.components import JsonObject
 from web.openapi.models import Accepted, Timeline
 from web.openapi.operations import Operation, Success
@@ -27,8 +27,16 @@ OPERATIONS = (
     *accounts.OPERATIONS,
     *items.OPERATIONS,
     *payments.OPERATIONS,
+    *shipping.OPERATIONS,
 )
-MODELS = (*models.MODELS, *purchase_models.MODELS, *accounts.MODELS, *items.MODELS, *payments.MODELS)
+MODELS = (
+    *models.MODELS,
+    *purchase_models.MODELS,
+    *accounts.MODELS,
+    *items.MODELS,
+    *payments.MODELS,
+    *shipping.MODELS,
+)
 _REF = "#/components/schemas/{model}"
 
 
@@ -216,6 +224,7 @@ _EXAMPLES: dict[str, Any] = {
     **accounts.EXAMPLES,
     **items.EXAMPLES,
     **payments.EXAMPLES,
+    **shipping.EXAMPLES,
 }
 _DETAILS = {
     "bad-parameter": "`limit` must be a whole number from 1 to 200, not '0'.",

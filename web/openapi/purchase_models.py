@@ -83,11 +83,12 @@ class PaymentView(Shape):
 
 
 class ShipmentView(Shape):
-    """Quantities that travel together."""
+    """Quantities that travel together, or are to be fetched by a carrier."""
 
     shipment_id: PartId
     status: ShipmentState
     parts: list[Part]
+    tracking_number: str | None = Field(description="The carrier's number for it.", examples=["T-4711"])
 
 
 class ReturnView(Shape):
@@ -151,9 +152,16 @@ class ReasonBody(Shape):
     reason: str = Reason
 
 
-class ShippingBody(Shape):
-    """What leaves; all that has not left yet when `parts` is not given."""
+class PackingBody(Shape):
+    """Whether a carrier shall fetch all that has not left; when it is not said, `ORDERSTREAM_CARRIER` says so."""
 
+    carrier: bool | None = None
+
+
+class ShippingBody(Shape):
+    """What leaves, or with `carrier` is to be fetched; all that has not left yet when `parts` is not given."""
+
+    carrier: bool = Field(False, description="A carrier is asked to fetch it; else it has left.")
     shipment_id: PartId | None = None
     parts: list[Part] | None = Field(None, min_length=1, max_length=MAX_LINES)
 
@@ -164,13 +172,6 @@ class ReturningBody(Shape):
     return_id: PartId | None = None
     parts: list[Part] = Field(min_length=1, max_length=MAX_LINES)
     reason: str = Reason
-
-
-class ShipmentList(Shape):
-    """The shipments of an order."""
-
-    order_uid: OrderUid
-    shipments: list[ShipmentView]
 
 
 class Approvals(Shape):
@@ -190,8 +191,8 @@ MODELS = (
     PurchaseOutcome,
     NothingBody,
     ReasonBody,
+    PackingBody,
     ShippingBody,
     ReturningBody,
-    ShipmentList,
     Approvals,
 )

@@ -11,10 +11,10 @@ from web.openapi.operations import EVERYWHERE, WRITES, Operation, Success
 from web.openapi.purchase_models import (
     Approvals,
     NothingBody,
+    PackingBody,
     PurchaseOutcome,
     ReasonBody,
     ReturningBody,
-    ShipmentList,
     ShippingBody,
 )
 
@@ -50,15 +50,29 @@ def _action(id: str, summary: str, description: str, body: type[Shape], *named: 
         ),
         ("order_uid", *named, "Idempotency-Key"),
         body,
-        body_required=body not in (NothingBody, ShippingBody),
+        body_required=body not in (NothingBody, PackingBody, ShippingBody),
     )
 
 
 OPERATIONS = (
     _action("approveOrder", "Approve a paid order", "The business takes it; the money is captured.", NothingBody),
     _action("rejectOrder", "Reject a paid order", "Stock and money are freed.", ReasonBody),
-    _action("packOrder", "Note that an order is packed", "Before its first shipment.", NothingBody),
-    _action("shipOrder", "Ship an order, or a part of it", "What is reserved leaves the stock.", ShippingBody),
+    _action(
+        "packOrder", "Note that an order is packed", "If there is a carrier, it is asked to fetch it.", PackingBody
+    ),
+    _action(
+        "shipOrder",
+        "Ship an order, or a part of it",
+        "What is reserved leaves the stock: at once, or with `carrier` when the carrier has fetched it.",
+        ShippingBody,
+    ),
+    _action(
+        "withdrawShipment",
+        "Have a shipment not fetched after all",
+        "The carrier is asked to cancel. Until it says so nobody else can have the goods; what it has fetched travels.",
+        ReasonBody,
+        "shipment_id",
+    ),
     _action("sendOut", "Note that a shipment is out for delivery", "Its last way.", NothingBody, "shipment_id"),
     _action(
         "deliverShipment", "Note that a shipment has arrived", "Cash is captured here.", NothingBody, "shipment_id"
@@ -68,15 +82,6 @@ OPERATIONS = (
     _action("approveReturn", "Approve a return", "The goods may come back.", NothingBody, "return_id"),
     _action("refuseReturn", "Refuse a return", "The goods stay with the buyer.", ReasonBody, "return_id"),
     _action("receiveReturn", "Note that returned goods are back", "Their price is refunded.", NothingBody, "return_id"),
-    Operation(
-        "listShipments",
-        "orders",
-        "The shipments of an order",
-        "Of an order that was bought here.",
-        {200: Success("The shipments.", ShipmentList, headers=("ETag",))},
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, *EVERYWHERE),
-        ("order_uid", "min_offset"),
-    ),
     Operation(
         "listApprovals",
         "orders",
@@ -145,11 +150,8 @@ EXAMPLES: dict[str, Any] = {
     "PurchaseOutcome": {**_ORDER, "position": "purchases.commands.v1-2-1234"},
     "NothingBody": {},
     "ReasonBody": {"reason": "does not fit"},
+    "PackingBody": {"carrier": True},
     "ShippingBody": {"shipment_id": "s1", "parts": [{"line": 1, "quantity": 1}]},
     "ReturningBody": {"return_id": "r1", "parts": [{"line": 1, "quantity": 1}], "reason": "does not fit"},
-    "ShipmentList": {
-        "order_uid": _UID,
-        "shipments": [{"shipment_id": "s1", "status": "shipped", "parts": [{"line": 1, "quantity": 2}]}],
-    },
     "Approvals": {"outlet_id": "outlet-1", "orders": [], "more": False},
 }

@@ -61,7 +61,10 @@ def present_purchase(purchase: Purchase) -> dict[str, Any]:
         "address": purchase.address,
         "reason": purchase.ended,
         "detail": purchase.end_detail,
-        "shipments": [_present_parts(each, "shipment_id") for each in purchase.shipments],
+        "shipments": [
+            {**_present_parts(each, "shipment_id"), "tracking_number": each.tracking_number}
+            for each in purchase.shipments
+        ],
         "returns": [_present_parts(each, "return_id") for each in purchase.returns],
     }
 

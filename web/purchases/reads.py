@@ -10,7 +10,6 @@ from schemas.inventory import ITEM_ID_PATTERN
 from web import answers, reading
 from web.asking import Desk
 from web.limits import Limits
-from web.orders import shapes
 from web.purchases.questions import PurchaseQuestions
 
 _OUTLET_ID = re.compile(ITEM_ID_PATTERN)
@@ -19,22 +18,8 @@ _OUTLET_ID = re.compile(ITEM_ID_PATTERN)
 class PurchaseReads:
     """The handlers that change nothing: parse, ask, present."""
 
-    def __init__(self, desk: Desk, questions: PurchaseQuestions, inputs: frozenset[str], limits: Limits) -> None:
-        self._desk, self._questions, self._inputs, self._limits = desk, questions, inputs, limits
-
-    async def shipments(self, request: web.Request) -> web.Response:
-        """GET /api/v1/orders/{order_uid}/shipments"""
-        reading.only(request, "min_offset")
-        uid = shapes.order_uid(request)
-        after = reading.position(request, "min_offset", self._inputs)
-        answer = await self._desk.ask_about(
-            self._questions.purchase, uid, {"order_uid": uid}, after=after, wait_s=self._limits.read_wait_s
-        )
-        order = answer.meta["order"]
-        if order is None:
-            raise shapes.no_such_order(uid)
-        headers = {"ETag": answers.etag(order["version"]), **answers.FRESH}
-        return answers.answer(200, {"order_uid": uid, "shipments": order["shipments"]}, headers)
+    def __init__(self, desk: Desk, questions: PurchaseQuestions, limits: Limits) -> None:
+        self._desk, self._questions, self._limits = desk, questions, limits
 
     async def approvals(self, request: web.Request) -> web.Response:
         """GET /api/v1/outlets/{outlet_id}/approvals: oldest order number first; every partition is asked."""

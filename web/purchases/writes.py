@@ -22,6 +22,7 @@ from schemas.purchases import (
     AnyPurchaseCommand,
     ApproveOrder,
     ApproveReturn,
+    CarrierTerms,
     CartLine,
     CartPayment,
     DeliverShipment,
@@ -34,10 +35,12 @@ from schemas.purchases import (
     RefuseReturn,
     RejectOrder,
     RequestReturn,
+    RequestShipment,
     ReturnShipment,
     SendOut,
     ShipOrder,
     Terms,
+    WithdrawShipment,
     order_uid_of,
 )
 from streams.records import Position
@@ -71,7 +74,8 @@ _WORDS = {
     PurchaseRefusal.RETURN_EXISTS: "The order has a return of this id already.",
     PurchaseRefusal.RETURN_NOT_OPEN: "That return is not in a state that allows this.",
     PurchaseRefusal.MORE_THAN_THERE_IS: "More than there is of a line.",
-    PurchaseRefusal.NOTHING_TO_SHIP: "All of the order has left already.",
+    PurchaseRefusal.NOTHING_TO_SHIP: "All of the order has left already, or a carrier is to fetch it.",
+    PurchaseRefusal.NOT_WITH_THE_CARRIER: "No carrier is waited for with that shipment.",
 }
 
 
@@ -134,9 +138,16 @@ class WithReason(_Body):
     reason: Reason
 
 
-class Shipping(_Body):
-    """What leaves; all that has not left yet when nothing is said."""
+class Packing(_Body):
+    """Whether a carrier shall fetch it: as `ORDERSTREAM_CARRIER` says, when nothing is said."""
 
+    carrier: bool | None = None
+
+
+class Shipping(_Body):
+    """What leaves, or is to be fetched by a carrier; all that has not left yet when nothing is said."""
+
+    carrier: bool = False
     shipment_id: PartId | None = None
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
@@ -161,8 +172,9 @@ class Action(NamedTuple):
 ACTIONS = (
     Action("approve", ApproveOrder, Nothing, "approveOrder"),
     Action("reject", RejectOrder, WithReason, "rejectOrder"),
-    Action("pack", PackOrder, Nothing, "packOrder"),
+    Action("pack", PackOrder, Packing, "packOrder"),
     Action("shipments", ShipOrder, Shipping, "shipOrder"),
+    Action("shipments/{shipment_id}/cancel", WithdrawShipment, WithReason, "withdrawShipment"),
     Action("shipments/{shipment_id}/out-for-delivery", SendOut, Nothing, "sendOut"),
     Action("shipments/{shipment_id}/delivered", DeliverShipment, Nothing, "deliverShipment"),
     Action("shipments/{shipment_id}/returned-to-origin", ReturnShipment, Nothing, "returnShipment"),
@@ -196,10 +208,12 @@ class PurchaseWrites:
         limits: Limits,
         terms: Terms,
         admission: Admission,
+        carrier: Callable[[], CarrierTerms | None],
     ) -> None:
+        """`carrier` is asked each time: whether the sandbox runs may be known later than the worker starts."""
         self._desk, self._questions, self._commands = desk, questions, commands
         self._requests, self._limits, self._terms = requests, limits, terms
-        self._admission = admission
+        self._admission, self._carrier = admission, carrier
 
     async def place(self, request: web.Request, raw: bytes) -> web.Response:
         """POST /api/v1/orders with a cart: answers when stock and money have answered, or after a bounded wait."""
@@ -286,12 +300,25 @@ class PurchaseWrites:
             async def act(command_id: str) -> web.Response:
                 # An id within the order, for a caller who gives none, follows from the command as everything does.
                 made = {name: derived_id(command_id)[:8] for name in _IDS if asked.get(name, "") is None}
-                command = action.command(command_id=command_id, order_uid=uid, **(asked | named | made))
-                return await self.carry_out(command)
+                kind, said = self._fetched_by(action.command, asked)
+                return await self.carry_out(kind(command_id=command_id, order_uid=uid, **(said | named | made)))
 
             return await self._requests.once(request, raw, act)
 
         return handle
+
+    def _fetched_by(self, command: type[Any], asked: dict[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+        """The command and its members once it is clear who fetches. Raises Problem when that is nobody."""
+        if command not in (PackOrder, ShipOrder):
+            return command, asked
+        terms, wanted = self._carrier(), asked["carrier"]
+        if wanted and terms is None:
+            detail = "There is no carrier: set ORDERSTREAM_CARRIER=topic, or start the sandbox (`make dev`)."
+            raise Problem(problems.ORDER_REFUSED, detail, reason="no_carrier")
+        if command is PackOrder:
+            return command, {"carrier": None if wanted is False else terms}
+        rest = {name: value for name, value in asked.items() if name != "carrier"}
+        return (RequestShipment, {**rest, "carrier": terms}) if wanted else (ShipOrder, rest)
 
     async def carry_out(self, command: AnyPurchaseCommand) -> web.Response:
         """What became of a command to an order that exists. Raises Problem: 404, 409, 500."""
