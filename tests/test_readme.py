@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from local.carrier_service import SandboxCarrier
 from schemas.accounts import account_id_of
 from schemas.purchases.lifecycle import mermaid
 from tests.processes import ROOT, RunningStack, Worker, Workers
@@ -28,7 +31,7 @@ def readme_commands() -> list[list[str]]:
 
 def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: Workers) -> None:
     clean_stack.faust("topics", "create")
-    worker = workers.start()
+    worker = workers.start(env={"ORDERSTREAM_CARRIER": "topic"})
     env = clean_stack.env | {"ORDERSTREAM_WEB_PORT": str(worker.port)}
     commands, ledger, catalogue, buying = readme_commands()
     assert len(commands) >= 8 and len(ledger) >= 6 and len(catalogue) >= 7 and len(buying) >= 5
@@ -60,6 +63,35 @@ def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: W
 
     told = script(worker, buying, env)
     assert '"status":"approved"' in told and "stateDiagram-v2" in told
+    assert '"status":"packed"' in told and '"status":"requested"' in told
+    is_delivered(clean_stack, worker, next(line for line in buying if line.startswith("ORDER=")).rsplit("/", 1)[-1])
+
+
+def is_delivered(stack: RunningStack, worker: Worker, order: str) -> None:
+    """By the sandbox carrier, which is killed on the way and goes on where it was."""
+    directory = stack.data_dir / "carrier"
+    directory.mkdir(exist_ok=True)
+    (directory / "switches").write_text("delay=0.3")
+    carrier = SandboxCarrier(directory, stack.kafka, log=stack.data_dir / "logs" / "carrier.log")
+    with carrier:
+        eventually(worker, order, "shipped", "out_for_delivery")
+        carrier.kill()
+    with carrier:
+        told = eventually(worker, order, "delivered")
+    (shipment,) = told["shipments"]
+    assert shipment["tracking_number"].startswith("SBX-")
+    _, timeline = worker.get(f"/api/v1/orders/{order}/timeline")
+    happened = [entry["type"] for entry in timeline["entries"]]
+    assert [each for each in happened if "ship" in each].count("order_shipped") == 1
+    assert happened[-1] == "shipment_delivered" and "carrier_noted" not in happened, happened
+
+
+def eventually(worker: Worker, order: str, *statuses: str) -> Any:
+    deadline = time.monotonic() + 30
+    while (told := worker.get(f"/api/v1/orders/{order}")[1])["status"] not in statuses:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+    return told
 
 
 def script(worker: Worker, lines: list[str], env: dict[str, str]) -> str:
