@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import agents.checkout
-import agents.purchases.rules
+import agents.purchases.story
 import agents.purchases.travel
 import agents.shipping
 from schemas.orders import OrderStatus
@@ -38,7 +38,7 @@ def _nothing(*_: Any) -> tuple[()]:
         (agents.checkout, "_refund", _nothing),
         (agents.checkout, "_take_back", _nothing),
         (agents.checkout, "_settle", _nothing),
-        (agents.purchases.rules, "excess_minor", lambda *_: 0),
+        (agents.purchases.story, "excess_minor", lambda *_: 0),
         (agents.shipping, "_ask_again", _nothing),
         (agents.purchases.travel, "if_last", lambda *_: {"capture_minor": None, "complete_at_ms": None}),
     ],

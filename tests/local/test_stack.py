@@ -57,7 +57,7 @@ def test_a_day_with_the_stack(site: Site) -> None:
     assert stack.kafka == f"127.0.0.1:{site.kafka_port}" and stack.kafka in first.output
     assert stat.S_IMODE((site.data_dir / "stack.json").stat().st_mode) == 0o600, "it holds the password"
     status = site.run("status")
-    assert status.returncode == 0 and status.stdout.count("  answers") == 3
+    assert status.returncode == 0 and status.stdout.count("  answers") == 4
 
     listening = {row.laddr for p in first.family for row in p.net_connections() if row.status == psutil.CONN_LISTEN}
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}, "loopback only"
