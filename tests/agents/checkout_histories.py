@@ -40,8 +40,9 @@ CARRIER = {"answer_within_ms": 20_000, "asks": 2, "stale_after_ms": 60_000, "hol
 class Shop:
     """One application, everything that was said to it, and the provider it pays with."""
 
-    def __init__(self, driver: Driver, chance: Random) -> None:
-        self.driver, self.chance = driver, chance
+    def __init__(self, driver: Driver, chance: Random, *, carriers: bool = True) -> None:
+        """Without `carriers` goods leave by people's words alone."""
+        self.driver, self.chance, self._carriers = driver, chance, carriers
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         self.orders: list[str] = []
         self.provider, self.carrier = Provider(self), Carrier(self)
@@ -93,17 +94,13 @@ class Shop:
     def act(self) -> None:
         """Something that a person says of one order, sensible or not. Shipments c and d are the carrier's."""
         chance, uid = self.chance, self.chance.choice(self.orders)
-        booked = {"shipment_id": chance.choice("cd"), "carrier": CARRIER}
         part = {"line": chance.randint(1, 3), "quantity": chance.randint(1, 2)}
         shipment, back = {"shipment_id": chance.choice("ab")}, {"return_id": chance.choice("rs")}
         said: dict[str, Any] = chance.choice(
             [
                 {"type": "approve_order"},
                 {"type": "pack_order"},
-                {"type": "pack_order", "carrier": CARRIER},
-                {"type": "request_shipment", **booked},
-                {"type": "request_shipment", **booked, "parts": [part]},
-                {"type": "withdraw_shipment", "shipment_id": chance.choice(["c", "d", "s1"]), "reason": "too dear"},
+                *(self._asked_of_carriers(part) if self._carriers else ()),
                 {"type": "ship_order", **shipment},
                 {"type": "ship_order", **shipment, "parts": [part]},
                 {"type": "send_out", **shipment},
@@ -120,6 +117,16 @@ class Shop:
             ]
         )
         self.say("purchases", uid, order_uid=uid, **said)
+
+    def _asked_of_carriers(self, part: dict[str, Any]) -> list[dict[str, Any]]:
+        booked = {"shipment_id": self.chance.choice("cd"), "carrier": CARRIER}
+        withdrawn = {"shipment_id": self.chance.choice(["c", "d", "s1"]), "reason": "too dear"}
+        return [
+            {"type": "pack_order", "carrier": CARRIER},
+            {"type": "request_shipment", **booked},
+            {"type": "request_shipment", **booked, "parts": [part]},
+            {"type": "withdraw_shipment", **withdrawn},
+        ]
 
 
 class Provider:
