@@ -9,7 +9,7 @@ from __future__ import annotations
 import cli
 import local
 import web
-from agents.effects import postgres, provider
+from agents.effects import postgres, provider, webhooks
 from agents.wiring import (
     declare_topics,
     wire_accounts,
@@ -21,6 +21,7 @@ from agents.wiring import (
     wire_purchases,
     wire_requests,
     wire_shipping,
+    wire_webhooks,
 )
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
@@ -71,12 +72,15 @@ payments = wire_payments(app, topics, checkout)  # payments.commands.v1 -> payme
 accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accounts.events.v1
 customers = wire_customers(app, topics, checkout)  # customers.commands.v1 -> customers.events.v1
 inventory = wire_inventory(app, topics, checkout)  # inventory.commands.v1 -> inventory.events.v1
+subscriptions = wire_webhooks(app, topics)  # webhooks.commands.v1 -> webhooks.events.v1, deliveries.events.v1
 requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
 
 sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings))] if settings.sink else []
 effects = [provider.attach(app, topics["payments.commands.v1"], settings, lambda: local.provider(settings))]
+router, outbound = webhooks.attach(app, topics["webhooks.commands.v1"], settings, lambda: local.webhook_keys(settings))
+effects += outbound
 
 # -- the window and the operator's hands ------------------------------------------------------------------------------
 
@@ -91,6 +95,7 @@ app.on_web(
         customers=customers,
         inventory=inventory,
         payments=payments,
+        webhooks=web.Webhooks(subscriptions, lambda: local.webhook_keys(settings), router.starts),
         requests=requests,
         topics=topics,
         settings=settings,

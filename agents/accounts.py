@@ -40,6 +40,7 @@ from schemas.accounts import (
     movement_of,
 )
 from schemas.base import derived_id, event_id_for, rfc3339
+from schemas.webhooks import about
 from streams import App, Position, Record, Stream, Topic
 from tables.accounts import GROUP, AccountTables
 
@@ -387,7 +388,9 @@ def attach(
             if (movement := movement_of(event)) is not None:
                 assert account is not None, "money moves in accounts that exist"
                 keep(account, event, movement)
-            events.put(key=key, value=event, partition=cause.partition)
+            events.put(
+                key=key, value=event, partition=cause.partition, headers=about(account.user_id if account else None)
+            )
             tell(event)
 
     @app.agent(commands, name="accounts.commands")

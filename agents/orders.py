@@ -24,6 +24,7 @@ from schemas.orders import (
     read_command,
     same_document,
 )
+from schemas.webhooks import about
 from streams import App, FaultAt, Poison, Position, Record, Stream, Topic, partition_for
 from tables.orders import OrderTables
 
@@ -149,7 +150,9 @@ def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: O
         for event in decide(order, command, rfc3339(cause.timestamp), answered=answered):
             before, order = order, evolve(order, event)
             tables.keep(before, order, event, Position(cause.topic, cause.partition, cause.offset))
-            events.put(key=uid, value=encode_event(event), partition=home)
+            # A placement names its customer itself, and is what there is most of.
+            headers = () if order is None or isinstance(event, OrderPlaced) else about(order.customer_id)
+            events.put(key=uid, value=encode_event(event), partition=home, headers=headers)
 
     @app.agent(intake, name="orders.intake")
     async def take_in(stream: Stream[bytes]) -> None:

@@ -50,6 +50,7 @@ from schemas.payments import (
     VoidPayment,
     VoidRequested,
 )
+from schemas.webhooks import about
 from streams import App, Record, Stream, Topic
 from tables.payments import GROUP, PaymentTables
 
@@ -556,7 +557,9 @@ def attach(
                 tables.keep_refund(uid, evolve_refund(tables.refund(uid, event.refund_id), event))
             if payment is not None:
                 keep_time(payment, event)
-            events.put(key=uid, value=event, partition=cause.partition)
+            events.put(
+                key=uid, value=event, partition=cause.partition, headers=about(payment.user_id if payment else None)
+            )
             tell(event)
 
     @app.agent(commands, name="payments.commands")

@@ -40,6 +40,7 @@ from schemas.shipping import (
     Unmoved,
     booking_id_of,
 )
+from schemas.webhooks import about
 from streams import App, Record, Stream, Topic
 from tables.shipping import GROUP, ShippingTables
 
@@ -370,7 +371,8 @@ def attach(
         before = booking = tables.booking(uid, said.shipment_id)
         for event in decide(booking, said, rfc3339(cause.timestamp), answered=tables.answered(uid, id)):
             booking = evolve(booking, event)
-            events.put(key=uid, value=event, partition=cause.partition)
+            headers = about(booking.user_id if booking else None)
+            events.put(key=uid, value=event, partition=cause.partition, headers=headers)
             tell(event)
         tables.keep_answer(uid, id)
         if booking is not None and booking is not before:

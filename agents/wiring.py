@@ -13,6 +13,7 @@ from agents import payments as payment_rules
 from agents import purchases as purchase_rules
 from agents import requests as request_rules
 from agents import shipping as shipping_rules
+from agents import webhooks as webhook_rules
 from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
 from schemas.customers import CustomerCommand
@@ -22,6 +23,7 @@ from schemas.purchases import PurchaseCommand
 from schemas.requests import Request, RequestCommand
 from schemas.shipping import CarrierResponse, ShippingCommand
 from schemas.topics import TOPICS, TopicSpec
+from schemas.webhooks import WebhookCommand
 from streams import App, Table, Topic
 from tables import accounts as account_tables
 from tables import customers as customer_tables
@@ -31,6 +33,7 @@ from tables import payments as payment_tables
 from tables import purchases as purchase_tables
 from tables import requests as request_tables
 from tables import shipping as shipping_tables
+from tables import webhooks as webhook_tables
 from tables.accounts import AccountTables
 from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
@@ -38,6 +41,7 @@ from tables.orders import OrderTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from tables.shipping import ShippingTables
+from tables.webhooks import WebhookTables
 
 Topics = dict[str, Topic]
 
@@ -51,6 +55,7 @@ VALUES: dict[str, Any] = {
     "requests.commands.v1": RequestCommand,
     "shipping.commands.v1": ShippingCommand,
     "shipping.responses": CarrierResponse,
+    "webhooks.commands.v1": WebhookCommand,
 }
 
 
@@ -65,6 +70,7 @@ class Domains(NamedTuple):
     accounts: AccountTables
     customers: CustomerTables
     inventory: InventoryTables
+    webhooks: WebhookTables
     requests: Table[Request]
 
 
@@ -137,6 +143,15 @@ def wire_inventory(app: App, topics: Topics, tell: Tell) -> InventoryTables:
     return tables
 
 
+def wire_webhooks(app: App, topics: Topics) -> WebhookTables:
+    """Beside the accounts, in their tasks."""
+    tables = webhook_tables.declare(app)
+    commands, events = topics["webhooks.commands.v1"], topics["webhooks.events.v1"]
+    deliveries = topics["deliveries.events.v1"]
+    webhook_rules.attach(app, commands=commands, events=events, deliveries=deliveries, tables=tables)
+    return tables
+
+
 def wire_requests(app: App, topics: Topics) -> Table[Request]:
     requests = request_tables.declare(app)
     request_rules.attach(app, commands=topics["requests.commands.v1"], requests=requests)
@@ -164,5 +179,6 @@ def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
         accounts=wire_accounts(app, topics, tell),
         customers=wire_customers(app, topics, tell),
         inventory=wire_inventory(app, topics, tell),
+        webhooks=wire_webhooks(app, topics),
         requests=wire_requests(app, topics),
     )

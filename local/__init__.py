@@ -1,6 +1,6 @@
 """Nothing but Python -> a real Apache Kafka and a real PostgreSQL on this machine -> `running(data_dir)` finds them."""
 
-from local.addresses import bootstrap, carrier, no_access, no_broker, no_postgres, postgres_dsn, provider
+from local.addresses import bootstrap, carrier, no_access, no_broker, no_postgres, postgres_dsn, provider, webhook_keys
 from local.errors import LocalError
 from local.stack import Embedded, Stack, running
 
@@ -16,4 +16,5 @@ __all__ = [
     "postgres_dsn",
     "provider",
     "running",
+    "webhook_keys",
 ]

@@ -1,5 +1,8 @@
 """settings and the running stack -> where Kafka, PostgreSQL, provider and carrier are, asked in one place by all."""
 
+import os
+import secrets
+
 from local.sandbox_service import secret_in
 from local.stack import running
 from schemas.settings import Settings
@@ -67,3 +70,24 @@ def provider(settings: Settings) -> tuple[str, str] | None:
     if stack is None or stack.provider is None:
         return None
     return stack.provider, secret_in(settings.data_dir / "provider")
+
+
+def webhook_keys(settings: Settings) -> tuple[bytes, ...]:
+    """What webhooks' secrets are made from: the settings' keys, or with the embedded Kafka one that lies beside it."""
+    given = settings.keys_of_webhooks()
+    if given or settings.kafka is not None:
+        return given
+    file = settings.data_dir / "webhooks.key"
+    if not file.exists():
+        # Written under another name first: workers that start together must all read the whole of the same key.
+        mine = file.with_name(f"{file.name}.{os.getpid()}")
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.touch(mode=0o600)
+        mine.write_text(secrets.token_urlsafe(32) + "\n")
+        try:
+            os.link(mine, file)
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return (file.read_text().strip().encode(),)

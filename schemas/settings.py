@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.provider import ProviderUrl
 
 PREFIX = "ORDERSTREAM_"
+#: Characters of a key that secrets are made from.
+LEAST_KEY = 32
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -194,6 +196,25 @@ class Settings(BaseSettings):
         60_000, description="How long what a carrier says too early waits for what has to come before it, in ms."
     )
 
+    # Webhooks
+    webhook_keys: SecretStr | None = Field(
+        None,
+        description="What webhooks' secrets are made from: keys of 32 characters or more, comma between, the newest"
+        " first. Unset: a key in data_dir with the embedded Kafka, else no webhooks. Shown nowhere.",
+    )
+    webhook_loopback: bool = Field(
+        False, description="Deliver to this machine too, over plain HTTP if need be. For development only."
+    )
+    webhook_timeout_ms: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Longest time for one attempt to deliver to a webhook, in ms."
+    )
+    webhook_attempts: Annotated[int, Field(ge=1, le=50)] = Field(
+        12, description="Attempts before a delivery is given up. 12 with pauses from 5 s to 6 h take most of a day."
+    )
+    webhook_first_pause_ms: Annotated[int, Field(ge=1, le=24 * 3_600_000)] = Field(
+        5_000, description="Pause after the first failed attempt, in ms. Each further one is three times as long."
+    )
+
     # Logs
     log_format: Literal["json", "console"] = Field(
         "json", description="json: one object per line, for a log collector. console: for a person."
@@ -218,6 +239,7 @@ class Settings(BaseSettings):
         loaded = loaded.model_copy(update={"kafka_password": _kafka_password(loaded)})
         _require_fitting_security(loaded)
         _require_dsn(loaded.postgres)
+        _require_long_keys(loaded)
         if (loaded.provider_url is None) != (loaded.provider_secret is None):
             raise SettingsError(f"{PREFIX}PROVIDER_URL and {PREFIX}PROVIDER_SECRET belong together: set both, or none.")
         return loaded
@@ -242,6 +264,11 @@ class Settings(BaseSettings):
             "cert_file": self.kafka_cert_file,
             "key_file": self.kafka_key_file,
         }
+
+    def keys_of_webhooks(self) -> tuple[bytes, ...]:
+        """The keys in the clear, the newest first."""
+        given = self.webhook_keys.get_secret_value() if self.webhook_keys else ""
+        return tuple(key.strip().encode() for key in given.split(",") if key.strip())
 
     @property
     def url(self) -> str:
@@ -288,6 +315,15 @@ def _require_fitting_security(settings: Settings) -> None:
         )
     if settings.kafka_key_file and not settings.kafka_cert_file:
         raise SettingsError(f"{PREFIX}KAFKA_KEY_FILE needs {PREFIX}KAFKA_CERT_FILE, the certificate it belongs to.")
+
+
+def _require_long_keys(settings: Settings) -> None:
+    """Raise SettingsError, without a word of them, for keys that somebody could guess."""
+    if any(len(key) < LEAST_KEY for key in settings.keys_of_webhooks()):
+        raise SettingsError(
+            f"{PREFIX}WEBHOOK_KEYS: each key must have {LEAST_KEY} characters or more;"
+            " `openssl rand -base64 32` makes one."
+        )
 
 
 def _require_dsn(dsn: str | None) -> None:

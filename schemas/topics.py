@@ -53,6 +53,7 @@ from schemas.payments import PaymentCommand, PaymentEvent
 from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
 from schemas.shipping import AnyShippingCommand, CarrierResponse, ShippingEvent
+from schemas.webhooks import AnyWebhookCommand, DeliveryEvent, SubscriptionEvent
 
 FOR_EVER = -1
 DAY_MS = 24 * 60 * 60 * 1000
@@ -310,6 +311,42 @@ INVENTORY_EVENTS = TopicSpec(
     looked_into=True,
 )
 
+WEBHOOK_COMMANDS = TopicSpec(
+    name="webhooks.commands.v1",
+    key="subscription_id",
+    values=get_args(AnyWebhookCommand),
+    group="accounts",
+    writer="web, the webhooks' effects, the deadlines of group accounts, any producer",
+    description="What shall happen to a subscription, what it is to be told of, and what came of telling it.",
+    public=True,
+    # Subscriptions, and what their targets answered, stand nowhere else: a replay needs every command.
+    retention_ms=FOR_EVER,
+)
+
+WEBHOOK_EVENTS = TopicSpec(
+    name="webhooks.events.v1",
+    key="subscription_id",
+    values=get_args(SubscriptionEvent),
+    group=None,
+    writer="the agents of group accounts",
+    description="What happened to subscriptions, refusals included; no secrets.",
+    public=True,
+    # Every worker reads it from the beginning, to know who wants what.
+    retention_ms=FOR_EVER,
+)
+
+DELIVERY_EVENTS = TopicSpec(
+    name="deliveries.events.v1",
+    key="subscription_id",
+    values=get_args(DeliveryEvent),
+    group=None,
+    writer="the agents of group accounts",
+    description="The life of each delivery to a webhook: queued, due, delivered, failed, given up; and breakers.",
+    public=True,
+    # An attempt that is due and has not been made stands only here.
+    retention_ms=FOR_EVER,
+)
+
 REQUEST_COMMANDS = TopicSpec(
     name="requests.commands.v1",
     key="the Idempotency-Key",
@@ -352,6 +389,9 @@ TOPICS: tuple[TopicSpec, ...] = (
     CUSTOMER_EVENTS,
     INVENTORY_COMMANDS,
     INVENTORY_EVENTS,
+    WEBHOOK_COMMANDS,
+    WEBHOOK_EVENTS,
+    DELIVERY_EVENTS,
     REQUEST_COMMANDS,
     DEAD_LETTERS,
 )
@@ -360,3 +400,21 @@ TOPICS: tuple[TopicSpec, ...] = (
 def topics(partitions: int, replication_factor: int) -> tuple[TopicSpec, ...]:
     """The topics of one installation. One partition count for all: keys meet their tables, and counts cannot drift."""
     return tuple(replace(spec, partitions=partitions, replication_factor=replication_factor) for spec in TOPICS)
+
+
+#: The topics whose events webhooks can be told of.
+TOLD: tuple[TopicSpec, ...] = (
+    ORDER_EVENTS,
+    PURCHASE_EVENTS,
+    PAYMENT_EVENTS,
+    SHIPPING_EVENTS,
+    ACCOUNT_EVENTS,
+    INVENTORY_EVENTS,
+)
+
+
+def event_names() -> frozenset[str]:
+    """`<domain>.<type>` of every event that webhooks can be told of."""
+    return frozenset(
+        f"{spec.name.partition('.')[0]}.{value.model_fields['type'].default}" for spec in TOLD for value in spec.values
+    )

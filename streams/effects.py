@@ -12,7 +12,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from aiokafka import TopicPartition
 from mode import Service
@@ -69,7 +70,16 @@ class EffectHealth(NamedTuple):
 
 
 class EffectMetrics:
-    """The series of effects. One object for a registry: names may be registered once only."""
+    """The series of effects. One object for a registry (`of`): names may be registered once only."""
+
+    _of: ClassVar[WeakKeyDictionary[CollectorRegistry, EffectMetrics]] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, registry: CollectorRegistry) -> EffectMetrics:
+        """Those of a registry, which all its effects share."""
+        if registry not in cls._of:
+            cls._of[registry] = cls(registry)
+        return cls._of[registry]
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -80,6 +90,10 @@ class EffectMetrics:
         self.open = Gauge(
             "streams_effect_open_records", "Records read and not done yet.", ("effect",), registry=registry
         )
+
+
+def key_of(record: Record) -> bytes | None:
+    return record.key
 
 
 @dataclass
@@ -101,6 +115,8 @@ class Runner:
     most_open: int = MOST_OPEN
     poll_s: float = POLL_S
     backoff: Backoff = field(default_factory=Backoff)
+    #: What names a record's line: those of one line are taken one after the other.
+    line: Callable[[Record], bytes | None] = key_of
 
     def __post_init__(self) -> None:
         self._generation: int | None = None
@@ -169,9 +185,10 @@ class Runner:
         self._generation = generation
 
     def _begin(self, record: Record) -> None:
-        before = self._lines.get(record.key)
+        line = self.line(record)
+        before = self._lines.get(line)
         task = asyncio.create_task(self._do(record, before), name=f"effect {self.name}")
-        self._begun[TopicPartition(record.topic, record.partition), record.offset] = self._lines[record.key] = task
+        self._begun[TopicPartition(record.topic, record.partition), record.offset] = self._lines[line] = task
 
     async def _do(self, record: Record, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -227,12 +244,19 @@ class Effect(Service):
         health: Callable[[], str | None] = lambda: None,
         close: Callable[[], Awaitable[None]] | None = None,
         source: EffectSource | None = None,
+        at_once: int = AT_ONCE,
+        line: Callable[[Record], bytes | None] = key_of,
+        beside: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
-        """`health`: what is wrong with the other side, or None. `close`: called once, at the end."""
-        self.app, self.name, self.topics = app, name, tuple(topics)
+        """`health`: what is wrong with the other side, or None. `close`: called once, at the end.
+
+        `at_once`, `line`: as the Runner's. `beside`: topics that the deeds read in another way, for the rights.
+        """
+        self.app, self.name, self.topics = app, name, (*topics, *beside)
+        self._consumed, self._at_once, self._line = tuple(topics), at_once, line
         self._act, self._told, self._close, self._source = act, health, close, source
-        self._metrics = EffectMetrics(app.metrics.registry)
+        self._metrics = EffectMetrics.of(app.metrics.registry)
         self._runner: Runner | None = None
         self._running: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
@@ -256,8 +280,8 @@ class Effect(Service):
             "session_timeout_ms": session_ms,
             "heartbeat_interval_ms": session_ms // 4,
         }
-        source = self._source or CommittedSource(self.app.brokers, self.group_id, self.topics, client)
-        self._runner = Runner(self.name, source, self._act, self._metrics)
+        source = self._source or CommittedSource(self.app.brokers, self.group_id, self._consumed, client)
+        self._runner = Runner(self.name, source, self._act, self._metrics, at_once=self._at_once, line=self._line)
         self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
 
     async def _run(self, runner: Runner) -> None:

@@ -53,6 +53,7 @@ from web.requests import Requests
 from web.routes import Route, all_routes
 from web.shipping.questions import ShippingQuestions
 from web.shipping.reads import ShippingReads
+from web.webhooks.routes import Webhooks, webhook_routes
 
 
 class Topic(Protocol):
@@ -72,6 +73,7 @@ def attach(
     customers: CustomerTables,
     inventory: InventoryTables,
     payments: PaymentTables,
+    webhooks: Webhooks,
     requests: Table[Request],
     topics: Mapping[str, Topic],
     settings: Settings,
@@ -89,10 +91,9 @@ def attach(
     `callback_secret`: the payment provider's. `carrier`: whether there is one. `limits` follow from the settings.
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
-    specs = topic_specs(settings.partitions, settings.replication_factor)
+    desk, specs = Desk(app, limits, metrics), topic_specs(settings.partitions, settings.replication_factor)
     tables = (order_tables, account_tables, inventory_tables)
     inputs, account_inputs, item_inputs = (inputs_of(specs, each.GROUP) for each in tables)
-    desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
     item_questions, payment_questions = ItemQuestions(desk, inventory, limits), PaymentQuestions(desk, payments)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
@@ -116,10 +117,10 @@ def attach(
         documents := Documents(),
         desk,
     )
+    table += webhook_routes(webhooks, desk, topics["webhooks.commands.v1"], once, account_inputs, limits, settings)
     addresses = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
     documents.describe(addresses, _told_of_topics(specs, settings))
-    web_app.middlewares.extend([observe(metrics), explain(), bound_time(limits)])
-    _serve(web_app, table, desk)
+    _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits)])
 
 
 def _told_of_topics(specs: Sequence[TopicSpec], settings: Settings) -> dict[str, Any]:
@@ -133,8 +134,9 @@ def _public(routes: Iterable[Route]) -> list[openapi.Address]:
     return [openapi.Address(route.method, route.path, route.operation) for route in routes if route.operation]
 
 
-def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk) -> None:
+def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk, layers: Iterable[Any]) -> None:
     """Each route at its address, and HEAD wherever there is GET."""
+    web_app.middlewares.extend(layers)
     web_app.cleanup_ctx.append(desk.session)
     for route in routes:
         web_app.router.add_route(route.method, route.path, route.handler)
@@ -174,4 +176,4 @@ def carrier_of(settings: Settings, there_is: Callable[[], bool]) -> Callable[[],
     return lambda: terms if there_is() else None
 
 
-__all__ = ["attach"]
+__all__ = ["Webhooks", "attach"]

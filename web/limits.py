@@ -43,6 +43,8 @@ class Limits:
     #: How far the time of a callback's signature may be from now (`callback_window_ms`). Whoever caught one can send it
     #: again for so long; it is taken in once all the same.
     callback_window_s: float = 300.0
+    #: Subscriptions in all: every worker holds what each wants, and looks at all of them for each event.
+    webhooks_most: int = 1_000
     #: Requests waiting for one other worker at the same time; more would only queue there.
     connections_per_worker: int = 64
 

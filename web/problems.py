@@ -69,6 +69,18 @@ NO_SUCH_PAST = Kind(
     "What is asked for is there now: ask without `as_of`. `reason` says why it has no such past: `not_there` yet, or"
     " `not_kept`.",
 )
+NO_SUCH_WEBHOOK = Kind(
+    "no-such-webhook",
+    404,
+    "There is no such webhook",
+    "Create it: POST /api/v1/webhooks. After a write of your own, read with `min_offset`.",
+)
+NO_SUCH_DELIVERY = Kind(
+    "no-such-delivery",
+    404,
+    "There is no such delivery",
+    "A webhook's log has its newest deliveries: GET /api/v1/webhooks/{subscription_id}/deliveries.",
+)
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "This address does not answer that method", "Use a method that `Allow` lists."
 )
@@ -96,6 +108,12 @@ PAYMENT_REFUSED = Kind(
     409,
     "The payment as it stands does not allow this",
     "`reason` says why. Sending the same again changes nothing; it is among the payment's attempts.",
+)
+WEBHOOK_REFUSED = Kind(
+    "webhook-refused",
+    409,
+    "The webhook as it stands does not allow this",
+    "`reason` says why. Nothing was changed.",
 )
 REQUEST_IN_FLIGHT = Kind(
     "request-in-flight",
@@ -157,6 +175,12 @@ UNAVAILABLE = Kind(
     503,
     "The state cannot be read right now",
     "A worker recovers or the partitions move. Ask again after Retry-After seconds. Never means `no such order`.",
+)
+WEBHOOKS_OFF = Kind(
+    "webhooks-off",
+    503,
+    "Webhooks are not set up here",
+    "An operator sets ORDERSTREAM_WEBHOOK_KEYS, the same on every worker; docs/operating.md says how.",
 )
 TIMED_OUT = Kind(
     "timed-out",

@@ -8,6 +8,7 @@ from agents.purchases.rules import deadlines_of, decide
 from agents.purchases.state import evolve
 from schemas.base import rfc3339
 from schemas.purchases import PurchaseCommand, PurchaseEvent
+from schemas.webhooks import about
 from streams import App, Position, Record, Stream, Topic
 from tables.orders import GROUP
 from tables.purchases import PurchaseTables
@@ -39,7 +40,8 @@ def attach(
             before, purchase = purchase, evolve(purchase, event)
             tables.keep(before, purchase, event, Position(cause.topic, cause.partition, cause.offset))
             set_deadlines(event)
-            events.put(key=uid, value=event, partition=cause.partition)
+            headers = about(purchase.user_id if purchase else None)
+            events.put(key=uid, value=event, partition=cause.partition, headers=headers)
             tell(event)
 
     @app.agent(commands, name="purchases.commands")

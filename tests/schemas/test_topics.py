@@ -35,10 +35,17 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
     kept = {spec.name for spec in TOPICS if spec.retention_ms == FOR_EVER}
     domains = {
         f"{domain}.{kind}.v1"
-        for domain in ("orders", "purchases", "payments", "accounts", "customers", "inventory")
+        for domain in ("orders", "purchases", "payments", "accounts", "customers", "inventory", "webhooks")
         for kind in ("commands", "events")
     }
-    assert kept == {"orders", "shipping.commands.v1", "shipping.events", "shipping.responses", *domains}
+    assert kept == {
+        "orders",
+        "shipping.commands.v1",
+        "shipping.events",
+        "shipping.responses",
+        *domains,
+        "deliveries.events.v1",
+    }
     assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"
 
 

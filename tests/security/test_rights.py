@@ -62,6 +62,8 @@ def test_every_topic_group_and_fence_of_the_app_is_there_once(operator: Desk) ->
         ("group", "orderstream", "literal"),
         ("group", "orderstream-postgres", "literal"),
         ("group", "orderstream-provider", "literal"),
+        ("group", "orderstream-webhook-routes", "literal"),
+        ("group", "orderstream-webhook-sends", "literal"),
         *(("transactional-id", f"orderstream-{group}-", "prefixed") for group in sorted(app.groups)),
     ]
 

@@ -18,6 +18,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
+from agents.effects.webhooks import Router
 from agents.wiring import wire
 from schemas.orders.samples import SAMPLE_ORDER
 from schemas.settings import Settings
@@ -28,7 +29,8 @@ from streams.driver import Driver
 from streams.engine import Check
 from streams.lookup import LogReader
 from streams.records import Headers, Outgoing, TopicPartition
-from web import attach
+from tests.agents.effects.outbound import MemoryTail
+from web import Webhooks, attach
 from web.health import Sink
 from web.limits import Limits
 
@@ -98,7 +100,9 @@ class Platform:
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
         self.payments, self.customers, self.shipping = domains.payments, domains.customers, domains.shipping
+        self.webhooks = domains.webhooks
         self.driver = Driver(self.app)
+        self.router = Router(self.topics["webhooks.commands.v1"], PARTITIONS, MemoryTail(self.driver.log))
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
         self.owner: dict[tuple[str, int], Worker | None] = {
@@ -156,6 +160,7 @@ class Platform:
             customers=self.customers,
             inventory=self.inventory,
             payments=self.payments,
+            webhooks=Webhooks(self.webhooks, self.settings.keys_of_webhooks, self.router.starts),
             requests=self.requests,
             topics=self.topics,
             settings=self.settings,

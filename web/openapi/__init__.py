@@ -13,7 +13,18 @@ from schemas.base import rfc3339
 from schemas.orders import OrderDocument
 from schemas.orders.samples import SAMPLE_ORDER
 from web.limits import Limits
-from web.openapi import accounts, components, items, models, operations, payments, purchase_models, purchases, shipping
+from web.openapi import (
+    accounts,
+    components,
+    items,
+    models,
+    operations,
+    payments,
+    purchase_models,
+    purchases,
+    shipping,
+    webhooks,
+)
 from web.openapi.components import JsonObject
 from web.openapi.models import Accepted, Timeline
 from web.openapi.operations import Operation, Success
@@ -28,6 +39,7 @@ OPERATIONS = (
     *items.OPERATIONS,
     *payments.OPERATIONS,
     *shipping.OPERATIONS,
+    *webhooks.OPERATIONS,
 )
 MODELS = (
     *models.MODELS,
@@ -36,6 +48,7 @@ MODELS = (
     *items.MODELS,
     *payments.MODELS,
     *shipping.MODELS,
+    *webhooks.MODELS,
 )
 _REF = "#/components/schemas/{model}"
 
@@ -88,6 +101,7 @@ _TAGS = [
     {"name": "accounts", "description": "Money: accounts, deposits, withdrawals, statements, the ledger's sums."},
     {"name": "items", "description": "The catalogue of each outlet, and what is in stock."},
     {"name": "payments", "description": "How an order is paid: its payment, every attempt, the provider's callback."},
+    {"name": "webhooks", "description": "Who is told of events over HTTP, and what came of telling them."},
     {"name": "operations", "description": "For machines that watch a worker."},
     {"name": "documents", "description": "The interface itself."},
 ]
@@ -225,6 +239,7 @@ _EXAMPLES: dict[str, Any] = {
     **items.EXAMPLES,
     **payments.EXAMPLES,
     **shipping.EXAMPLES,
+    **webhooks.EXAMPLES,
 }
 _DETAILS = {
     "bad-parameter": "`limit` must be a whole number from 1 to 200, not '0'.",
@@ -239,6 +254,7 @@ _DETAILS = {
     **accounts.DETAILS,
     **items.DETAILS,
     **payments.DETAILS,
+    **webhooks.DETAILS,
 }
 _MEMBERS: dict[str, JsonObject] = {
     "bad-parameter": {"parameter": "limit"},
@@ -255,4 +271,5 @@ _MEMBERS: dict[str, JsonObject] = {
     **accounts.MEMBERS,
     **items.MEMBERS,
     **payments.MEMBERS,
+    **webhooks.MEMBERS,
 }

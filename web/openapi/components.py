@@ -7,6 +7,7 @@ from typing import Any
 from schemas.accounts import ACCOUNT_ID_PATTERN
 from schemas.inventory import ITEM_ID_PATTERN
 from schemas.orders import ORDER_UID_PATTERN, OrderStatus
+from schemas.webhooks import UUID_PATTERN, DeliveryState
 from web.limits import Limits
 
 JsonObject = dict[str, Any]
@@ -19,6 +20,7 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         **_of_items(),
         **_of_accounts(),
         **_signature(),
+        **_of_webhooks(),
         "customer_id": _query(
             "customer_id", "Only orders of this customer.", {"type": "string", "maxLength": 64}, "test"
         ),
@@ -168,6 +170,22 @@ def _of_accounts() -> JsonObject:
     """What lists of accounts take."""
     user = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": r"^[^\x00-\x1f\x7f]+$"}
     return {"user_id": {**_query("user_id", "Whose accounts.", user, "test"), "required": True}}
+
+
+def _of_webhooks() -> JsonObject:
+    """What the addresses of webhooks name, and what their log is filtered by."""
+
+    def uuid(name: str, description: str, example: str) -> JsonObject:
+        return {**_part(name, description, example), "schema": {"type": "string", "pattern": UUID_PATTERN}}
+
+    states = {"type": "string", "enum": [str(state) for state in DeliveryState]}
+    return {
+        "subscription_id": uuid(
+            "subscription_id", "The webhook's id, as creating it answered.", "0b7e6f6e-6c8e-5b0a-9f64-0d5f3a2b1c4d"
+        ),
+        "delivery_id": uuid("delivery_id", "The delivery's id in the log.", "5f0e1d2c-1a2b-5c3d-8e4f-5a6b7c8d9e0f"),
+        "state": _query("state", "Only deliveries that stand so.", states, "given_up"),
+    }
 
 
 def _signature() -> JsonObject:

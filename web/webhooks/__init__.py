@@ -1,0 +1,1 @@
+"""Webhooks over HTTP: questions.py asks owners, reads.py and writes.py answer callers, shapes.py is what they see."""
