@@ -19,6 +19,7 @@ from streams.assignment import Member, TaskAssignor
 from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
+from streams.heap import Heap
 from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
 from streams.lookup import LogReader
 from streams.membership import name_instance
@@ -187,9 +188,11 @@ class Engine(Service):
 
     async def _watch(self) -> None:
         """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them."""
+        heap = Heap()
         while not self.should_stop:
             assert self._consumer is not None
             self._consumer._coordinator.check_errors()
+            await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()))
             await self.sleep(0.5)
 
     # -- rebalance ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""how far the tasks have come -> when they rest, what a burst has left on the heap -> back to the operating system.
+
+glibc keeps what is freed for the next allocation. After 300,000 orders in one go a worker holds 450 MB, of which it
+uses 270; nothing would ever give the rest back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import Callable
+
+
+def _trim() -> None:
+    """glibc's malloc_trim(3); other C libraries have none, or give memory back by themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class Heap:
+    """Looked at twice a second. Trims once after each burst: while work goes on, the memory is about to be used."""
+
+    def __init__(self, trim: Callable[[], None] = _trim) -> None:
+        self._trim = trim
+        self._before = self._trimmed_at = 0
+
+    async def look(self, progress: int) -> None:
+        """`progress`: any number that changes whenever something was worked on."""
+        resting, self._before = progress == self._before, progress
+        if resting and progress != self._trimmed_at:
+            self._trimmed_at = progress
+            await asyncio.to_thread(self._trim)  # without Python's lock, and without the event loop
