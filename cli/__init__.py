@@ -2,7 +2,22 @@
 
 from faust.cli.base import cli as faust_cli
 
-from cli import acls, attest, dead_letters, doctor, items, ledger, lifecycle, order, produce, reset, sink, topics
+from cli import (
+    acls,
+    attest,
+    dead_letters,
+    doctor,
+    items,
+    ledger,
+    lifecycle,
+    order,
+    produce,
+    reset,
+    sink,
+    snapshot,
+    topics,
+    what_if,
+)
 from cli.console import Operator
 from cli.past import Folds
 from schemas.settings import Settings
@@ -21,6 +36,9 @@ COMMANDS = (
     reset.reset,
     acls.acls,
     attest.attest,
+    what_if.what_if,
+    snapshot.snapshot,
+    snapshot.diff,
 )
 
 

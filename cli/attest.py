@@ -38,7 +38,7 @@ def attest(operator: Operator, tables: tuple[str, ...], against: Path | None, as
     known = [name for group in groups.values() for name in group.tables]
     if unknown := [name for name in tables if name not in known]:
         raise click.BadParameter(f"there is no table {unknown[0]}; there are {', '.join(known)}", param_hint="--table")
-    earlier = _read(against) if against is not None else None
+    earlier = read_attested(against) if against is not None else None
     try:
         found = operator.run(operator.after_check(_attested(operator, tables)))
     except NotReadable as error:
@@ -67,14 +67,13 @@ async def _attested(operator: Operator, tables: tuple[str, ...]) -> list[Atteste
     return found
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_attested(path: Path) -> list[dict[str, Any]]:
+    """What `attest --json` printed. Raises click.BadParameter."""
     try:
         rows: list[dict[str, Any]] = orjson.loads(path.read_bytes())["tables"]
         [(row["table"], row["partition"], row["position"], row["hash"]) for row in rows]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise click.BadParameter(
-            f"{path} is not what `attest --json` prints: {error!r}", param_hint="--against"
-        ) from None
+        raise click.BadParameter(f"{path} is not what `attest --json` prints: {error!r}") from None
     return rows
 
 

@@ -299,7 +299,7 @@ class Shadow:
         said: Sequence[Said] = ()
         if act.topic is None:
             said = fold.due(act.timestamp)
-        else:
+        elif act.topic in fold.group.agents:  # older rules may not know it
             record = self._version(course, act.record(fold.partition))
             if record is None or record.value != act.value:
                 self._part(act.key)

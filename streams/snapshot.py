@@ -102,6 +102,11 @@ class Snapshot:
         found = self._db.execute("SELECT value FROM events WHERE topic = ? AND key = ? ORDER BY n", (topic, key))
         return [value for (value,) in found]
 
+    def count_events(self, topic: str) -> int:
+        self._write_events()
+        count: int = self._db.execute("SELECT COUNT(*) FROM events WHERE topic = ?", (topic,)).fetchone()[0]
+        return count
+
     def events(self) -> Iterator[tuple[str, bytes, bytes | None]]:
         """By topic and key, each key's in their order."""
         self._write_events()

@@ -1,0 +1,161 @@
+"""the log, read without a trace -> the pasts of all tasks in a folder -> folded by processes of their own -> snapshots.
+
+The processes know of no broker. The folder goes when the command ends, however it ends: a shell that holds nothing but
+a pipe from the command removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from cli.attest import DECIDING
+from cli.console import Found, Operator, progress
+from cli.rooms import ROOT
+from schemas.topics import DEAD_LETTERS
+from streams.attest import code_version
+from streams.folding import Plan, part_of, tasks_of
+from streams.kafka import KafkaLog, bootstrap_of
+from streams.past import past_of, reached
+from streams.records import TopicPartition
+from streams.snapshot import Snapshot
+from streams.spool import spool
+from streams.topology import task_name
+
+#: Idempotency keys of HTTP: nothing of an order follows from them, and their topic keeps a week only.
+APART = ("requests",)
+#: How much of what a process says at its end is worth repeating.
+LAST_WORDS = 12
+
+
+@contextmanager
+def scratch(operator: Operator) -> Iterator[Path]:
+    """A folder that is gone afterwards, also when this process is killed."""
+    above = operator.app.engine_settings().state_dir.parent
+    above.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="folding-", dir=above)
+    keeper = subprocess.Popen(
+        ["/bin/sh", "-c", 'cat > /dev/null; rm -rf -- "$1"', "sh", folder],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield Path(folder).resolve()
+    finally:
+        assert keeper.stdin is not None, "it was asked for"
+        keeper.stdin.close()
+        keeper.wait()
+
+
+def plan(operator: Operator, rules: str | None = None) -> Plan:
+    return Plan(
+        app_id=operator.app_id,
+        wire="agents.wiring:wire",
+        topics="schemas.topics:topics",
+        outside="agents.effects.supposed:Supposed",
+        partitions=operator.settings.partitions,
+        letters=DEAD_LETTERS.name,
+        apart=APART,
+        rules=rules,
+    )
+
+
+async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[TopicPartition, int]]:
+    """Write down what every task took up to now; gives the number of records, and how far each input was taken."""
+    settings, tasks = operator.app.engine_settings(), tasks_of(operator.app, APART)
+    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
+    await consumer.start()  # it is never subscribed, so it is no member of the group
+    try:
+        log = KafkaLog(settings, consumer)
+        until = await reached(log, list({group.name: group for group, _ in tasks}.values()))
+        inputs = [tp for group, number in tasks for tp in group.inputs(number)]
+        begins = await log.bounds(inputs)
+        count, positions = 0, {tp: until[tp] for tp in inputs if tp in until}
+        with progress("reading", sum(end - begins[tp][0] for tp, end in positions.items())) as bar:
+
+            def moved(records: int) -> None:
+                nonlocal count
+                count += records
+                bar.update(records)
+
+            for group, number in tasks:
+                task = folder / task_name(group.name, number)
+                await spool(past_of(log, group, number, until), task, moved)
+        return count, positions
+    finally:
+        await consumer.stop()
+
+
+async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -> None:
+    """With the rules at hand, a process for each processor; into one snapshot."""
+    plan(operator).write(folder)
+    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    with progress("folding as it was", count) as bar:
+        await _together(*(_run("past", folder, ROOT, number, processes, bar.update) for number in range(processes)))
+    with Snapshot(into, new=True) as snapshot:
+        for number in range(processes):
+            snapshot.take_in(part_of(folder, number))
+
+
+async def fold_shadow(operator: Operator, folder: Path, count: int, rooms: Path, rules: str | None) -> Path:
+    """With the rules of `rooms`; gives the snapshot. Domains tell each other things, so it is one process."""
+    plan(operator, rules).write(folder)
+    with progress("folding with other rules", count) as bar:
+        await _run("shadow", folder, rooms, 0, 1, bar.update)
+    return folder / "shadow.snapshot"
+
+
+def describe(snapshot: Snapshot, positions: dict[TopicPartition, int]) -> None:
+    """What the snapshot is of."""
+    snapshot.say("code", code_version(ROOT / room for room in DECIDING))
+    for (topic, partition), end in sorted(positions.items()):
+        snapshot.say(f"position {topic}-{partition}", str(end))
+
+
+async def _together(*work: Any) -> None:
+    """All of them; when one fails, none goes on."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(what: str, folder: Path, rooms: Path, number: int, count: int, moved: Callable[[int], Any]) -> None:
+    """One process over the folder, with the rules of `rooms`. Raises Found with its last words."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streams.folding", what, str(folder), str(number), str(count)),
+        cwd=rooms,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None, "they were asked for"
+    try:
+        words = asyncio.ensure_future(process.stderr.read())
+        async for line in process.stdout:
+            if line.strip().isdigit():  # rules that are being tried may print
+                moved(int(line))
+        if await process.wait():
+            raise Found(f"The rules could not be folded:\n{_last(await words)}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _last(words: bytes) -> str:
+    lines: Sequence[str] = words.decode(errors="replace").strip().splitlines()
+    return "\n".join(lines[-LAST_WORDS:])
