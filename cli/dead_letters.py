@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from cli import letters
-from cli.console import Found, Operator, json_option, note, progress, put_json, put_table
+from cli.console import Found, Operator, confirm, json_option, note, progress, put_json, put_table
 from cli.letters import Contents, Letter
+from cli.tryout import try_record
 from schemas.topics import DEAD_LETTERS
-from streams.errors import Fenced, OutcomeUnknown
+from streams.errors import Fenced, NotReadable, OutcomeUnknown
+from streams.records import StoredRecord
 
 T = TypeVar("T")
 
@@ -112,6 +116,82 @@ def redrive(
         click.echo(f"  {id_}")
     if len(outcome.redriven) > 20:
         click.echo(f"  and {len(outcome.redriven) - 20} more (--json has all)")
+
+
+@dead_letters.command(name="try")
+@click.argument("id_", metavar="ID")
+@click.option("--edit", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The value to try instead.")
+@click.option("--redrive", "send", is_flag=True, help="Then send it back as it was tried, once.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def try_(operator: Operator, id_: str, edit: Path | None, send: bool, yes: bool, as_json: bool) -> None:
+    """Show what a letter would do if it came now: events, rows that change, and what follows in other domains.
+
+    The record (or the value in the file of --edit, with its key and headers) goes through the real rules over the
+    tables as they are, read from the changelogs; nothing is written and nobody is called. With --redrive it is then
+    sent back, after a question; a letter that was redriven before is not sent again.
+    """
+    letter = next((each for each in _now(operator).letters if each.id == id_), None)
+    if letter is None:
+        raise Found(f"There is no dead letter {id_}; `faust -A app dead-letters list` shows the ids.")
+    if letter.says.topic not in operator.app.declared:
+        raise Found(f"{letter.says.topic}, where {id_} came from, is no topic of this application.")
+    if send and letter.redriven:
+        raise Found(f"{id_} was redriven before; nothing was sent.")
+    whole = _run(operator, letters.whole(operator.brokers, letter))
+    value = whole.value if edit is None else edit.read_bytes()
+    to = letters.home_of(whole, operator.app.declared[whole.topic].partitions)
+    headers = letters.headers_back(whole, whole)
+    now = int(time.time() * 1000)
+    record = StoredRecord(to.topic, to.partition, whole.offset, now, whole.key, value, headers)
+    try:
+        found = _run(operator, operator.after_check(try_record(operator, record)))
+    except NotReadable as error:
+        raise Found(f"{error}.") from None
+    if send:
+        if not as_json:
+            _show_trial(id_, found)
+        confirm(f"Send {id_} back to {to.topic} like this?", yes)
+        edited = {} if edit is None or value is None else {id_: value}
+        work = letters.redrive(
+            operator.brokers, operator.app_id, DEAD_LETTERS.name, lambda each: each.id == id_, edited=edited
+        )
+        found["redriven"] = bool(_run(operator, work).redriven)
+    if as_json:
+        put_json({"id": id_, **found})
+    elif send:
+        click.echo("Redriven." if found["redriven"] else "It was redriven meanwhile; nothing was sent.")
+    else:
+        _show_trial(id_, found)
+
+
+def _show_trial(id_: str, found: dict[str, Any]) -> None:
+    for fault in found["faults"]:
+        click.echo(f"{fault['topic']}: {fault['reason']}: {fault['path']}: {fault['message']}")
+    click.echo(f"{id_} would {'be applied' if found['applied'] else 'be a dead letter again'}.")
+    for record in found["records"][1:]:
+        click.echo(f"then:    {record['topic']} {record['key']}: {_kind(record['value'])}")
+    if found["not_followed"]:
+        click.echo(f"and {found['not_followed']} more records that were not followed")
+    for event in found["events"]:
+        click.echo(f"event:   {event['topic']} {event['key']}: {_kind(event['value'])}")
+    for row in found["changes"]:
+        click.echo(f"row:     {row['table']} {row['key']}: {_change(row['before'], row['after'])}")
+
+
+def _kind(value: Any) -> str:
+    return str(value.get("type", "a document")) if isinstance(value, dict) else "bytes"
+
+
+def _change(before: Any, after: Any) -> str:
+    """What is another value, field by field; a new row and one that goes are told as such."""
+    if before is None or after is None:
+        return "new" if before is None else "deleted"
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return f"{before} -> {after}"
+    names = (name for name in {**before, **after} if before.get(name) != after.get(name))
+    return ", ".join(f"{name} {before.get(name)} -> {after.get(name)}" for name in names)
 
 
 def _chooser(ids: Sequence[str], reason: str | None) -> Callable[[Letter], bool]:

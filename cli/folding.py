@@ -29,10 +29,14 @@ from streams.past import past_of, reached
 from streams.records import TopicPartition
 from streams.snapshot import Snapshot
 from streams.spool import spool
-from streams.topology import task_name
+from streams.topology import Group, task_name
 
 #: Idempotency keys of HTTP: nothing of an order follows from them, and their topic keeps a week only.
 APART = ("requests",)
+#: Tasks whose past is read at the same time: most of the time is spent waiting for the broker.
+TASKS_AT_ONCE = 4
+#: A process takes a second to start, so it should have more to do than that.
+RECORDS_FOR_A_PROCESS = 5_000
 #: How much of what a process says at its end is worth repeating.
 LAST_WORDS = 12
 
@@ -87,9 +91,14 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[Topic
                 count += records
                 bar.update(records)
 
-            for group, number in tasks:
-                task = folder / task_name(group.name, number)
-                await spool(past_of(log, group, number, until), task, moved)
+            at_once = asyncio.Semaphore(TASKS_AT_ONCE)
+
+            async def one(group: Group, number: int) -> None:
+                async with at_once:
+                    task = folder / task_name(group.name, number)
+                    await spool(past_of(log, group, number, until), task, moved)
+
+            await _together(*(one(group, number) for group, number in tasks))
         return count, positions
     finally:
         await consumer.stop()
@@ -98,12 +107,16 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[Topic
 async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -> None:
     """With the rules at hand, a process for each processor; into one snapshot."""
     plan(operator).write(folder)
-    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    processes = min(_processors(), 1 + count // RECORDS_FOR_A_PROCESS)
     with progress("folding as it was", count) as bar:
         await _together(*(_run("past", folder, ROOT, number, processes, bar.update) for number in range(processes)))
     with Snapshot(into, new=True) as snapshot:
         for number in range(processes):
             snapshot.take_in(part_of(folder, number))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def fold_shadow(operator: Operator, folder: Path, count: int, rooms: Path, rules: str | None) -> Path:

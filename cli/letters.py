@@ -191,6 +191,7 @@ async def redrive(
     topic: str,
     choose: Callable[[Letter], bool],
     sent: Callable[[int, int], None] = lambda done, total: None,
+    edited: Mapping[str, bytes] | None = None,
 ) -> Outcome:
     """Send chosen letters back to where they came from, each once, however many redrives run and wherever they die.
 
@@ -199,7 +200,8 @@ async def redrive(
        transaction of a worker, so the reader waits for the high watermark and not only for the last stable offset.
     3. The records and their markers are committed in one transaction. An overtaken redrive starts again at 1.
 
-    Raises Gone, HiddenByTransaction, Fenced or OutcomeUnknown (when it was overtaken too often).
+    `edited`: by id, the value that goes back in place of the original. Raises Gone, HiddenByTransaction, Fenced or
+    OutcomeUnknown (when it was overtaken too often).
     """
     outcome = Outcome()
     for attempt in range(1, ATTEMPTS + 1):
@@ -209,7 +211,13 @@ async def redrive(
             reader, counts = await reader_of(brokers, topic)
             contents = await read_contents(reader, await reader.ends("read_uncommitted"))
             await _send_back(
-                transactions, reader, counts, [each for each in contents.letters if choose(each)], outcome, sent
+                transactions,
+                reader,
+                counts,
+                [each for each in contents.letters if choose(each)],
+                outcome,
+                sent,
+                edited or {},
             )
             return outcome
         except (Fenced, OutcomeUnknown):
@@ -233,6 +241,7 @@ async def _send_back(
     chosen: Sequence[Letter],
     outcome: Outcome,
     sent: Callable[[int, int], None],
+    edited: Mapping[str, bytes],
 ) -> None:
     marked = {letter.id for letter in chosen if letter.redriven}
     outcome.redriven += sorted(outcome.in_doubt & marked)
@@ -249,7 +258,7 @@ async def _send_back(
             ids = [letter.id for letter in letters]
             outcome.in_doubt.update(ids)
             await transactions.begin()
-            await transactions.send(_outgoing(zip(letters, chunk, strict=True), counts))
+            await transactions.send(_outgoing(zip(letters, chunk, strict=True), counts, edited))
             await transactions.commit()
             outcome.in_doubt.clear()
             outcome.redriven += ids
@@ -270,28 +279,32 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]
 
 
 def _outgoing(
-    letters: Iterable[tuple[Letter, Record]], counts: Mapping[str, int]
+    letters: Iterable[tuple[Letter, Record]], counts: Mapping[str, int], edited: Mapping[str, bytes]
 ) -> dict[TopicPartition, list[Outgoing]]:
     """For each letter its record, back to the partition it came from, and the marker that it was sent."""
     now = int(time.time() * 1000)
     outgoing: dict[TopicPartition, list[Outgoing]] = {}
     for letter, record in letters:
-        headers = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
-        headers.append((ATTEMPT, b"%d" % (letter.says.attempt + 1)))
-        back = Outgoing(now, record.key, record.value, headers)
-        outgoing.setdefault(_home(letter, counts[letter.says.topic]), []).append(back)
+        back = Outgoing(now, record.key, edited.get(letter.id, record.value), headers_back(record, letter.says))
+        outgoing.setdefault(home_of(letter.says, counts[letter.says.topic]), []).append(back)
         name, key = letter.lies_at.topic, letter.id.encode()
         marker = Outgoing(now, key, b"{}", [(REDRIVEN, key)])
         outgoing.setdefault(TopicPartition(name, partition_for(key, counts[name])), []).append(marker)
     return outgoing
 
 
-def _home(letter: Letter, partitions: int) -> TopicPartition:
+def headers_back(record: Record | DeadLetter, says: DeadLetter) -> list[tuple[str, bytes]]:
+    """The original's, and which attempt this is."""
+    kept = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
+    return [*kept, (ATTEMPT, b"%d" % (says.attempt + 1))]  # type: ignore[list-item]  # a header may have no value
+
+
+def home_of(says: DeadLetter, partitions: int) -> TopicPartition:
     """Where it was; a topic that was re-created with fewer partitions takes it by its key."""
-    partition = letter.says.partition
+    partition = says.partition
     if partition >= partitions:
-        partition = partition_for(letter.says.key, partitions) if letter.says.key is not None else 0
-    return TopicPartition(letter.says.topic, partition)
+        partition = partition_for(says.key, partitions) if says.key is not None else 0
+    return TopicPartition(says.topic, partition)
 
 
 def _settings(brokers: Brokers | str, app_id: str) -> EngineSettings:

@@ -26,14 +26,18 @@ async def reached(log: Log, groups: Sequence[Group]) -> dict[TopicPartition, int
     One that was reset counts as far as it had come before. The journals are read last: they know all that is in the
     state, and perhaps what came a moment later.
     """
+    tasks = [(group, partition) for group in groups for partition in range(group.partitions)]
+    journals = [group.journal(partition) for group, partition in tasks]
+    ends = await log.survey(journals)
+    committed = await log.committed([*journals, *(tp for group, number in tasks for tp in group.inputs(number))])
     offsets: dict[TopicPartition, int] = {}
-    for group in groups:
-        for partition in range(group.partitions):
-            inputs, journal = group.inputs(partition), group.journal(partition)
-            end = (await log.survey([journal]))[journal].end
-            found = (await boundary_now(log, inputs, journal, end, frozenset())).offsets
-            offsets |= {tp: found[tp.topic] for tp in inputs if tp.topic in found}
-    journals = [group.journal(partition) for group in groups for partition in range(group.partitions)]
+    for (group, partition), journal in zip(tasks, journals, strict=True):
+        inputs = group.inputs(partition)
+        mine = {tp: committed[tp] for tp in inputs if tp in committed}
+        if journal in committed or not mine:  # it was reset, then or lately
+            boundary = await boundary_now(log, inputs, journal, ends[journal].end, frozenset())
+            mine = {tp: boundary.offsets[tp.topic] for tp in inputs if tp.topic in boundary.offsets}
+        offsets |= mine
     return offsets | {journal: extent.end for journal, extent in (await log.survey(journals)).items()}
 
 
