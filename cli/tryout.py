@@ -17,6 +17,7 @@ from schemas.topics import DEAD_LETTERS
 from streams.attest import bring_to_rest
 from streams.fold import Fold
 from streams.kafka import KafkaLog, bootstrap_of
+from streams.log import Log
 from streams.records import Fields, Record, StoredRecord, TopicPartition
 from streams.shadow import NOWHERE
 from streams.store import Memory, RocksStore
@@ -29,7 +30,7 @@ MOST_RECORDS = 100
 class Tryout:
     """Tasks with their tables as they are now; each is read from its changelogs when a record comes to it."""
 
-    def __init__(self, operator: Operator, log: KafkaLog, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, operator: Operator, log: Log, folder: Path, stack: AsyncExitStack) -> None:
         self._operator, self._log, self._folder, self._stack = operator, log, folder, stack
         settings = operator.app.engine_settings()
         self._memory = Memory(settings.block_cache_bytes, settings.write_buffer_bytes)

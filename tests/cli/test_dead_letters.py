@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from cli.console import Operator
 from cli.dead_letters import dead_letters
 from schemas.topics import DEAD_LETTERS
+from streams.records import Record
 from tests.cli.conftest import Place
 from tests.cli.running import Desk, desk
 
@@ -93,3 +95,46 @@ def test_a_redrive_names_exactly_one_choice(tmp_path: Path, arguments: list[str]
     result = desk("127.0.0.1:1", tmp_path).run(dead_letters, "redrive", *arguments)
     assert result.exit_code == 2
     assert "ids, or --reason, or --all" in result.stderr
+
+
+async def test_an_edited_letter_is_tried_and_then_sent_back_once(
+    place: Place, mine: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id_, other) = await place.put(2)
+    mended, tried = tmp_path / "mended", list[Record]()
+    mended.write_bytes(b"mended")
+    mine.app.topic(place.intake, partitions=3)
+    applied = {"applied": True, "faults": [], "records": [], "not_followed": 0, "events": [], "changes": []}
+
+    async def trial(operator: Operator, record: Record) -> dict[str, Any]:
+        """tests/cli/test_tryout.py has what it does."""
+        tried.append(record)
+        return dict(applied)
+
+    async def unchecked(self: Operator, work: Any) -> Any:
+        return await work
+
+    monkeypatch.setattr("cli.dead_letters.try_record", trial)
+    monkeypatch.setattr(Operator, "after_check", unchecked)
+    assert (await data(mine, "try", id_, "--edit", str(mended))) == {"id": id_, **applied}
+    assert (tried[0].topic, tried[0].partition, tried[0].key, tried[0].value) == (place.intake, 0, b"key-0", b"mended")
+    assert dict(tried[0].headers) == {"trace": b"t-0", "dead-letter-attempt": b"2"}
+    assert await place.read(place.intake) == [], "a trial sends nothing"
+    refused = await run(mine, "try", id_, "--edit", str(mended), "--redrive")
+    assert refused.exit_code == 2 and "add --yes" in refused.stderr
+    assert (await data(mine, "try", id_, "--edit", str(mended), "--redrive", "--yes"))["redriven"] is True
+    again = await run(mine, "try", id_, "--edit", str(mended), "--redrive", "--yes")
+    assert again.exit_code == 1 and f"{id_} was redriven before; nothing was sent" in again.stderr
+    await data(mine, "redrive", "--all")
+    back = {(record.key, record.value) for record in await place.read(place.intake)}
+    assert back == {(b"key-0", b"mended"), (b"key-1", b"raw \xff 1")}, "each once, and only the one edited"
+    assert (await data(mine, "try", other))["applied"], "one that was redriven can still be looked at"
+    assert tried[-1].value == b"raw \xff 1"
+
+
+async def test_a_letter_that_is_not_there_or_of_no_topic_of_ours_is_not_tried(place: Place, mine: Desk) -> None:
+    (id_,) = await place.put(1)
+    missing, foreign = await run(mine, "try", "orders-0-99"), await run(mine, "try", id_)
+    assert (missing.exit_code, foreign.exit_code) == (1, 1)
+    assert "There is no dead letter orders-0-99" in missing.stderr
+    assert f"{place.intake}, where {id_} came from, is no topic of this application" in foreign.stderr

@@ -168,5 +168,5 @@ def test_home_is_the_partition_it_came_from_unless_that_is_gone() -> None:
     says = read_dead_letter(lost.key, lost.value, lost.headers)
     assert isinstance(says, DeadLetter)
     found = Letter(says, Position("dead", 0, 0))
-    assert letters._home(found, 3) == TopicPartition("orders", 2)
-    assert letters._home(found, 2) == TopicPartition("orders", 0)
+    assert letters.home_of(found.says, 3) == TopicPartition("orders", 2)
+    assert letters.home_of(found.says, 2) == TopicPartition("orders", 0)

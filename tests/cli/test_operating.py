@@ -27,7 +27,7 @@ def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
 @pytest.mark.parametrize("line", LINES)
 def test_every_line_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("order.json", "before.json", "items.jsonl"):
+    for name in ("order.json", "before.json", "items.jsonl", "before.snapshot", "now.snapshot"):
         (tmp_path / name).write_text("{}")
     command, rest = resolve(shlex.split(line.partition(" > ")[0]))
     with command.make_context(command.name, rest):
