@@ -279,6 +279,8 @@ class CheckoutLoad:
                     await self._do(chance, uid, "reject", reason="closed today")
             elif status == 200 and order["status"] not in ("placed", "awaiting_payment", "paid"):
                 return True
+            if not self._going:  # the shop is closed: what is not approved by now waits, or comes to its end by itself
+                return False
             await asyncio.sleep(chance.uniform(0.2, 1.2))
         return False
 

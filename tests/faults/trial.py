@@ -211,10 +211,12 @@ class Trial(Job):
                     await self.spoken()
                     yield
                     await self.numbers_go_on()
+                    self.totals = await asyncio.to_thread(self.load.stop)
                     if self.shop is not None:
                         await self.shop.load.stop()
             finally:
-                self.totals = await asyncio.to_thread(self.load.stop)
+                if self.totals is None:
+                    await asyncio.to_thread(self.load.stop)
 
     async def spoken(self) -> None:
         """Until every partition has committed something: the work is under way."""
