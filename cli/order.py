@@ -163,14 +163,16 @@ def read_json(base: str, body: bytes) -> dict[str, Any]:
 
 
 def _show(order: dict[str, Any]) -> None:
+    width = max(map(len, order)) + 2
     for name, value in order.items():
         if name != "document":
-            click.echo(f"{name + ':':<15}{'-' if value is None else value}")
-    document = order.get("document", {})
-    payment = document.get("payment", {})
-    click.echo(f"{'amount:':<15}{payment.get('amount')} {payment.get('currency')} (minor units)")
-    for item in document.get("items", ()):
-        click.echo(f"{'item:':<15}{item.get('name')} ({item.get('brand')}), {item.get('total_price')}")
+            click.echo(f"{name + ':':<{width}}{'-' if value is None else value}")
+    if "document" in order:
+        document = order["document"]
+        payment = document.get("payment", {})
+        click.echo(f"{'amount:':<{width}}{payment.get('amount')} {payment.get('currency')} (minor units)")
+        for item in document.get("items", ()):
+            click.echo(f"{'item:':<{width}}{item.get('name')} ({item.get('brand')}), {item.get('total_price')}")
     click.echo()
 
 

@@ -391,11 +391,12 @@ class ItemVersion(NamedTuple):
     offset: int
 
     def to_json(self) -> bytes:
-        return orjson.dumps(self._asdict())
+        """In the order of the fields, without their names: there is a row for each change. New fields go to the end."""
+        return orjson.dumps(tuple(self))
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
-        return cls(**orjson.loads(raw))
+        return cls._make(orjson.loads(raw)[: len(cls._fields)])
 
 
 class ReservationState(StrEnum):

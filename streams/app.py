@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -302,7 +303,7 @@ class App(faust.App):
         """Who answers for each partition of the group. Raises NotReadable while one has no owner."""
         return self.routing.owners(group)
 
-    def log_reader(self) -> LogReader:
+    def log_reader(self) -> AbstractAsyncContextManager[LogReader]:
         """The log itself, for what tables have no answer to. Raises NotReadable while there is no connection."""
         return self.engine.log_reader()
 

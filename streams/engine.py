@@ -20,8 +20,7 @@ from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
 from streams.heap import Heap
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
-from streams.lookup import LogReader
+from streams.kafka import KafkaLog, KafkaReader, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
 from streams.membership import name_instance
 from streams.metrics import Metrics
 from streams.records import Headers, Position, TopicPartition
@@ -405,11 +404,11 @@ class Engine(Service):
             raise NotReadable(f"task {name} is not running: {self._failures.get(name, 'it is being started')}")
         return task
 
-    def log_reader(self) -> LogReader:
-        """The log, to be read outside of tasks. Raises NotReadable before this worker has joined the group."""
+    def log_reader(self) -> KafkaReader:
+        """The log, to be looked into outside of tasks. Raises NotReadable before this worker has joined the group."""
         if self._consumer is None:
             raise NotReadable("this worker is not connected to the broker yet")
-        return KafkaLog(self.settings, self._consumer)
+        return KafkaReader(self.settings)
 
     async def produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers

@@ -50,6 +50,8 @@ MAX_BATCH_BYTES = 900_000
 MAX_REQUEST_BYTES = 12 << 20
 #: With nothing read for this long, a fetch waits this long: 10 requests a second instead of 200 for the broker.
 IDLE_AFTER_S, IDLE_FETCH_MS = 0.5, 100
+#: What a look into the log fetches at once: what is sought stands near to where it is sought.
+LOOK_BYTES = 64 << 10
 #: A coordinator that loads its group, or has moved, is asked again this long before the task that asks is told.
 COORDINATOR_S, COORDINATOR_PAUSE_S = 30.0, 0.1
 
@@ -306,13 +308,6 @@ class KafkaLog:
         ends = await self._asked(self._consumer.end_offsets(list(partitions)), "end offsets")
         return {partition: (begins[partition], ends[partition]) for partition in partitions}
 
-    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
-        """From the broker's index, which is of what it has, committed or not; a negative timestamp is none."""
-        if timestamp_ms <= 0:
-            return (await self.bounds([partition]))[partition][0]
-        found = await self._asked(self._consumer.offsets_for_times({partition: timestamp_ms}), "offsets of a time")
-        return None if found.get(partition) is None else int(found[partition].offset)
-
     async def _asked(self, call: Any, what: str) -> Any:
         try:
             return await call
@@ -387,6 +382,56 @@ class KafkaLog:
                         reader.pause(partition)
         finally:
             await reader.stop()
+
+
+class KafkaReader:
+    """Looks into partitions here and there, by one consumer outside the group: `async with KafkaReader(settings)`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._reader = _reader(settings, LOOK_BYTES)
+
+    async def __aenter__(self) -> KafkaReader:
+        try:
+            await self._reader.start()
+        except KafkaError as error:
+            raise OutcomeUnknown(f"the log cannot be looked into: {told(error)}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._reader.stop()
+
+    async def _asked(self, call: Any) -> Any:
+        try:
+            return await call
+        except KafkaError as error:
+            raise OutcomeUnknown(f"looking into the log: {told(error)}") from error
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        begins = await self._asked(self._reader.beginning_offsets(list(partitions)))
+        ends = await self._asked(self._reader.end_offsets(list(partitions)))
+        return {partition: (begins[partition], ends[partition]) for partition in partitions}
+
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
+        """From the broker's index, which is of what it has, committed or not; a negative timestamp is none."""
+        if timestamp_ms <= 0:
+            return (await self.bounds([partition]))[partition][0]
+        found = await self._asked(self._reader.offsets_for_times({partition: timestamp_ms}))
+        return None if found.get(partition) is None else int(found[partition].offset)
+
+    async def read(
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        assert ends is not None, "what is looked for has an end"
+        for partition, start in starts.items():
+            if self._reader.assignment() != {partition}:
+                self._reader.assign([partition])
+            self._reader.seek(partition, start)
+            reached = start
+            while reached < ends[partition]:
+                records = (await self._asked(self._reader.getmany(partition, timeout_ms=200))).get(partition, ())
+                reached = await self._reader.position(partition)
+                if records:
+                    yield partition, records, reached
 
 
 class PlainProducer:

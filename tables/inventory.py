@@ -166,17 +166,15 @@ class InventoryTables:
                 self.by_outlet[f"{after.outlet_id}\0{after.item_id}"] = search_text(after).encode()
 
     def _keep_version(self, before: Item | None, after: Item, cause: Position) -> None:
-        content, earlier = _content_of(after), None
-        if before is not None:
-            earlier = self.versions.get(_version_key(before.item_id, before.version))
-        changed = before is None or earlier is None or content != _content_of(before)
+        earlier = self.versions.get(_version_key(before.item_id, before.version)) if before else None
+        changed = before is None or earlier is None or _contents_differ(before, after)
         self.versions[_version_key(after.item_id, after.version)] = ItemVersion(
             after.on_hand,
             after.reserved,
             after.updated_at,
             max(after.updated_at, earlier.latest_at) if earlier else after.updated_at,
             after.version if changed or earlier is None else earlier.content_version,
-            content if changed else None,
+            _content_of(after) if changed else None,
             *cause,
         )
 
@@ -213,6 +211,13 @@ def _content_of(item: Item) -> dict[str, Any]:
         "attributes": item.attributes,
         "low_stock_at": item.low_stock_at,
     }
+
+
+def _contents_differ(before: Item, after: Item) -> bool:
+    """Asked at each movement of stock, which leaves the attributes the very same. Others count as other ones even when
+    they are equal: to Python 1, 1.0 and true are."""
+    figures = (before.name, before.price_minor, before.low_stock_at)
+    return before.attributes is not after.attributes or figures != (after.name, after.price_minor, after.low_stock_at)
 
 
 def _version_key(item_id: str, version: int) -> str:

@@ -26,6 +26,8 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, workers: list[Worker]) -> None:
         self.session, self.workers = session, workers
+        #: What was once answered at an address, by version.
+        self.seen: dict[tuple[str, int], dict[str, Any]] = {}
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         async with asyncio.timeout(PATIENCE_S):
@@ -45,6 +47,8 @@ class Client:
     async def get(self, path: str) -> dict[str, Any]:
         status, told = await self.ask("GET", f"/api/v1/{path}")
         assert status == 200, told
+        if "version" in told and "?" not in path:
+            self.seen[path, told["version"]] = told
         return told
 
     async def stocked(self, item: str, pieces: int, price: int) -> None:
@@ -79,6 +83,7 @@ async def test_one_buyers_story_and_a_hundred_who_race_for_ten(
         client = Client(session, list(three))
         await the_story(client)
         await the_race(client, three[2])
+        await the_past(client, clean_stack)
     await asyncio.to_thread(the_proof, clean_stack, tmp_path / "balance.json")
 
 
@@ -204,6 +209,24 @@ def checked(stack: RunningStack, file: Path, code: int) -> str:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ran.returncode == code, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
+
+
+async def the_past(client: Client, stack: RunningStack) -> None:
+    """Whatever was seen before can be seen again, on any worker; and the log says the same without one."""
+    seen = [*client.seen.items()]
+    for (path, version), told in random.sample(seen, 40):
+        assert await client.get(f"{path}?as_of={version}") == told, (path, version)
+    (returned,) = (await client.get("orders?user_id=ann&status=returned"))["orders"]
+    uid, version = returned["order_id"], returned["version"] // 2
+    folded = json.loads(stack.faust("order", uid, "--from-log", "--as-of", str(version), "--json").stdout)
+    then = await client.get(f"orders/{uid}?as_of={folded['told_at']}")  # on purchases.events.v1
+    assert then == await client.get(f"orders/{uid}?as_of={version}")
+    same = ("version", "status", "updated_at", "total_minor", "currency")
+    assert [folded[name] for name in same] == [then[name] for name in same]
+    at = returned["updated_at"]
+    assert (await client.get(f"orders?user_id=ann&status=returned&as_of={at}"))["orders"] == [returned]
+    status, told = await client.ask("GET", f"/api/v1/orders/{uid}?as_of=2020-01-01T00:00:00Z")
+    assert (status, told["reason"], told["since"]) == (404, "not_there", returned["placed_at"])
 
 
 async def ended(client: Client, order_id: str) -> dict[str, Any]:

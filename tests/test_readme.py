@@ -33,7 +33,7 @@ def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: W
     clean_stack.faust("topics", "create")
     worker = workers.start(env={"ORDERSTREAM_CARRIER": "topic"})
     env = clean_stack.env | {"ORDERSTREAM_WEB_PORT": str(worker.port)}
-    commands, ledger, catalogue, buying, what_if = readme_commands()
+    commands, ledger, catalogue, buying, past, what_if = readme_commands()
     assert len(commands) >= 8 and len(ledger) >= 6 and len(catalogue) >= 7 and len(buying) >= 5
     said = {}
     for command in commands:
@@ -64,6 +64,10 @@ def test_every_command_of_the_readme_works(clean_stack: RunningStack, workers: W
     told = script(worker, buying, env)
     assert '"status":"approved"' in told and "stateDiagram-v2" in told
     assert '"status":"packed"' in told and '"status":"requested"' in told
+    told = script(worker, past, env)
+    assert '"on_hand":10,"reserved":0' in told and '"balance_minor":0' in told
+    assert re.search(r"status: +placed\n", told) and re.search(r"status: +paid\n", told) and "told_at:" in told
+    assert '"reason":"not_there"' in told
     told = script(worker, what_if, env)
     assert ": 1 of " in told.splitlines()[0]
     shown = README.partition("```text\nINR ")[2].partition("```")[0].splitlines()[1:]

@@ -49,7 +49,7 @@ class Engine(Protocol):
 
     def owner(self, group: str, key: bytes | str) -> Owner: ...
     def owners(self, group: str) -> Sequence[Owner]: ...
-    def log_reader(self) -> LogReader: ...
+    def log_reader(self) -> AbstractAsyncContextManager[LogReader]: ...
     def reading(
         self, group: str, partition: int, *, min_position: Position | None = None, timeout_s: float = 2.0
     ) -> AbstractAsyncContextManager[Any]: ...
@@ -146,7 +146,7 @@ class Desk:
             raise first from None
         return [task.result() for task in asked]
 
-    def log_reader(self) -> LogReader:
+    def log_reader(self) -> AbstractAsyncContextManager[LogReader]:
         """The log itself. Raises NotReadable while this worker has no connection."""
         return self._engine.log_reader()
 

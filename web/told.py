@@ -6,6 +6,7 @@ it, so that nothing is read but what lies beside it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import orjson
 
 from schemas.base import unix_ms
 from streams.errors import NotReadable, OutcomeUnknown
-from streams.lookup import Sought, TooFar, how_many_by
+from streams.lookup import LogReader, Sought, TooFar, how_many_by
 from streams.records import Position, Record, TopicPartition
 from tables.versions import AfterRecord, AtTime, AtVersion, Cut
 from web import as_of, problems, reading
@@ -37,18 +38,28 @@ class About(NamedTuple):
     moment: Question
 
 
+#: Searches at the same time; each reads the log over a connection of its own. More wait, as long as a request may.
+AT_ONCE = 4
+
+
 class Told:
     """Settles positions among events. Any worker may: it reads the log, and asks the owner for times."""
 
     def __init__(self, desk: Desk, limits: Limits) -> None:
-        self._desk, self._limits = desk, limits
+        self._desk, self._limits, self._turn = desk, limits, asyncio.Semaphore(AT_ONCE)
 
     async def settle(self, cut: Cut | None, about: About) -> Cut | None:
         """A position on a topic of events as the version that stood there; any other cut as it is."""
         if not (isinstance(cut, AfterRecord) and cut.position.topic in about.tellers):
             return cut
+        topic, number, _ = cut.position
+        home = self._desk.home(about.moment.group, about.key)
+        if number != home:
+            where = f"{about.what} lives on partition {home}"
+            raise reading.bad(as_of.PARAMETER, f"is on partition {number} of {topic}, but {where}.")
         try:
-            return await self._version_by(cut, about)
+            async with self._turn, self._desk.log_reader() as log:
+                return await self._version_by(log, cut, about)
         except OutcomeUnknown as error:
             raise NotReadable(str(error)) from error
         except TooFar as error:
@@ -59,13 +70,9 @@ class Told:
                 " timeline has them) or a time; ORDERSTREAM_AS_OF_MAX_RECORDS is the bound.",
             ) from None
 
-    async def _version_by(self, cut: AfterRecord, about: About) -> Cut:
+    async def _version_by(self, log: LogReader, cut: AfterRecord, about: About) -> Cut:
         topic, number, offset = cut.position
-        home = self._desk.home(about.moment.group, about.key)
-        if number != home:
-            where = f"{about.what} lives on partition {home}"
-            raise reading.bad(as_of.PARAMETER, f"is on partition {number} of {topic}, but {where}.")
-        log, place = self._desk.log_reader(), TopicPartition(topic, number)
+        place = TopicPartition(topic, number)
         # Before the newest version is asked for: what the log has by then, the owner's state has too.
         first, end = (await log.bounds([place]))[place]
         newest = await self._moment(about, 0)

@@ -153,3 +153,18 @@ async def test_a_version_dated_back_comes_with_the_one_it_follows(tmp_path: Path
 )
 def test_a_moment_as_text(text: str, cut: Cut) -> None:
     assert read_cut(text) == cut == read_cut(write_cut(cut))
+
+
+async def test_content_that_python_takes_for_equal(tmp_path: Path) -> None:
+    app, domains = make_app(tmp_path)
+    async with Driver(app) as driver:
+        shop = Shop(driver, domains)
+        await shop.stock("pen", 1, 1)
+        for value in (1, True, 1.0):
+            await shop.say("inventory", "change_item", "pen", item_id="pen", attributes={"a": value})
+            await shop.say("inventory", "adjust_stock", "pen", item_id="pen", delta=1, reason="receive")
+        with shop.reading("inventory", "pen"):
+            items = [domains.inventory.item_at("pen", AtVersion(version)) for version in range(1, 9)]
+        assert [repr(item.attributes.get("a")) for item in items if item] == [
+            *["None"] * 2, *["1"] * 2, *["True"] * 2, *["1.0"] * 2,
+        ]  # fmt: skip

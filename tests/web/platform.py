@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,8 @@ class Worker:
             found.append(Owner(partition, worker.url, worker is self))
         return found
 
-    def log_reader(self) -> LogReader:
-        return self.platform.driver.log
+    def log_reader(self) -> AbstractAsyncContextManager[LogReader]:
+        return nullcontext(self.platform.driver.log)
 
     @asynccontextmanager
     async def reading(

@@ -42,6 +42,8 @@ async def post(two: Platform, path: str, body: dict[str, Any]) -> dict[str, Any]
     response = await two.workers[0].client.post(f"/api/v1/{path}", json=body)
     told: dict[str, Any] = await response.json()
     assert response.status < 300, told
+    async with two.turn:  # what follows from it in other domains
+        await two.driver.run()
     return told
 
 
