@@ -15,9 +15,10 @@ from agents.purchases import rules
 from cli.courses import report
 from schemas.accounts import account_id_of
 from schemas.base import unix_ms
-from schemas.inventory import ReserveStock, StockReserved
+from schemas.inventory import AdjustStock, ReserveStock, StockReserved
 from schemas.purchases import CartPlaced, Purchase, RecordReservation, order_uid_of
 from streams.driver import Driver
+from streams.partitioner import partition_for
 from streams.snapshot import Snapshot
 from tests.agents.checkout_histories import PARTITIONS, Shop
 from tests.agents.domain import make_app
@@ -115,7 +116,7 @@ class Street:
                 await self.say("payments", event["order_uid"], **said)
 
 
-PRICES = {"pen": 15, "ink": 40, "lamp": 700}
+PRICES = {"pen": 15, "ink": 40, "lamp": 700, "mat": 90, "cup": 5}
 SAID = {
     "payment_requested": "record_authorisation",
     "capture_requested": "record_capture",
@@ -217,14 +218,16 @@ async def test_an_approval_rule_holds_back_what_it_must_and_people_act_as_they_d
     assert changed == {uid for uid in lamps if old[uid].ended is None}, "a cancelled one ends as it did"
     assert {new[uid].status for uid in changed} == {"paid"}, "who shipped it then is refused"
     assert all(not new[uid].captured_minor for uid in changed)
+    waiting = {row.key for row in was.differing_rows(would) if row.table == "purchases_waiting" and row.before is None}
+    assert {key.decode().partition("\0")[2] for key in waiting} == changed, "they wait for their outlet"
     assert any(old[uid].status == "delivered" for uid in changed)
 
 
 async def test_deadlines_that_only_the_shadow_has_fall_due_in_its_own_time(
     street: Street, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Approved five seconds after it was paid, instead of at once."""
-    before = rules._pay
+    """Approved five seconds after it was paid, not at once. Lamps are dearer: they part before theirs are set."""
+    before, reserved = rules._pay, checkout._reserved
 
     def later(story: Any, amount_minor: int) -> Any:
         terms = story.purchase.terms.model_copy(update={"approve_after_ms": 5_000})
@@ -232,7 +235,13 @@ async def test_deadlines_that_only_the_shadow_has_fall_due_in_its_own_time(
         return before(story, amount_minor)
 
     was = await as_it_was(tmp_path, PARTITIONS)
+
+    def dearer(event: StockReserved) -> RecordReservation:
+        said = reserved(event)
+        return said.model_copy(update={"price_minor": 800}) if event.item_id == "lamp" else said
+
     monkeypatch.setattr(rules, "_pay", later)
+    monkeypatch.setattr(checkout, "_reserved", dearer)
     would = await as_it_would_be(tmp_path, PARTITIONS)
     old, new = purchases(was), purchases(would)
     last = list(street.carts)[-5:]
@@ -278,3 +287,34 @@ async def test_the_provider_agrees_to_what_nobody_asked_it_then(
     assert (new[second].status, new[second].captured_minor) == ("shipped", 30), "it was shipped when it was"
     assert old[third] == new[third]
     assert set(parted_orders(was, would)) == {first, second}
+
+
+async def test_the_same_bytes_may_come_from_outside_and_from_an_agent(tmp_path: Path) -> None:
+    """Stock is received, and long after the same record comes on the wrong partition and is brought home: who takes the
+    first for the second waits for what only follows from it."""
+    app, _ = make_app(tmp_path, PARTITIONS)
+    async with Driver(app) as driver:
+        street = Street(driver)
+        await street.open(pieces=0)
+        here, there = (next(item for item in PRICES if partition_for(item.encode(), 2) == number) for number in (0, 1))
+        received = [
+            AdjustStock(command_id=f"r-{item}", item_id=item, delta=9, reason="receive").model_dump_json().encode()
+            for item in (here, there)
+        ]
+        for item, raw in zip((here, there), received, strict=True):
+            driver.produce("inventory.commands.v1", key=item, value=raw)
+            await driver.run()
+        uid = order_uid_of("both")
+        cart = [{"item_id": item, "quantity": 1} for item in (here, there)]
+        said = {"order_uid": uid, "user_id": "ann", "lines": cart, "payment": {"method": "account"}}
+        await street.say("purchases", uid, type="place_cart", **said)
+        await street.say("purchases", uid, type="ship_order", order_uid=uid, shipment_id="s")
+        driver.produce("inventory.commands.v1", key=here, value=received[0], partition=1)
+        await driver.run()
+        lying = [record.value for record in driver.read("inventory.commands.v1")]
+        assert lying.count(received[0]) == 3, "once, astray, and brought home"
+        await write_down(driver, tmp_path, PARTITIONS)
+    was, would = await as_it_was(tmp_path, PARTITIONS), await as_it_would_be(tmp_path, PARTITIONS)
+    assert purchases(was)[uid].status == "shipped"
+    assert list(was.differing_rows(would)) == []
+    assert would.said() == {"parted": "0"}
