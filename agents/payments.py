@@ -58,6 +58,9 @@ from tables.payments import GROUP, PaymentTables
 #: the money is somebody's.
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 60_000, 3_600_000
 
+#: Why a payment is voided whose capture did not come about.
+CAPTURE_FAILED = "capture_failed"
+
 _ASKED = (PaymentMethod.ACCOUNT, PaymentMethod.PROVIDER)
 _OPEN = (PaymentStatus.REQUESTED, PaymentStatus.AUTHORISED)
 _CLOSED = (PaymentStatus.DECLINED, PaymentStatus.VOIDED)
@@ -288,17 +291,23 @@ def _declined(payment: Payment, command: RecordDecline, at: str) -> tuple[Paymen
 
 
 def _captured(payment: Payment, command: RecordCapture, at: str) -> tuple[PaymentEvent, ...]:
-    """Money in time completes the payment; money too late goes back; the same money again is no news."""
+    """Money in time completes the payment; money too late goes back; the same money again is no news.
+
+    A capture that seemed to have failed and comes about before the void that followed is in time: nobody was told of
+    the failure yet, and the goods may be on their way.
+    """
     amount, who = command.amount_minor, _from(command)
     voided: tuple[PaymentEvent, ...] = ()
     if payment.captured_minor:
         return ()
     taken = {"amount_minor": amount, "captured_minor": amount}
+    failed = payment.status is PaymentStatus.VOIDING and payment.reason == CAPTURE_FAILED
+    in_time = failed and amount >= payment.capturing_minor
     match payment.status:
         case PaymentStatus.REQUESTED:
             authorised = PaymentAuthorised(**_changed(payment, command, at), amount_minor=amount, **who)
             return (authorised, PaymentCaptured(**_changed(payment, command, at, 1), **taken, **who))
-        case PaymentStatus.AUTHORISED | PaymentStatus.CAPTURING:
+        case status if in_time or status in (PaymentStatus.AUTHORISED, PaymentStatus.CAPTURING):
             above = amount - payment.capturing_minor if payment.capturing_minor else 0
             captured = PaymentCaptured(**_changed(payment, command, at), **taken, excess_minor=above, **who)
             return (captured, _give_back(payment, command, at, 1, EXCESS, above)) if above else (captured,)
@@ -347,7 +356,7 @@ def _failed(payment: Payment, refund: Refund | None, command: RecordFailure, at:
     match command.step:
         case Step.CAPTURE if payment.status is PaymentStatus.CAPTURING:
             failed = PaymentStepFailed(**_changed(payment, command, at), **said, failures=1)
-            return (failed, _void(payment, command, at, "capture_failed", 1))
+            return (failed, _void(payment, command, at, CAPTURE_FAILED, 1))
         case Step.VOID if payment.status is PaymentStatus.VOIDING:
             again = _retry_at(at, payment.void_failures)
             failures = payment.void_failures + 1
@@ -430,7 +439,7 @@ def evolve(payment: Payment | None, event: PaymentEvent) -> Payment | None:
         case CaptureRequested():
             return then._replace(status=PaymentStatus.CAPTURING, capturing_minor=event.amount_minor)
         case PaymentCaptured():
-            return then._replace(status=PaymentStatus.CAPTURED, captured_minor=event.captured_minor)
+            return then._replace(status=PaymentStatus.CAPTURED, captured_minor=event.captured_minor, reason=None)
         case VoidRequested():
             failures = then.void_failures if event.void_number == then.voids else 0
             return then._replace(

@@ -242,6 +242,21 @@ ROWS: list[Any] = [
     param(VOIDING, retry(Step.VOID), [("void_requested", {"void_number": 1, "amount_minor": 100})], id="void again"),
     param(VOIDED, retry(Step.VOID), [], id="it was voided meanwhile"),
     param(VOIDED, failed(Step.VOID), [], id="a failure of what is done"),
+    param(
+        [*CAPTURING, failed(Step.CAPTURE, id="x1")],
+        captured(60),
+        [("payment_captured", {"captured_minor": 60, "excess_minor": 0, "version": 6})],
+        id="a capture that seemed to have failed and came about before its void",
+    ),
+    param(
+        [*CAPTURING, failed(Step.CAPTURE, id="x1")],
+        captured(100),
+        [("payment_captured", {"excess_minor": 40}), ("refund_requested", {"refund_id": "excess", "amount_minor": 40})],
+        id="and was more than was asked",
+    ),
+    param(
+        [*CAPTURING, failed(Step.CAPTURE, id="x1"), captured(60, "y1")], failed(Step.VOID), [], id="its void is moot"
+    ),
     # money that comes too late
     param(
         VOIDED,

@@ -19,7 +19,7 @@ MOVES: dict[str, dict[str, str | None]] = {
     "payment_authorised": {"requested": "authorised"},
     "payment_declined": {"requested": "declined"},
     "capture_requested": {"authorised": "capturing"},
-    "payment_captured": {"authorised": "captured", "capturing": "captured"},
+    "payment_captured": {"authorised": "captured", "capturing": "captured", "voiding": "captured"},
     "void_requested": dict.fromkeys(
         ("requested", "authorised", "capturing", "declined", "voiding", "voided"), "voiding"
     ),
@@ -90,6 +90,8 @@ class Money:
     def judge(self, home: list[Told], verdict: Verdict) -> None:
         for told in home:
             payment = self.payments.get(told.said["order_uid"])
+            if payment is not None and told.said["type"] in ("record_decline", "record_failure"):
+                payment.failures.add(told.said["reason"])
             if not told.events and not told.again and (why := _must_speak(payment, told.said)):
                 verdict.add(Kind.LOST, CHECK, told, f"it led to nothing: {why}")
             for event in told.events:
@@ -152,8 +154,6 @@ def _sums(payment: Payment, event: dict[str, Any], told: Told, verdict: Verdict)
             fits(refund.amount == amount and not refund.done, f"refund {event['refund_id']} of {amount}")
             refund.done = event["type"] == "payment_refunded"
             fits(not refund.done or event["refunded_minor"] == payment.refunded, "the sum of refunds")
-        case "payment_step_failed" | "payment_declined":
-            payment.failures.add(event["reason"])
 
 
 def _judge_refusal(payment: Payment | None, event: dict[str, Any], told: Told, verdict: Verdict) -> None:
