@@ -17,6 +17,9 @@ from cli.letters import Gone, HiddenByTransaction
 from cli.past import as_it_was
 from tables.versions import HOW, AfterRecord, read_cut
 
+#: What a worker says of a question, and not of itself.
+REFUSALS = ("#no-such-past", "#bad-parameter")
+
 
 @click.command()
 @click.argument("order_uid")
@@ -45,7 +48,10 @@ def order(
     if timeline and (as_of is not None or from_log):
         raise click.UsageError("--timeline has all moments: it goes with neither --as-of nor --from-log.")
     if as_of is not None or from_log:
-        told = _from_log(operator, order_uid, as_of) if from_log else _then(operator, url, order_uid, as_of or "")
+        if from_log:
+            told = _from_log(operator, order_uid, as_of)
+        else:
+            told = operator.run(_as_it_was(url or operator.web_url, order_uid, as_of or ""))
         if as_json:
             put_json(told)
         else:
@@ -63,15 +69,11 @@ def order(
         raise Found(f"There is no order {order_uid}" + ("; it was only spoken of." if timeline else "."))
 
 
-def _then(operator: Operator, url: str | None, order_uid: str, as_of: str) -> dict[str, Any]:
-    """How a worker says that the order stood. Raises Found when it did not."""
-    base, path = url or operator.web_url, f"/api/v1/orders/{quote(order_uid, safe='')}?as_of={quote(as_of, safe='')}"
-
-    async def asked() -> Any:
-        async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
-            return await ask(session, base, path)
-
-    found: dict[str, Any] | None = operator.run(asked())
+async def _as_it_was(base: str, order_uid: str, as_of: str) -> dict[str, Any]:
+    """How a worker says that the order stood. Raises Found when it did not, or that was no moment."""
+    path = f"/api/v1/orders/{quote(order_uid, safe='')}?as_of={quote(as_of, safe='')}"
+    async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=PATIENCE_S * 2)) as session:
+        found: dict[str, Any] | None = await ask(session, base, path)
     if found is None:
         raise Found(f"There is no order {order_uid}.")
     return found
@@ -132,7 +134,7 @@ async def ask(session: aiohttp.ClientSession, base: str, path: str, *, missing: 
             return told
         if status == 404 and str(told.get("type", "")).endswith(missing):
             return None
-        if status in (400, 404) and "detail" in told:
+        if str(told.get("type", "")).endswith(REFUSALS):
             raise Found(str(told["detail"]))
         detail = told.get("detail") or told.get("title") or "no detail"
         if status != 503:

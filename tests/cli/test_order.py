@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from click.testing import CliRunner
 
 from cli import order as module
 from cli.console import Found, Unreachable
-from cli.order import _look_up, order
+from cli.order import _as_it_was, _look_up, order
+from cli.past import Folds
+from tests.agents.domain import make_app
 from tests.cli.running import desk
 
 ORDER = {"order_uid": "a b/c", "version": 2, "status": "cancelled", "document": {"payment": {"amount": 1817}}}
 NO_SUCH_ORDER = {"type": "/problems#no-such-order", "status": 404, "detail": "There is no order x."}
+DOMAINS = make_app(Path("unused"))[1]
+FOLDS = Folds(DOMAINS.orders, DOMAINS.purchases)
 Answer = Callable[[web.Request], web.Response]
 
 
@@ -68,6 +73,38 @@ async def test_a_refusal_has_a_timeline_without_an_order() -> None:
         assert await _look_up(url, "x", timeline=True) == {"order": None, "timeline": ["refused"]}
         with pytest.raises(Found, match="no order x"):
             await _look_up(url, "x", timeline=False)
+
+
+async def test_the_order_as_it_was() -> None:
+    asked: list[str] = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.raw_path)
+        if request.query["as_of"] == "9":
+            told = {"type": "/problems#no-such-past", "detail": "There was no order a b/c at version 9."}
+            return web.json_response(told, status=404)
+        return web.json_response(ORDER)
+
+    async with worker(answer) as url:
+        assert await _as_it_was(url, "a b/c", "2026-11-21T10:00:00+02:00") == ORDER
+        with pytest.raises(Found, match="no order a b/c at version 9"):
+            await _as_it_was(url, "a b/c", "9")
+    assert asked[0] == "/api/v1/orders/a%20b%2Fc?as_of=2026-11-21T10:00:00%2B02:00"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--timeline", "--as-of", "1"], "--timeline has all moments"),
+        (["--timeline", "--from-log"], "--timeline has all moments"),
+        (["--from-log", "--as-of", "yesterday"], "is no moment"),
+        (["--from-log", "--as-of", "orders.commands.v1-0-1"], "orders.events.v1 or purchases.events.v1"),
+    ],
+)
+def test_what_is_no_moment_is_a_wrong_use(tmp_path: Path, options: list[str], says: str) -> None:
+    place = desk("127.0.0.1:1", tmp_path)
+    result = CliRunner().invoke(order, ["x", *options], obj=replace(place.operator, folds=FOLDS))
+    assert result.exit_code == 2 and says in result.output
 
 
 async def test_503_is_asked_again() -> None:
