@@ -358,7 +358,9 @@ class Task:
         ends = self._ends(acts)
         for act in acts:
             if isinstance(act, Run):
-                await self._runs[act.partition.topic].feed(act.records)
+                piece = self._settings.piece_records
+                for first in range(0, len(act.records), piece):
+                    await self._runs[act.partition.topic].feed(act.records[first : first + piece])
             else:
                 self._emit_deadlines(act.now_ms)
         faults.point("agents_ran")

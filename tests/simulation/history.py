@@ -78,6 +78,7 @@ class History:
             state_dir=Path("unused"),
             dead_letter_partitions=plan.partitions,
             batch_max_records=plan.batch_max,
+            piece_records=max(1, plan.batch_max // 3),
             session_timeout_ms=3_000,
             rebalance_timeout_ms=10_000,
             standby_replicas=plan.standbys,

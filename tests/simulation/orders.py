@@ -74,6 +74,10 @@ def parse(raw: bytes) -> Any:
     return {**orjson.loads(raw[:at] + b"}"), "document": raw[at + len(_CUT) : -1]}
 
 
+#: The header that says whom an event is about which does not say so itself.
+CUSTOMER = "customer"
+
+
 class Orders:
     """Orders and idempotency keys."""
 
@@ -178,7 +182,9 @@ class Orders:
             "order_uid": uid,
         }
         self._keep(state, event, record)
-        return [Out(EVENTS, at, record.timestamp, uid.encode(), event, ())]
+        order = state.tables["orders"].get(uid.encode())
+        about = () if order is None or event["type"] == "order_placed" else ((CUSTOMER, order["customer_id"].encode()),)
+        return [Out(EVENTS, at, record.timestamp, uid.encode(), event, about)]
 
     def _command(self, record: StoredRecord) -> dict[str, Any] | None:
         """What the record asks for; None for poison."""
