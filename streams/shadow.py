@@ -211,7 +211,7 @@ class Shadow:
                 self._end = max(self._end, act.timestamp)
                 task, number = -1, -1
                 if found is not None and made.get(found) and from_outside[found] <= 0:
-                    _, task, number = made[found].popleft()
+                    _, task, number = made[found].pop(0)
                     self._slots[names[found]] += 1
                 elif found is not None:
                     if found in made:
@@ -223,7 +223,7 @@ class Shadow:
         for found, causes in made.items():
             self._untaken[names[found]] += len(causes)
 
-    def _made(self) -> tuple[dict[bytes, deque[tuple[int, int, int]]], dict[bytes, bytes]]:
+    def _made(self) -> tuple[dict[bytes, list[tuple[int, int, int]]], dict[bytes, bytes]]:
         """By the print of what was sent: when, and by which act of which task; and its name."""
         found: dict[bytes, list[tuple[int, int, int]]] = {}
         names: dict[bytes, bytes] = {}
@@ -232,7 +232,7 @@ class Shadow:
                 for mark, name in told.made:
                     found.setdefault(mark, []).append((act.timestamp, course.number, number))
                     names[mark] = name
-        return {mark: deque(sorted(causes)) for mark, causes in found.items()}, names
+        return {mark: sorted(causes) for mark, causes in found.items()}, names
 
     def _prints_among(self, made: Container[bytes]) -> Iterator[bytes]:
         for course in self._courses:
