@@ -100,6 +100,8 @@ from schemas.purchases import (
     RecordShortage,
     RecordTracking,
     RefundSettled,
+    ReplacementRefused,
+    ReplacementReserved,
     ReturnApproved,
     ReturnReceived,
     ReturnRefused,
@@ -191,7 +193,10 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
         case PartsCancelled():
             return (*_free(event, StockReleaseReason.CANCELLED), *_capture(event), *_refund(event))
         case ReturnReceived():
-            return (*_take_back(event, "return"), *_refund(event))
+            # What came back is not what is sent instead: it is set aside before that stands on the shelf.
+            return (*_replace(event), *_take_back(event, "return"), *_refund(event))
+        case ReplacementRefused():
+            return _refund(event)
         case ShipmentReturned():
             return (*_take_back(event, "return_to_origin"), *_capture(event), *_refund(event))
         case PaymentSettled():
@@ -207,7 +212,7 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return (RecallShipment(command_id=id, order_uid=uid, shipment_id=shipment_id, reason=event.reason),)
         case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
             return ()
-        case OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():
+        case ReplacementReserved() | OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():
             return ()
         case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused() | TrackingRecorded() | CarrierNoted():
             return ()
@@ -381,6 +386,19 @@ def _reserve(event: CartPlaced, line: int) -> ReserveStock:
     )
 
 
+def _replace(event: ReturnReceived) -> tuple[ReserveStock, ...]:
+    return tuple(
+        ReserveStock(
+            command_id=_id(event, f"replace {again.line}"),
+            item_id=again.item_id,
+            order_uid=event.order_uid,
+            line=again.line,
+            quantity=again.quantity,
+        )
+        for again in event.replacements
+    )
+
+
 def _reserved(event: StockReserved) -> RecordReservation:
     return RecordReservation(
         command_id=_id(event),
@@ -443,7 +461,7 @@ def _adjust(
 
 
 def _refund(
-    event: PurchaseEnded | PartsCancelled | ReturnReceived | ShipmentReturned | PaymentSettled,
+    event: PurchaseEnded | PartsCancelled | ReturnReceived | ReplacementRefused | ShipmentReturned | PaymentSettled,
 ) -> tuple[RefundPayment, ...]:
     if not event.refund_minor:
         return ()

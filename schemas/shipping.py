@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from schemas.accounts import UserId
 from schemas.base import MAX_TIME_MS, Command, CommandId, Event, Model, OrderUid, derived_id
 from schemas.orders.words import Reason
-from schemas.purchases.parts import MAX_LINES, CarrierTerms, PartId, Shipped
+from schemas.purchases.parts import MAX_LINE, CarrierTerms, PartId, Shipped
 
 Address = Annotated[dict[str, str | int | None], Field(max_length=32)] | None
 TimeMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS)] | None
@@ -172,7 +172,7 @@ class BookShipment(_ShippingCommand):
     type: Literal["book_shipment"] = "book_shipment"
     user_id: UserId
     address: Address
-    parts: Annotated[list[Shipped], Field(min_length=1, max_length=MAX_LINES)]
+    parts: Annotated[list[Shipped], Field(min_length=1, max_length=MAX_LINE)]
     terms: CarrierTerms
 
 

@@ -33,7 +33,7 @@ async def played(seed: int) -> Log:
     chance = random.Random(seed)
     app, _ = make_app(Path("unused"), PARTITIONS)
     async with Driver(app) as driver:
-        shop = Shop(driver, chance, carriers=False)
+        shop = Shop(driver, chance, whole=False)
         await shop.open()
         while len(shop.orders) < ORDERS:
             for _ in range(chance.randint(1, 9)):

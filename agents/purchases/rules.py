@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from agents.purchases.returns import give_back, objection_to_return, replace
 from agents.purchases.state import (
     add,
     excess_minor,
@@ -59,11 +60,6 @@ from schemas.purchases import (
     RefuseReturn,
     RejectOrder,
     RequestReturn,
-    ReturnApproved,
-    ReturnReceived,
-    ReturnRefused,
-    ReturnRequested,
-    ReturnState,
     SettlePayment,
     SettleRefund,
     ShipmentDelivered,
@@ -72,7 +68,6 @@ from schemas.purchases import (
 )
 from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
 
-ReturnCommand = RequestReturn | ApproveReturn | RefuseReturn | ReceiveReturn
 MoneyCommand = RecordPayment | RecordPaymentFailure | SettlePayment | SettleRefund
 
 
@@ -115,7 +110,7 @@ def decide(
         case NoteCarrier():
             return note(story, command)
         case RequestReturn() | ApproveReturn() | RefuseReturn() | ReceiveReturn():
-            return _give_back(story, command)
+            return give_back(story, command)
     assert_never(command)
 
 
@@ -138,32 +133,11 @@ def objection(purchase: Purchase | None, command: PurchaseCommand) -> PurchaseRe
         case CancelPurchase(parts=list(parts)):
             return objection_to_parts(purchase, parts, free_to_ship(purchase))
         case RequestReturn() | ApproveReturn() | RefuseReturn() | ReceiveReturn():
-            return _objection_to_return(purchase, command)
+            return objection_to_return(purchase, command)
         case RecordReservation() | RecordShortage():
             return None if purchase.line(command.line) else PurchaseRefusal.NO_SUCH_LINE
         case _:
             return None
-
-
-def _objection_to_return(purchase: Purchase, command: ReturnCommand) -> PurchaseRefusal | None:
-    found = purchase.return_(command.return_id)
-    if isinstance(command, RequestReturn):
-        if found is not None:
-            return PurchaseRefusal.RETURN_EXISTS
-        return objection_to_parts(purchase, command.parts, _with_buyer(purchase))
-    if found is None:
-        return PurchaseRefusal.NO_SUCH_RETURN
-    wanted = ReturnState.APPROVED if isinstance(command, ReceiveReturn) else ReturnState.REQUESTED
-    return None if found.state is wanted else PurchaseRefusal.RETURN_NOT_OPEN
-
-
-def _with_buyer(purchase: Purchase) -> dict[int, int]:
-    """What was delivered and is neither back nor promised to come back."""
-    there_is = {line.line: line.delivered for line in purchase.lines}
-    for each in purchase.returns:
-        for part in each.parts if each.state is not ReturnState.REFUSED else ():
-            there_is[part.line] -= part.quantity
-    return there_is
 
 
 # --- the chapters -----------------------------------------------------------------------------------------------------
@@ -188,7 +162,7 @@ def _place(purchase: Purchase | None, command: PlaceCart, occurred_at: str) -> t
         return (placed,)
     before = (
         purchase.user_id,
-        [(line.item_id, line.asked) for line in purchase.lines],
+        [(line.item_id, line.asked) for line in purchase.lines if line.replaces is None],
         purchase.payment,
         purchase.address,
         purchase.split,
@@ -203,6 +177,8 @@ def _take_line(story: Story, command: RecordReservation | RecordShortage) -> tup
     line = story.purchase.line(command.line)
     if line is None or line.answered:
         return ()
+    if line.replaces is not None:
+        return replace(story, line, command)
     if isinstance(command, RecordShortage):
         if not story.purchase.split:
             return story.end(EndReason.OUT_OF_STOCK, f"line {command.line}, {line.item_id}: {command.reason}")
@@ -290,24 +266,6 @@ def _cancel(story: Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]:
         refund_id=story.refund_id(),
         **if_last(story, after),
     )
-
-
-def _give_back(story: Story, command: ReturnCommand) -> tuple[PurchaseEvent, ...]:
-    purchase, id = story.purchase, command.return_id
-    match command:
-        case RequestReturn():
-            return story.tell(ReturnRequested, return_id=id, parts=command.parts, reason=command.reason)
-        case ApproveReturn():
-            return story.tell(ReturnApproved, return_id=id)
-        case RefuseReturn():
-            return story.tell(ReturnRefused, return_id=id, reason=command.reason)
-        case ReceiveReturn():
-            found = purchase.return_(id)
-            assert found is not None, "the objection came first"
-            excess = excess_minor(purchase, purchase.price_of(found.parts))
-            parts, refund = goods(purchase, found.parts), story.refund_id()
-            return story.tell(ReturnReceived, return_id=id, parts=parts, refund_minor=excess, refund_id=refund)
-    assert_never(command)
 
 
 def _refused(

@@ -28,6 +28,9 @@ from schemas.purchases import (
     PurchaseEnded,
     PurchaseEvent,
     RefundSettled,
+    Replacement,
+    ReplacementRefused,
+    ReplacementReserved,
     Return,
     ReturnApproved,
     ReturnReceived,
@@ -77,6 +80,8 @@ def _travelling(purchase: Purchase) -> OrderStatus:
 
 
 def _arrived(purchase: Purchase) -> OrderStatus:
+    if any(line.exchanging for line in purchase.lines):
+        return OrderStatus.RETURN_REQUESTED
     if all(line.returned == line.wanted for line in purchase.lines):
         return OrderStatus.RETURNED
     if any(each.state in _OPEN_RETURNS for each in purchase.returns):
@@ -88,7 +93,8 @@ def owed_minor(purchase: Purchase) -> int:
     """What the buyer has to pay for what was and will be delivered, and is not back."""
     if purchase.ended is not None:
         return 0
-    return sum((line.wanted - line.returned) * (line.price_minor or 0) for line in purchase.lines)
+    kept = ((line.wanted - line.returned + line.exchanging) * (line.price_minor or 0) for line in purchase.lines)
+    return sum(kept)
 
 
 def excess_minor(purchase: Purchase, less_minor: int) -> int:
@@ -154,6 +160,8 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
             return _shipment(purchase, event)
         case ReturnRequested() | ReturnApproved() | ReturnRefused() | ReturnReceived():
             return _return(purchase, event)
+        case ReplacementReserved() | ReplacementRefused():
+            return _replaced(purchase, event)
     assert_never(event)
 
 
@@ -232,7 +240,9 @@ def _shipment(
 def _return(purchase: Purchase, event: ReturnRequested | ReturnApproved | ReturnRefused | ReturnReceived) -> Purchase:
     match event:
         case ReturnRequested():
-            asked = Return(return_id=event.return_id, parts=tuple(event.parts), reason=event.reason)
+            asked = Return(
+                return_id=event.return_id, parts=tuple(event.parts), reason=event.reason, exchange=event.exchange
+            )
             return _with(purchase, returns=(*purchase.returns, asked))
         case ReturnApproved():
             return _return_in(purchase, event.return_id, ReturnState.APPROVED)
@@ -241,8 +251,39 @@ def _return(purchase: Purchase, event: ReturnRequested | ReturnApproved | Return
         case ReturnReceived():
             after = _return_in(purchase, event.return_id, ReturnState.RECEIVED)
             refund = after.refund_minor + event.refund_minor
-            return _with(add(after, event.parts, "returned"), refund_minor=refund)
+            after = _with(add(after, event.parts, "returned"), refund_minor=refund)
+            for replacement in event.replacements:
+                after = _to_be_replaced(after, replacement)
+            return after
     assert_never(event)
+
+
+def _to_be_replaced(purchase: Purchase, replacement: Replacement) -> Purchase:
+    """The order with one more line, for the same item at the same price."""
+    before = purchase.lines[replacement.replaces - 1]
+    again = LineState(
+        line=replacement.line,
+        item_id=before.item_id,
+        asked=replacement.quantity,
+        name=before.name,
+        outlet_id=before.outlet_id,
+        price_minor=before.price_minor,
+        replaces=before.line,
+    )
+    waiting = _line(purchase, before.line, exchanging=before.exchanging + replacement.quantity)
+    return _with(waiting, lines=(*waiting.lines, again))
+
+
+def _replaced(purchase: Purchase, event: ReplacementReserved | ReplacementRefused) -> Purchase:
+    before, quantity = purchase.lines[event.replaces - 1], event.quantity
+    exchanging = before.exchanging - quantity
+    if isinstance(event, ReplacementRefused):
+        refund = purchase.refund_minor + event.refund_minor
+        after = _line(_line(purchase, event.line, refused=event.reason), event.replaces, exchanging=exchanging)
+        return _with(after, refund_minor=refund)
+    after = _line(purchase, event.line, reserved=quantity)
+    after = _line(after, event.replaces, exchanging=exchanging, exchanged=before.exchanged + quantity)
+    return _with(after, completed=False)  # the time for returns begins again when it has arrived
 
 
 def _with(purchase: Purchase, **facts: Any) -> Purchase:

@@ -56,6 +56,8 @@ from schemas.purchases.events import (
     PurchaseEvent,
     PurchaseRefusal,
     RefundSettled,
+    ReplacementRefused,
+    ReplacementReserved,
     ReturnApproved,
     ReturnReceived,
     ReturnRefused,
@@ -70,6 +72,7 @@ from schemas.purchases.events import (
     read_event,
 )
 from schemas.purchases.parts import (
+    MAX_LINE,
     MAX_LINES,
     MAX_QUANTITY,
     CarrierTerms,
@@ -81,6 +84,7 @@ from schemas.purchases.parts import (
     Part,
     PartId,
     Quantity,
+    Replacement,
     Shipped,
     Span,
     Terms,
@@ -96,6 +100,7 @@ from schemas.purchases.state import (
 )
 
 __all__ = [
+    "MAX_LINE",
     "MAX_LINES",
     "MAX_QUANTITY",
     "AnyPurchaseCommand",
@@ -147,6 +152,9 @@ __all__ = [
     "RefundSettled",
     "RefuseReturn",
     "RejectOrder",
+    "Replacement",
+    "ReplacementRefused",
+    "ReplacementReserved",
     "RequestReturn",
     "RequestShipment",
     "Return",

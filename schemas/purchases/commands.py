@@ -216,6 +216,7 @@ class RequestReturn(_PurchaseCommand):
     return_id: PartId
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)]
     reason: Reason
+    exchange: bool = Field(False, description="For the same again, or, when there is none, for the money.")
 
 
 class ApproveReturn(_PurchaseCommand):
@@ -234,7 +235,7 @@ class RefuseReturn(_PurchaseCommand):
 
 
 class ReceiveReturn(_PurchaseCommand):
-    """The goods are back: their price is refunded."""
+    """The goods are back: their price is refunded, or the same is set aside again."""
 
     type: Literal["receive_return"] = "receive_return"
     return_id: PartId

@@ -22,6 +22,7 @@ from schemas.purchases.parts import (
     Part,
     PartId,
     Quantity,
+    Replacement,
     Shipped,
     Terms,
 )
@@ -43,6 +44,7 @@ class PurchaseRefusal(StrEnum):
     MORE_THAN_THERE_IS = "more_than_there_is"
     NOTHING_TO_SHIP = "nothing_to_ship"
     NOT_WITH_THE_CARRIER = "not_with_the_carrier"
+    TOO_MANY_LINES = "too_many_lines"
 
 
 class EndReason(StrEnum):
@@ -271,6 +273,7 @@ class ReturnRequested(_PurchaseChanged):
     return_id: PartId
     parts: list[Part]
     reason: str
+    exchange: bool = False
 
 
 class ReturnApproved(_PurchaseChanged):
@@ -289,11 +292,33 @@ class ReturnRefused(_PurchaseChanged):
 
 
 class ReturnReceived(_PurchaseChanged):
-    """The goods are back, and their price is refunded."""
+    """The goods are back, and their price is refunded; or, of an exchange, the same is to be set aside again."""
 
     type: Literal["return_received"] = "return_received"
     return_id: PartId
     parts: list[Shipped]
+    refund_minor: Minor
+    refund_id: PartId
+    replacements: list[Replacement] = Field(default_factory=list, description="Of an exchange: what takes its place.")
+
+
+class ReplacementReserved(_PurchaseChanged):
+    """The same is set aside again, and waits to be shipped. No money moves."""
+
+    type: Literal["replacement_reserved"] = "replacement_reserved"
+    line: Line
+    replaces: Line
+    quantity: Quantity
+
+
+class ReplacementRefused(_PurchaseChanged):
+    """There is none to be had again: the price of what came back is refunded."""
+
+    type: Literal["replacement_refused"] = "replacement_refused"
+    line: Line
+    replaces: Line
+    quantity: Quantity
+    reason: str
     refund_minor: Minor
     refund_id: PartId
 
@@ -342,6 +367,8 @@ PurchaseChanged = (
     | ReturnApproved
     | ReturnRefused
     | ReturnReceived
+    | ReplacementReserved
+    | ReplacementRefused
 )
 PurchaseEvent = PurchaseChanged | PurchaseCommandRefused | CarrierNoted
 

@@ -10,11 +10,22 @@ from typing import NamedTuple
 
 from schemas.orders.words import OrderStatus as S
 
+#: On its way, wholly or in part; what is exchanged is on its way again.
+_STAYS: Mapping[S, tuple[S, ...]] = {S.SHIPPED: (S.SHIPPED,), S.OUT_FOR_DELIVERY: (S.OUT_FOR_DELIVERY,)}
 #: command -> status that it may meet -> statuses that it may leave the order in.
 LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
     # Straight to paid or approved: what costs nothing.
-    "record_reservation": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED)},
-    "record_shortage": {S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED)},
+    # Later: of what is to take the place of something that came back.
+    "record_reservation": {
+        S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED),
+        S.RETURN_REQUESTED: (S.SHIPPED,),
+        **_STAYS,
+    },
+    "record_shortage": {
+        S.PLACED: (S.PLACED, S.AWAITING_PAYMENT, S.PAID, S.APPROVED, S.REJECTED),
+        S.RETURN_REQUESTED: (S.RETURN_REQUESTED, S.DELIVERED, S.COMPLETED, S.RETURNED),
+        **_STAYS,
+    },
     "record_payment": {S.AWAITING_PAYMENT: (S.PAID, S.APPROVED)},
     "record_payment_failure": {
         S.AWAITING_PAYMENT: (S.REJECTED,),
@@ -36,13 +47,14 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
         S.OUT_FOR_DELIVERY: (S.OUT_FOR_DELIVERY,),
     },
     "send_out": {S.SHIPPED: (S.OUT_FOR_DELIVERY,), S.OUT_FOR_DELIVERY: (S.OUT_FOR_DELIVERY,)},
+    # To return_requested: what was exchanged has arrived, and another return is open.
     "deliver_shipment": {
-        S.SHIPPED: (S.SHIPPED, S.DELIVERED),
-        S.OUT_FOR_DELIVERY: (S.SHIPPED, S.OUT_FOR_DELIVERY, S.DELIVERED),
+        S.SHIPPED: (S.SHIPPED, S.DELIVERED, S.RETURN_REQUESTED),
+        S.OUT_FOR_DELIVERY: (S.SHIPPED, S.OUT_FOR_DELIVERY, S.DELIVERED, S.RETURN_REQUESTED),
     },
     "return_shipment": {
-        S.SHIPPED: (S.SHIPPED, S.DELIVERED, S.RETURNED),
-        S.OUT_FOR_DELIVERY: (S.SHIPPED, S.OUT_FOR_DELIVERY, S.DELIVERED, S.RETURNED),
+        S.SHIPPED: (S.SHIPPED, S.DELIVERED, S.RETURN_REQUESTED, S.RETURNED),
+        S.OUT_FOR_DELIVERY: (S.SHIPPED, S.OUT_FOR_DELIVERY, S.DELIVERED, S.RETURN_REQUESTED, S.RETURNED),
     },
     "complete_order": {S.DELIVERED: (S.COMPLETED,), S.RETURN_REQUESTED: (S.RETURN_REQUESTED,)},
     "cancel_purchase": {
@@ -51,12 +63,15 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
         S.PAID: (S.PAID, S.CANCELLED),
         S.APPROVED: (S.APPROVED, S.CANCELLED),
         S.PACKED: (S.PACKED, S.CANCELLED),
-        S.SHIPPED: (S.SHIPPED, S.DELIVERED, S.RETURNED),
+        S.SHIPPED: (S.SHIPPED, S.DELIVERED, S.RETURN_REQUESTED, S.RETURNED),
     },
     "request_return": {S.DELIVERED: (S.RETURN_REQUESTED,), S.RETURN_REQUESTED: (S.RETURN_REQUESTED,)},
-    "approve_return": {S.RETURN_REQUESTED: (S.RETURN_REQUESTED,)},
-    "refuse_return": {S.RETURN_REQUESTED: (S.RETURN_REQUESTED, S.DELIVERED, S.COMPLETED)},
-    "receive_return": {S.RETURN_REQUESTED: (S.RETURN_REQUESTED, S.DELIVERED, S.COMPLETED, S.RETURNED)},
+    "approve_return": {S.RETURN_REQUESTED: (S.RETURN_REQUESTED,), **_STAYS},
+    "refuse_return": {S.RETURN_REQUESTED: (S.RETURN_REQUESTED, S.DELIVERED, S.COMPLETED), **_STAYS},
+    "receive_return": {
+        S.RETURN_REQUESTED: (S.RETURN_REQUESTED, S.DELIVERED, S.COMPLETED, S.RETURNED),
+        **_STAYS,
+    },
 }
 #: What other domains report: where it meets another status it came late, and there is nothing to refuse to anybody.
 REPORTS = frozenset({"record_reservation", "record_shortage", "record_payment", "record_payment_failure"})

@@ -13,9 +13,11 @@ from schemas.payments import PaymentMethod
 
 #: What one cart may ask for: bounds the commands that follow from it in one transaction.
 MAX_LINES = 100
+#: What an order may have in all: each line that is exchanged gets another one.
+MAX_LINE = 2 * MAX_LINES
 MAX_QUANTITY = 1_000_000
 
-Line = Annotated[int, Field(ge=1, le=MAX_LINES, description="Number of the line, from 1.")]
+Line = Annotated[int, Field(ge=1, le=MAX_LINE, description="Number of the line, from 1.")]
 Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="Minor units of the order's currency.")]
 Span = Annotated[int, Field(ge=0, le=366 * 24 * 60 * 60 * 1000)]
@@ -71,6 +73,15 @@ class CarrierTerms(Model):
     asks: int = Field(5, ge=1, le=100, description="How often, before it is given up.")
     stale_after_ms: Span = Field(24 * 60 * 60 * 1000, description="Once it has answered: asked how it stands.")
     hold_ms: Span = Field(60_000, description="How long what came too early waits for what has to come before it.")
+
+
+class Replacement(Model):
+    """A line of the order that shall take the place of what came back of another one: the same item and price."""
+
+    line: Line
+    replaces: Line
+    item_id: ItemId
+    quantity: Quantity
 
 
 class Shipped(Model):

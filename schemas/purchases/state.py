@@ -33,6 +33,9 @@ class LineState(Model):
     shipped: int = 0
     delivered: int = 0
     returned: int = 0
+    exchanging: int = Field(0, description="Returned, and to be had again: not known yet whether there is any.")
+    exchanged: int = Field(0, description="Returned, and set aside again, as another line.")
+    replaces: int | None = Field(None, description="The line that this one takes the place of.")
 
     @property
     def answered(self) -> bool:
@@ -86,6 +89,7 @@ class Return(Model):
     parts: tuple[Part, ...]
     reason: str
     state: ReturnState = ReturnState.REQUESTED
+    exchange: bool = False
 
 
 class Purchase(Model):

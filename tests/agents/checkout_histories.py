@@ -40,9 +40,9 @@ CARRIER = {"answer_within_ms": 20_000, "asks": 2, "stale_after_ms": 60_000, "hol
 class Shop:
     """One application, everything that was said to it, and the provider it pays with."""
 
-    def __init__(self, driver: Driver, chance: Random, *, carriers: bool = True) -> None:
-        """Without `carriers` goods leave by people's words alone."""
-        self.driver, self.chance, self._carriers = driver, chance, carriers
+    def __init__(self, driver: Driver, chance: Random, *, whole: bool = True) -> None:
+        """`whole`: goods leave by carriers too, and are exchanged."""
+        self.driver, self.chance, self._whole = driver, chance, whole
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         self.orders: list[str] = []
         self.provider, self.carrier = Provider(self), Carrier(self)
@@ -100,7 +100,7 @@ class Shop:
             [
                 {"type": "approve_order"},
                 {"type": "pack_order"},
-                *(self._asked_of_carriers(part) if self._carriers else ()),
+                *(self._asked_of_carriers(part) if self._whole else ()),
                 {"type": "ship_order", **shipment},
                 {"type": "ship_order", **shipment, "parts": [part]},
                 {"type": "send_out", **shipment},
@@ -117,6 +117,21 @@ class Shop:
             ]
         )
         self.say("purchases", uid, order_uid=uid, **said)
+
+    def exchange(self) -> None:
+        """One order as it may go; where it is elsewhere, nothing of it fits. What is sent instead may leave later."""
+        chance, uid = self.chance, self.chance.choice(self.orders)
+        back = {"return_id": chance.choice("xy")}
+        part = {"line": chance.randint(1, 5), "quantity": chance.randint(1, 2)}
+        shipment = {"shipment_id": chance.choice("efgh")}
+        for said in (
+            {"type": "ship_order", **shipment},
+            {"type": "deliver_shipment", **shipment},
+            {"type": "request_return", **back, "parts": [part], "reason": "torn", "exchange": True},
+            {"type": "approve_return", **back},
+            {"type": "receive_return", **back},
+        ):
+            self.say("purchases", uid, order_uid=uid, **said)
 
     def _asked_of_carriers(self, part: dict[str, Any]) -> list[dict[str, Any]]:
         booked = {"shipment_id": self.chance.choice("cd"), "carrier": CARRIER}
@@ -251,6 +266,8 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
                 shop.buy()
             for _ in range(chance.randint(0, 60)):
                 shop.act()
+            for _ in range(chance.randint(0, 12)):
+                shop.exchange()
             if chance.random() < 0.2:
                 group = chance.choice(["orders", "accounts", "inventory"])
                 await driver.start(group, chance.randrange(PARTITIONS), lose_store=chance.random() < 0.5)
@@ -265,7 +282,7 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
             await driver.advance(90_000)
         await driver.advance(30 * DAY_MS)
         seen = check_whole(driver)
-        seen += check_parcels(driver, shop.carrier)
+        seen += check_parcels(driver, shop.carrier) + check_exchanges(driver)
         if replay:
             tables = [name for group in app.groups.values() for name in group.tables]
             before = {name: driver.rows(name) for name in tables}
@@ -360,6 +377,18 @@ def check_parcels(driver: Driver, carrier: Carrier) -> Counter[str]:
         expected = {"delivered": ("delivered", "lost"), "returned_to_origin": ("returned_to_origin", "cancelled")}
         assert shipment.state in expected.get(end, ("cancelled",)), (done, shipment)
         seen[f"parcel {shipment.state}"] += 1
+    return seen
+
+
+def check_exchanges(driver: Driver) -> Counter[str]:
+    """Whatever came back for the same again was sent, or paid back. Gives how many lines were, and how many not."""
+    seen = Counter[str]()
+    for purchase in driver.rows("purchases").values():
+        for line in purchase.lines:
+            again = [each for each in purchase.lines if each.replaces == line.line]
+            assert not line.exchanging, "the stock has answered"
+            assert line.exchanged == sum(each.reserved for each in again) <= line.returned
+            seen.update("line paid back" if each.refused else "line exchanged" for each in again)
     return seen
 
 

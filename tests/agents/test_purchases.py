@@ -14,6 +14,7 @@ from pytest import mark, param
 from agents.purchases import decide, evolve
 from schemas.orders import OrderStatus
 from schemas.purchases import (
+    MAX_LINE,
     AnyPurchaseCommand,
     Purchase,
     PurchaseChanged,
@@ -22,6 +23,10 @@ from schemas.purchases import (
     PurchaseEnded,
     PurchaseEvent,
     PurchaseRefusal,
+    ReplacementRefused,
+    ReplacementReserved,
+    ReturnReceived,
+    ShipmentDelivered,
     ShipmentSettled,
 )
 from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
@@ -114,6 +119,35 @@ WITH_CARRIER: dict[OrderStatus, list[dict[str, Any]]] = {
 OF_CARRIERS = {"withdraw_shipment", "record_tracking", "settle_shipment"}
 BY_CARRIER: dict[str, Any] = {"type": "ship_order", "shipment_id": "c0", "carrier": True}
 CANCELLED: dict[str, Any] = SENSIBLE["settle_shipment"]
+#: Both items came back for the same again: lines 3 and 4 wait for the stock; and another book is promised to come back.
+EXCHANGE: list[dict[str, Any]] = [
+    *DELIVERED,
+    {**RETURN, "parts": [*PART, {"line": 2, "quantity": 1}], "exchange": True},
+    {**RETURN, "return_id": "r2"},
+    OPEN,
+    {"type": "receive_return", "return_id": "r1"},
+]
+AGAIN: dict[str, Any] = {"type": "record_reservation", "line": 3, "quantity": 1, "price_minor": 999, **PRICED}
+NONE_LEFT: dict[str, Any] = {"type": "record_shortage", "line": 3, "reason": "out_of_stock"}
+SENT: list[dict[str, Any]] = [
+    *EXCHANGE,
+    {**AGAIN, "line": 4},
+    {"type": "ship_order", "shipment_id": "s2"},
+    {"type": "send_out", "shipment_id": "s2"},
+]
+EXCHANGED: dict[OrderStatus, list[dict[str, Any]]] = {
+    OrderStatus.RETURN_REQUESTED: EXCHANGE,
+    OrderStatus.SHIPPED: [*EXCHANGE, {**AGAIN, "line": 4}],
+    OrderStatus.OUT_FOR_DELIVERY: SENT,
+}
+#: What may be said of an order part of which is exchanged.
+OF_EXCHANGES: dict[str, dict[str, Any]] = {
+    "record_reservation": AGAIN,
+    "record_shortage": NONE_LEFT,
+    "approve_return": {"type": "approve_return", "return_id": "r2"},
+    "refuse_return": {"type": "refuse_return", "return_id": "r2", "reason": "worn"},
+    "receive_return": {"type": "receive_return", "return_id": "r2"},
+}
 #: Legal, and refused for another reason: all has left already, or the return has another state.
 NOT_BY_STATUS = {
     ("request_shipment", OrderStatus.SHIPPED),
@@ -121,7 +155,6 @@ NOT_BY_STATUS = {
     ("ship_order", OrderStatus.SHIPPED),
     ("ship_order", OrderStatus.OUT_FOR_DELIVERY),
     ("send_out", OrderStatus.OUT_FOR_DELIVERY),
-    ("receive_return", OrderStatus.RETURN_REQUESTED),
 }
 
 
@@ -159,8 +192,11 @@ def test_there_is_a_past_for_every_status_and_a_word_for_every_command() -> None
 @mark.parametrize("status", list(OrderStatus))
 @mark.parametrize("kind", sorted(SENSIBLE))
 def test_every_move_legal_or_not(kind: str, status: OrderStatus) -> None:
-    past = WITH_CARRIER.get(status, PASTS[status]) if kind in OF_CARRIERS else PASTS[status]
-    events, after = outcome(past, SENSIBLE[kind])
+    past, said = WITH_CARRIER.get(status, PASTS[status]) if kind in OF_CARRIERS else PASTS[status], SENSIBLE[kind]
+    if kind in OF_EXCHANGES and status in EXCHANGED:
+        past, said = EXCHANGED[status], OF_EXCHANGES[kind]
+        past = [*past, {**OPEN, "return_id": "r2"}] if kind == "receive_return" else past
+    events, after = outcome(past, said)
     legal = kind in ANY_STATUS or status in LEGAL[kind]
     refusals = [event.reason for event in events if isinstance(event, PurchaseCommandRefused)]
     if not legal:
@@ -295,6 +331,59 @@ def test_a_carrier_that_says_nothing_new(past: list[dict[str, Any]], said: dict[
     assert outcome(past, said)[0] == ()
 
 
+def test_an_exchange_moves_no_money_and_each_line_goes_its_own_way() -> None:
+    """There is another book, and no pen: the pen is paid back."""
+    (received,), after = outcome(EXCHANGE[:-1], EXCHANGE[-1])
+    assert isinstance(received, ReturnReceived) and received.refund_minor == 0
+    assert [(again.line, again.replaces, again.quantity) for again in received.replacements] == [(3, 1, 1), (4, 2, 1)]
+    assert after.status is OrderStatus.RETURN_REQUESTED and [line.exchanging for line in after.lines] == [1, 1, 0, 0]
+    (reserved,), after = outcome(EXCHANGE, AGAIN)
+    assert isinstance(reserved, ReplacementReserved) and after.status is OrderStatus.SHIPPED
+    assert (after.lines[0].exchanged, after.lines[2].reserved, after.lines[2].price_minor) == (1, 1, 100)
+    (refused,), after = outcome([*EXCHANGE, AGAIN], {**NONE_LEFT, "line": 4})
+    assert isinstance(refused, ReplacementRefused) and (refused.refund_minor, after.refund_minor) == (10, 10)
+    assert after.lines[1].exchanging == after.lines[1].exchanged == 0 and after.lines[3].refused == "out_of_stock"
+    assert outcome([*EXCHANGE, AGAIN], AGAIN)[0] == (), "its answer has come"
+
+
+def test_the_time_for_returns_begins_again_with_what_was_exchanged() -> None:
+    past = [*SENT[:-1], {**NONE_LEFT, "line": 3}, {"type": "complete_order"}]
+    (delivered,), after = outcome(past, {**DELIVER, "shipment_id": "s2"})
+    assert isinstance(delivered, ShipmentDelivered) and delivered.complete_at_ms is not None
+    assert after.status is OrderStatus.RETURN_REQUESTED, "another return is open"
+    refused = outcome([*past, {**DELIVER, "shipment_id": "s2"}], OF_EXCHANGES["refuse_return"])[1]
+    assert refused.status is OrderStatus.DELIVERED
+
+
+def test_an_order_has_no_more_than_so_many_lines() -> None:
+    """An exchange of what was exchanged, again and again."""
+    purchase = played(DELIVERED)
+    count = 0
+    while True:
+        line, count = purchase.lines[0 if count == 0 else -1], count + 1
+        names = {"return_id": f"x{count}"}
+        asked = {"parts": [{"line": line.line, "quantity": 1}], "reason": "torn", "exchange": True, **names}
+        again = {**AGAIN, "line": len(purchase.lines) + 1}
+        ship = {"shipment_id": f"x{count}"}
+        steps: list[dict[str, Any]] = [
+            {"type": "request_return", **asked},
+            {"type": "approve_return", **names},
+            {"type": "receive_return", **names},
+            again,
+            {"type": "ship_order", **ship},
+            {"type": "deliver_shipment", **ship},
+        ]
+        for number, said in enumerate(steps):
+            for event in decide(purchase, command(said, f"c{count}-{number}"), AT):
+                if isinstance(event, PurchaseCommandRefused):
+                    assert event.reason is PurchaseRefusal.TOO_MANY_LINES and len(purchase.lines) == MAX_LINE
+                    assert decide(purchase, command({**said, "exchange": False}, "money"), AT) != ()
+                    return
+                after = evolve(purchase, event)
+                assert after is not None
+                purchase = after
+
+
 def test_what_a_carrier_may_have_is_freed_by_its_word_only() -> None:
     cancel = {"type": "cancel_purchase", "reason": "no"}
     (ended,), _ = outcome([*APPROVED, ASK, {**ASK, "shipment_id": "c1", "parts": PART}], cancel)
@@ -318,6 +407,11 @@ def test_whatever_is_said_nothing_is_lost(seed: int) -> None:
         said = dict(chance.choice([*RESERVED, *SENSIBLE.values(), SHIP, RETURN, {**SHIP, "parts": PART}, *carrier]))
         if said["type"] in ("expire_order", "reject_order", "record_shortage", "record_payment_failure"):
             said = said if chance.random() < 0.1 else dict(RESERVED[number % 2])
+        if said["type"] in ("request_return", "approve_return", "receive_return"):
+            said |= {"return_id": chance.choice(["r1", "r2"])}
+            said |= {"exchange": chance.random() < 0.7} if said["type"] == "request_return" else {}
+        if waiting := [line for line in purchase.lines if line.replaces and not line.answered]:
+            said = chance.choice([said, {**chance.choice([AGAIN, NONE_LEFT]), "line": waiting[0].line}])
         if said["type"] == "settle_payment":
             if purchase.capture_minor == 0 or purchase.captured_minor:
                 continue
@@ -343,9 +437,13 @@ def _balanced(before: Purchase, purchase: Purchase) -> None:
         assert line.shipped + promised[line.line] <= line.wanted, "nobody else can have what a carrier may have"
         assert 0 <= line.delivered <= line.shipped <= line.wanted <= line.reserved <= line.asked
         assert line.returned <= line.shipped and line.cancelled >= 0
+        again = [each for each in purchase.lines if each.replaces == line.line]
+        assert line.exchanged == sum(each.reserved for each in again)
+        assert line.exchanging == sum(each.asked for each in again if not each.answered)
+        assert line.exchanging + line.exchanged <= line.returned
     owed = 0
     if purchase.ended is None and purchase.total_minor is not None:
-        owed = sum((line.wanted - line.returned) * (line.price_minor or 0) for line in purchase.lines)
+        owed = sum((line.wanted - line.returned + line.exchanging) * (line.price_minor or 0) for line in purchase.lines)
     if purchase.captured_minor:
         assert purchase.captured_minor - purchase.refund_minor == owed, "what is kept is what is owed"
     assert purchase.refund_minor <= purchase.captured_minor

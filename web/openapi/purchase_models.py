@@ -70,6 +70,8 @@ class LineView(Shape):
     shipped: int = Count
     delivered: int = Count
     returned: int = Count
+    exchanged: int = Field(ge=0, description="Returned, and set aside again as another line.", examples=[0])
+    replaces: int | None = Field(description="The line that this one takes the place of.", examples=[None])
 
 
 class PaymentView(Shape):
@@ -97,6 +99,7 @@ class ReturnView(Shape):
     return_id: PartId
     status: ReturnState
     parts: list[Part]
+    exchange: bool = Field(description="For the same again.")
 
 
 class PurchaseView(Shape):
@@ -172,6 +175,7 @@ class ReturningBody(Shape):
     return_id: PartId | None = None
     parts: list[Part] = Field(min_length=1, max_length=MAX_LINES)
     reason: str = Reason
+    exchange: bool = Field(False, description="For the same again; when there is none, for the money.")
 
 
 class Approvals(Shape):

@@ -81,7 +81,9 @@ OPERATIONS = (
     _action("requestReturn", "Ask to return goods", "Of what was delivered.", ReturningBody),
     _action("approveReturn", "Approve a return", "The goods may come back.", NothingBody, "return_id"),
     _action("refuseReturn", "Refuse a return", "The goods stay with the buyer.", ReasonBody, "return_id"),
-    _action("receiveReturn", "Note that returned goods are back", "Their price is refunded.", NothingBody, "return_id"),
+    _action(
+        "receiveReturn", "Note that returned goods are back", "For money or the same again.", NothingBody, "return_id"
+    ),
     Operation(
         "listApprovals",
         "orders",
@@ -120,6 +122,8 @@ _ORDER: dict[str, Any] = {
             "shipped": 0,
             "delivered": 0,
             "returned": 0,
+            "exchanged": 0,
+            "replaces": None,
         }
     ],
     "payment": {

@@ -65,7 +65,7 @@ def present_purchase(purchase: Purchase) -> dict[str, Any]:
             {**_present_parts(each, "shipment_id"), "tracking_number": each.tracking_number}
             for each in purchase.shipments
         ],
-        "returns": [_present_parts(each, "return_id") for each in purchase.returns],
+        "returns": [{**_present_parts(each, "return_id"), "exchange": each.exchange} for each in purchase.returns],
     }
 
 
@@ -83,6 +83,8 @@ def _present_line(line: LineState) -> dict[str, Any]:
         "shipped": line.shipped,
         "delivered": line.delivered,
         "returned": line.returned,
+        "exchanged": line.exchanged,
+        "replaces": line.replaces,
     }
 
 

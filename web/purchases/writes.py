@@ -75,6 +75,7 @@ _WORDS = {
     PurchaseRefusal.RETURN_NOT_OPEN: "That return is not in a state that allows this.",
     PurchaseRefusal.MORE_THAN_THERE_IS: "More than there is of a line.",
     PurchaseRefusal.NOTHING_TO_SHIP: "All of the order has left already, or a carrier is to fetch it.",
+    PurchaseRefusal.TOO_MANY_LINES: "The order has as many lines as it can have: return it for the money.",
     PurchaseRefusal.NOT_WITH_THE_CARRIER: "No carrier is waited for with that shipment.",
 }
 
@@ -153,11 +154,12 @@ class Shipping(_Body):
 
 
 class Returning(_Body):
-    """What comes back, and why."""
+    """What comes back, why, and whether for the same again."""
 
     return_id: PartId | None = None
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)]
     reason: Reason
+    exchange: bool = False
 
 
 class Action(NamedTuple):
@@ -361,7 +363,7 @@ class PurchaseWrites:
 
 
 def _same(command: PlaceCart, order: dict[str, Any]) -> bool:
-    lines = [(line["item_id"], line["asked"]) for line in order["lines"]]
+    lines = [(line["item_id"], line["asked"]) for line in order["lines"] if line["replaces"] is None]
     return (order["user_id"], lines, order["payment"]["method"], order["payment"]["instrument"], order["address"]) == (
         command.user_id,
         [(line.item_id, line.quantity) for line in command.lines],
