@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from tests.web.platform import Client, Platform, platform, problem
+from web.openapi.purchase_models import PurchaseView
 from web.openapi.shipping import ShipmentList
 
 HOME = "/api/v1/orders"
@@ -100,3 +101,24 @@ async def test_without_a_carrier() -> None:
         assert (await does(client, f"{order}/pack"))["shipments"] == []
         assert (await does(client, f"{order}/shipments"))["status"] == "shipped"
         await problem(await client.get(f"{HOME}/nobody/shipments"), 404, "no-such-order")
+
+
+async def test_exchanged_for_the_same_again() -> None:
+    async with platform(1) as running:
+        client = running.workers[0].client
+        order = await bought(client)
+        await does(client, f"{order}/shipments", shipment_id="s1")
+        await does(client, f"{order}/shipments/s1/delivered")
+        back = {"return_id": "r1", "parts": [{"line": 1, "quantity": 2}], "reason": "torn", "exchange": True}
+        asked = await does(client, f"{order}/returns", **back)
+        assert asked["returns"][0]["exchange"] is True
+        await does(client, f"{order}/returns/r1/approve")
+        await does(client, f"{order}/returns/r1/receive")
+        async with running.turn:
+            await running.driver.run()
+        told = PurchaseView.model_validate(await (await client.get(order)).json())
+        first, again = told.lines
+        assert (told.status, first.returned, first.exchanged) == ("shipped", 2, 2)
+        assert (again.replaces, again.reserved, again.shipped) == (1, 2, 0)
+        shipped = await does(client, f"{order}/shipments", shipment_id="s2")
+        assert shipped["lines"][1]["shipped"] == 2
