@@ -10,8 +10,8 @@ import pytest
 from tests.processes import RunningStack, Workers, start_stack
 
 ROOT = Path(__file__).parent.parent
-#: Workers that wait for 25 ms instead of 5 with the next look take less of the processor, which is what the suite's time
-#: goes by. `make faults` and the bench run on the default.
+#: Workers that look every 25 ms instead of every 5 take less of the processor, which is what the suite's time goes by.
+#: `make faults` and the bench run on the default.
 PATIENT = {"ORDERSTREAM_FETCH_MAX_WAIT_MS": "25"}
 FAILED = pytest.StashKey[bool]()
 
