@@ -19,7 +19,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from cli.attest import DECIDING
-from cli.console import Found, Operator, progress
+from cli.console import Found, Operator, note, progress
 from cli.rooms import ROOT
 from schemas.topics import DEAD_LETTERS
 from streams.attest import code_version
@@ -84,6 +84,8 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[Topic
         inputs = [tp for group, number in tasks for tp in group.inputs(number)]
         begins = await log.bounds(inputs)
         count, positions = 0, {tp: until[tp] for tp in inputs if tp in until}
+        if gone := [f"{tp.topic}-{tp.partition}" for tp in inputs if begins[tp][0] > 0]:
+            note(f"The beginning of {', '.join(gone)} was deleted: what stood there is missing from the past.")
         with progress("reading", sum(end - begins[tp][0] for tp, end in positions.items())) as bar:
 
             def moved(records: int) -> None:
