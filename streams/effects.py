@@ -31,6 +31,10 @@ AT_ONCE = 32
 #: done above the position is done again after a crash, so there is a bound.
 MOST_OPEN = 1_000
 POLL_S = 0.2
+#: While nothing is wanted, how often that is asked again.
+REST_S = 1.0
+#: While the worker has more to do than it can, the pause after each look for records.
+YIELD_S = 0.5
 #: How long a worker that ends waits for deeds under way; what is cut off then is done again by the next.
 LAST_DEEDS_S = 5.0
 
@@ -47,6 +51,7 @@ class EffectSource(Protocol):
     async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]: ...
     def seek(self, positions: Mapping[TopicPartition, int]) -> None: ...
     async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]: ...
+    async def rest(self, timeout_s: float) -> Sequence[Record]: ...
     def position(self, partition: TopicPartition) -> int: ...
     async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]: ...
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None: ...
@@ -54,6 +59,20 @@ class EffectSource(Protocol):
 
 class CommittedSource(KafkaSource):
     """Topics of a Kafka cluster, read committed, with the positions that the group has committed."""
+
+    _resting = False
+
+    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        if self._resting:
+            self._consumer.resume(*self.assigned)
+            self._resting = False
+        return await super().poll(max_records, timeout_s)
+
+    async def rest(self, timeout_s: float) -> Sequence[Record]:
+        """Stay in the group and fetch nothing; gives what had been fetched already."""
+        self._consumer.pause(*self.assigned)
+        self._resting = True
+        return await super().poll(MOST_OPEN, timeout_s)
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         return {partition: await self._consumer.committed(partition) for partition in partitions}
@@ -104,6 +123,8 @@ class Runner:
     2. poll, and begin a deed for each record, behind the one of the same key before it;
     3. commit, for each partition, the position below which every deed is done.
 
+    While `unwanted` says that nothing is wanted of all this, the log is passed over unread: see `_pass_over`.
+
     A deed that raises ends the session: its record is taken again. What cannot succeed must not raise.
     """
 
@@ -117,6 +138,10 @@ class Runner:
     backoff: Backoff = field(default_factory=Backoff)
     #: What names a record's line: those of one line are taken one after the other.
     line: Callable[[Record], bytes | None] = key_of
+    #: Whether no record is wanted of those that were committed before it is asked.
+    unwanted: Callable[[], Awaitable[bool]] | None = None
+    #: Whether the worker has more to do than it can.
+    pressed: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self._generation: int | None = None
@@ -136,8 +161,7 @@ class Runner:
             await self.source.open()
             if self._generation != self.source.generation:
                 await self._rewind()
-            room = self.most_open - len(self._begun)
-            records = await self.source.poll(room, self.poll_s) if room > 0 else await self._a_while()
+            records = await self._records()
             if self._generation == self.source.generation:
                 for record in records:
                     self._begin(record)
@@ -155,7 +179,7 @@ class Runner:
             return wait_s
         self.error = None
         self.backoff.reset()
-        return 0.0
+        return YIELD_S if records and self.pressed() else 0.0
 
     async def finish(self, timeout_s: float) -> None:
         """The end of a worker: wait for what is under way, commit it, drop the rest."""
@@ -166,6 +190,26 @@ class Runner:
             await self._commit()
         await self._drop()
         await self.source.close()
+
+    async def _records(self) -> Sequence[Record]:
+        if self.unwanted is not None and not self._begun and await self._pass_over(self.unwanted):
+            return await self.source.rest(REST_S)
+        room = self.most_open - len(self._begun)
+        return await self.source.poll(room, self.poll_s) if room > 0 else await self._a_while()
+
+    async def _pass_over(self, unwanted: Callable[[], Awaitable[bool]]) -> bool:
+        """Go to the end of the log if nothing before it is wanted: to read it for nobody would cost what orders need.
+
+        The end is looked up first and what is wanted is asked after it: a wish that comes later begins later.
+        """
+        generation, partitions = self.source.generation, self.source.assigned
+        if not partitions or self._generation != generation or not await unwanted():
+            return False
+        bounds = await self.source.bounds(partitions)
+        if not await unwanted() or generation != self.source.generation:
+            return False
+        self.source.seek({partition: end for partition, (_, end) in bounds.items()})
+        return True
 
     async def _a_while(self) -> Sequence[Record]:
         await asyncio.wait(self._begun.values(), timeout=self.poll_s, return_when=asyncio.FIRST_COMPLETED)
@@ -246,15 +290,19 @@ class Effect(Service):
         source: EffectSource | None = None,
         at_once: int = AT_ONCE,
         line: Callable[[Record], bytes | None] = key_of,
+        unwanted: Callable[[], Awaitable[bool]] | None = None,
+        pressed: Callable[[], bool] = lambda: False,
         beside: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         """`health`: what is wrong with the other side, or None. `close`: called once, at the end.
 
-        `at_once`, `line`: as the Runner's. `beside`: topics that the deeds read in another way, for the rights.
+        `at_once`, `line`, `unwanted`, `pressed`: as the Runner's. `beside`: topics that the deeds read in another way,
+        for the rights.
         """
         self.app, self.name, self.topics = app, name, (*topics, *beside)
-        self._consumed, self._at_once, self._line = tuple(topics), at_once, line
+        self._consumed = tuple(topics)
+        self._ways: dict[str, Any] = {"at_once": at_once, "line": line, "unwanted": unwanted, "pressed": pressed}
         self._act, self._told, self._close, self._source = act, health, close, source
         self._metrics = EffectMetrics.of(app.metrics.registry)
         self._runner: Runner | None = None
@@ -281,7 +329,7 @@ class Effect(Service):
             "heartbeat_interval_ms": session_ms // 4,
         }
         source = self._source or CommittedSource(self.app.brokers, self.group_id, self._consumed, client)
-        self._runner = Runner(self.name, source, self._act, self._metrics, at_once=self._at_once, line=self._line)
+        self._runner = Runner(self.name, source, self._act, self._metrics, **self._ways)
         self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
 
     async def _run(self, runner: Runner) -> None:

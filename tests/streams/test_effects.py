@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from streams.effects import EffectMetrics, Runner
+from streams.effects import YIELD_S, EffectMetrics, Runner
 from streams.records import Record, StoredRecord
 from streams.sink import Backoff
 
@@ -24,7 +24,7 @@ class Log:
         self.records = [StoredRecord("events", 0, n, 0, key.encode(), b"%d" % n, ()) for n, key in enumerate(keys)]
         self.kept: int | None = None
         self.generation, self.at, self.assigned = 0, 0, frozenset[TopicPartition]()
-        self.refuses = False
+        self.refuses, self.rested, self.polled = False, 0, 0
 
     async def open(self) -> None:
         if not self.assigned:
@@ -40,10 +40,16 @@ class Log:
         self.at = positions[HERE]
 
     async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        self.polled += 1
         await asyncio.sleep(0.001)
         got = self.records[self.at : self.at + max_records]
         self.at += len(got)
         return got
+
+    async def rest(self, timeout_s: float) -> Sequence[Record]:
+        self.rested += 1
+        await asyncio.sleep(0.001)
+        return ()
 
     def position(self, partition: TopicPartition) -> int:
         return self.at
@@ -179,3 +185,64 @@ async def test_the_end_waits_for_deeds_as_long_as_it_may(timeout_s: float) -> No
     await running.step()
     await running.finish(timeout_s)
     assert log.kept == (2 if timeout_s else None)
+
+
+async def test_what_nobody_wants_is_passed_over_unread_and_what_somebody_wants_is_not() -> None:
+    log, done, wanted = Log(["a"] * 100), list[int](), [False]
+
+    async def act(record: Record) -> None:
+        done.append(record.offset)
+
+    async def unwanted() -> bool:
+        return not wanted[0]
+
+    running = runner(log, act)
+    running.unwanted = unwanted
+    await until_committed(running, log, 100)
+    await running.step()
+    assert (done, log.polled) == ([], 0) and log.rested >= 1
+    wanted[0] = True
+    log.records += [log.records[0]._replace(offset=n) for n in range(100, 103)]
+    await until_committed(running, log, 103)
+    assert done == [100, 101, 102]
+    wanted[0] = False
+    log.records += [log.records[0]._replace(offset=103)]
+    await until_committed(running, log, 104)
+    assert done == [100, 101, 102]
+
+
+async def test_a_wish_that_comes_while_the_end_is_looked_up_loses_nothing() -> None:
+    """What was committed before the wish may be passed over; what comes after it may not."""
+    log, done, wishes = Log(["a"] * 5), list[int](), list[int]()
+    looked_up, looks = log.bounds, list[int]()
+
+    async def act(record: Record) -> None:
+        done.append(record.offset)
+
+    async def unwanted() -> bool:
+        return not wishes
+
+    async def bounds(partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        looks.append(1)
+        if len(looks) == 2:  # the first look is that of the assignment
+            wishes.append(1)
+            log.records.append(log.records[0]._replace(offset=5))
+        return await looked_up(partitions)
+
+    running = runner(log, act)
+    running.unwanted = unwanted
+    log.bounds = bounds  # type: ignore[method-assign]
+    await until_committed(running, log, 6)
+    assert 5 in done
+
+
+async def test_under_pressure_it_looks_less_often() -> None:
+    log = Log(["a"] * 3)
+
+    async def act(record: Record) -> None:
+        return None
+
+    running = runner(log, act)
+    running.pressed = lambda: True
+    assert await running.step() == YIELD_S
+    assert await running.step() == 0.0, "nothing came: nothing to make up for"

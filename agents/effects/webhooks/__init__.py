@@ -17,7 +17,8 @@ from streams import App
 from streams.effects import Effect
 from streams.following import KafkaTail, Tail
 
-#: Requests under way at the same time, of all targets together. One target has a few at most (schemas/webhooks.py).
+#: Requests under way at the same time, of all targets together: one target has a few at most (schemas/webhooks.py).
+#: And events that are being routed: they share a look at what subscriptions there are.
 AT_ONCE = 256
 
 
@@ -37,7 +38,17 @@ def attach(
     sender = Sender(commands, keys, rules, SenderMetrics(app.metrics.registry))
     told = [spec.name for spec in TOLD]
     effects = [
-        Effect(app, "webhook-routes", told, router.act, close=router.close, beside=[WEBHOOK_EVENTS.name]),
+        Effect(
+            app,
+            "webhook-routes",
+            told,
+            router.act,
+            close=router.close,
+            at_once=AT_ONCE,
+            unwanted=router.nobody_listens,
+            pressed=lambda: app.engine.pressed,
+            beside=[WEBHOOK_EVENTS.name],
+        ),
         Effect(
             app,
             "webhook-sends",

@@ -86,6 +86,12 @@ class Router:
             payload = payload_of(name, event, record.value)
             await asyncio.gather(*(self._request(id, name, event, payload, record) for id in wanted))
 
+    async def nobody_listens(self) -> bool:
+        """Whether there is no subscription, of those committed before this was asked."""
+        if not self.wishes:
+            await self._follower.catch_up()
+        return not self.wishes
+
     async def _request(self, id: str, name: str, event: dict[str, Any], payload: str, record: Record) -> None:
         delivery_id = delivery_id_of(id, event["event_id"])
         command = RequestDelivery(

@@ -88,6 +88,10 @@ class MemorySource:
             got += records
         return got
 
+    async def rest(self, timeout_s: float) -> Sequence[Record]:
+        await asyncio.sleep(0)
+        return ()
+
     def position(self, partition: TopicPartition) -> int:
         return self._at[partition]
 
@@ -160,7 +164,7 @@ class Outbound:
             now=lambda: self.driver.clock.now_ms() / 1000,
         )
         told = [spec.name for spec in TOLD]
-        self.routes = self._runner("routes", told, self.router.act)
+        self.routes = self._runner("routes", told, self.router.act, at_once=256, unwanted=self.router.nobody_listens)
         self.sends = self._runner("sends", [DELIVERY_EVENTS.name], self.sender.act, at_once=256, line=line_of)
 
     def _runner(self, name: str, topics: Sequence[str], act: Any, **more: Any) -> Runner:
