@@ -77,7 +77,7 @@ class Histories:
             case 2:
                 self.say("change_subscription", id, paused=self.chance.random() < 0.4)
             case 3:
-                self.say("rotate_secret", id, secret=name, keep_previous_ms=self.chance.choice([0, 5_000]))
+                self.say("rotate_secret", id, secret=name, keep_previous_ms=self.chance.choice([0, *[90_000] * 5]))
             case 4 if id in self.alive and self.chance.random() < 0.1:
                 self.say("delete_subscription", id)
                 self.alive.discard(id)

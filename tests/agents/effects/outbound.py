@@ -145,7 +145,7 @@ class Outbound:
         self.driver, self._partitions = driver, partitions
         self.kept: dict[TopicPartition, int] = {}
         self.keys: list[bytes] = [KEY]
-        self.rules = Settled(**{"timeout_s": 0.3, "loopback": True, **rules})
+        self.rules = Settled(**{"timeout_s": 10.0, "loopback": True, **rules})
         self.lookup: Callable[..., Sequence[Any]] = socket.getaddrinfo
         self.start()
 
@@ -179,7 +179,7 @@ class Outbound:
 
     async def work(self, until: Callable[[], bool] | None = None) -> None:
         """Step until nothing is open and nothing new has come, or until the moment that is waited for."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             quiet = 0
             while (quiet < 3) if until is None else not until():
                 before = self._size()
