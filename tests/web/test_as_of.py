@@ -289,6 +289,9 @@ async def test_lists_of_orders_are_those_of_then() -> None:
             for query in lists:
                 found = await walk(running, "orders", "orders", limit="4", as_of=at, **query)
                 assert found == kept[str(query)], (at, query)
+        first = {"as_of": next(iter(then)), "limit": "2"}
+        page = await (await running.workers[0].client.get("/api/v1/orders", params=first)).json()
+        assert page["orders"], "what was placed later is not looked through"
         assert [len(kept["{'status': 'cancelled'}"]) for kept in then.values()] == [2, 4, 6, 8]
 
 
