@@ -17,6 +17,7 @@ from agents.wiring import (
     wire_customers,
     wire_inventory,
     wire_orders,
+    wire_outlets,
     wire_payments,
     wire_purchases,
     wire_requests,
@@ -73,6 +74,7 @@ accounts = wire_accounts(app, topics, checkout)  # accounts.commands.v1 -> accou
 customers = wire_customers(app, topics, checkout)  # customers.commands.v1 -> customers.events.v1
 inventory = wire_inventory(app, topics, checkout)  # inventory.commands.v1 -> inventory.events.v1
 subscriptions = wire_webhooks(app, topics)  # webhooks.commands.v1 -> webhooks.events.v1, deliveries.events.v1
+outlets = wire_outlets(app, topics, checkout)  # outlets.commands.v1 -> outlets.events.v1
 requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys of HTTP
 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
@@ -94,6 +96,7 @@ app.on_web(
         accounts=accounts,
         customers=customers,
         inventory=inventory,
+        outlets=outlets,
         payments=payments,
         webhooks=web.Webhooks(subscriptions, lambda: local.webhook_keys(settings), router.starts),
         requests=requests,

@@ -44,6 +44,7 @@ from schemas.inventory import (
     StockReleaseReason,
     StockReserved,
 )
+from schemas.outlets import IssueNumber, NoteOutlet, NumberIssued, OutletConfigured, OutletEvent
 from schemas.payments import (
     EXCESS,
     LATE,
@@ -85,6 +86,7 @@ from schemas.purchases import (
     NoteCarrier,
     OrderApproved,
     OrderCompleted,
+    OrderNumbered,
     OrderPacked,
     OrderPaid,
     OrderShipped,
@@ -94,6 +96,7 @@ from schemas.purchases import (
     PurchaseCommandRefused,
     PurchaseEnded,
     PurchaseEvent,
+    RecordNumber,
     RecordPayment,
     RecordPaymentFailure,
     RecordReservation,
@@ -142,7 +145,7 @@ from streams import Topic
 Tell = Callable[[Any], None]
 
 #: Events that commands of other domains may follow from.
-Telling = AccountEvent | CustomerEvent | InventoryEvent | PaymentEvent | PurchaseEvent | ShippingEvent
+Telling = AccountEvent | CustomerEvent | InventoryEvent | OutletEvent | PaymentEvent | PurchaseEvent | ShippingEvent
 
 #: Why stock is free again, in the words of the inventory.
 _FREED = {
@@ -170,6 +173,8 @@ def react(event: Telling) -> tuple[Command, ...]:
         return _of_customer(event)
     if isinstance(event, ShippingEvent):
         return _of_carrier(event)
+    if isinstance(event, OutletEvent):
+        return _of_outlet(event)
     assert_never(event)
 
 
@@ -180,10 +185,10 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return tuple(_reserve(event, number) for number in range(1, len(event.lines) + 1))
         case OrderValidated() if event.total_minor:
             return (_authorise(event),)
-        case OrderApproved(capture_minor=int()) | ShipmentDelivered():
+        case OrderApproved():
+            return (*_take_money(event), *_number(event))
+        case ShipmentDelivered():
             return _capture(event)
-        case OrderApproved(void=True):
-            return (VoidPayment(command_id=_id(event), order_uid=event.order_uid, reason="nothing_owed"),)
         case OrderShipped():
             return _commit(event)
         case PurchaseEnded():
@@ -210,7 +215,7 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
         case PurchaseCommandRefused(command="ship_order", shipment_id=str(shipment_id)):
             id, uid = _id(event), event.order_uid
             return (RecallShipment(command_id=id, order_uid=uid, shipment_id=shipment_id, reason=event.reason),)
-        case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderApproved() | RefundSettled():
+        case OrderValidated() | LineReserved() | LineRefused() | OrderPaid() | OrderNumbered() | RefundSettled():
             return ()
         case ReplacementReserved() | OrderPacked() | ShipmentSentOut() | OrderCompleted() | ReturnRequested():
             return ()
@@ -373,6 +378,17 @@ def _commit(event: OrderShipped | ShipmentSettled) -> tuple[CommitStock, ...]:
     )
 
 
+def _of_outlet(event: OutletEvent) -> tuple[Command, ...]:
+    """What orders have to know of their outlet."""
+    match event:
+        case OutletConfigured():
+            id, version = _id(event), event.version
+            return (NoteOutlet(command_id=id, outlet_id=event.outlet_id, version=version, approval=event.approval),)
+        case NumberIssued():
+            return (RecordNumber(command_id=_id(event), order_uid=event.order_uid, order_number=event.order_number),)
+    assert_never(event)
+
+
 def _reserve(event: CartPlaced, line: int) -> ReserveStock:
     """Without a time of its own: the order, which has one, frees what it does not take."""
     asked = event.lines[line - 1]
@@ -422,6 +438,20 @@ def _authorise(event: OrderValidated) -> AuthorisePayment:
         amount_minor=event.total_minor,
         currency=event.currency,
     )
+
+
+def _take_money(event: OrderApproved) -> tuple[Command, ...]:
+    """The money is taken, or let go."""
+    if event.void:
+        return (VoidPayment(command_id=_id(event), order_uid=event.order_uid, reason="nothing_owed"),)
+    return _capture(event)
+
+
+def _number(event: OrderApproved) -> tuple[IssueNumber, ...]:
+    """A number for what was approved, and for nothing else: the series has no gap."""
+    if event.outlet_id is None:
+        return ()
+    return (IssueNumber(command_id=_id(event, "number"), outlet_id=event.outlet_id, order_uid=event.order_uid),)
 
 
 def _free(event: PurchaseEnded | PartsCancelled, reason: StockReleaseReason) -> tuple[ReleaseStock, ...]:
@@ -540,6 +570,9 @@ def teller(topics: Mapping[type[Any], tuple[Topic, str]]) -> Tell:
     def tell(event: Telling) -> None:
         for command in react(event):
             topic, key = topics[type(command)]
-            topic.put(key=getattr(command, key), value=command)
+            # What every order of an outlet goes by has to be where each of them is.
+            homes = range(topic.partitions) if isinstance(command, NoteOutlet) else (None,)
+            for home in homes:
+                topic.put(key=getattr(command, key), value=command, partition=home)
 
     return tell

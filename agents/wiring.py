@@ -9,6 +9,7 @@ from agents import accounts as account_rules
 from agents import customers as customer_rules
 from agents import inventory as inventory_rules
 from agents import orders as order_rules
+from agents import outlets as outlet_rules
 from agents import payments as payment_rules
 from agents import purchases as purchase_rules
 from agents import requests as request_rules
@@ -18,6 +19,7 @@ from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
 from schemas.customers import CustomerCommand
 from schemas.inventory import InventoryCommand
+from schemas.outlets import NoteOutlet, OutletCommand
 from schemas.payments import PaymentCommand
 from schemas.purchases import PurchaseCommand
 from schemas.requests import Request, RequestCommand
@@ -29,6 +31,7 @@ from tables import accounts as account_tables
 from tables import customers as customer_tables
 from tables import inventory as inventory_tables
 from tables import orders as order_tables
+from tables import outlets as outlet_tables
 from tables import payments as payment_tables
 from tables import purchases as purchase_tables
 from tables import requests as request_tables
@@ -38,6 +41,7 @@ from tables.accounts import AccountTables
 from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
+from tables.outlets import OutletTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from tables.shipping import ShippingTables
@@ -51,6 +55,8 @@ VALUES: dict[str, Any] = {
     "customers.commands.v1": CustomerCommand,
     "payments.commands.v1": PaymentCommand,
     "inventory.commands.v1": InventoryCommand,
+    "outlets.commands.v1": OutletCommand,
+    "outlet_notes.commands.v1": NoteOutlet,
     "purchases.commands.v1": PurchaseCommand,
     "requests.commands.v1": RequestCommand,
     "shipping.commands.v1": ShippingCommand,
@@ -71,6 +77,7 @@ class Domains(NamedTuple):
     customers: CustomerTables
     inventory: InventoryTables
     webhooks: WebhookTables
+    outlets: OutletTables
     requests: Table[Request]
 
 
@@ -108,7 +115,8 @@ def wire_purchases(app: App, topics: Topics, orders: OrderTables, tell: Tell) ->
     """Beside the orders, in their tasks: they share the lists."""
     tables = purchase_tables.declare(app, orders, purchase_rules.evolve)
     commands, events = topics["purchases.commands.v1"], topics["purchases.events.v1"]
-    purchase_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    notes = topics["outlet_notes.commands.v1"]
+    purchase_rules.attach(app, commands=commands, notes=notes, events=events, tables=tables, tell=tell)
     return tables
 
 
@@ -152,6 +160,14 @@ def wire_webhooks(app: App, topics: Topics) -> WebhookTables:
     return tables
 
 
+def wire_outlets(app: App, topics: Topics, tell: Tell) -> OutletTables:
+    """Beside their items, in the items' tasks."""
+    tables = outlet_tables.declare(app)
+    commands, events = topics["outlets.commands.v1"], topics["outlets.events.v1"]
+    outlet_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
+    return tables
+
+
 def wire_requests(app: App, topics: Topics) -> Table[Request]:
     requests = request_tables.declare(app)
     request_rules.attach(app, commands=topics["requests.commands.v1"], requests=requests)
@@ -180,5 +196,6 @@ def wire(app: App, specs: Iterable[TopicSpec]) -> Domains:
         customers=wire_customers(app, topics, tell),
         inventory=wire_inventory(app, topics, tell),
         webhooks=wire_webhooks(app, topics),
+        outlets=wire_outlets(app, topics, tell),
         requests=wire_requests(app, topics),
     )

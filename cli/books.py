@@ -90,7 +90,7 @@ class Books:
         self.events = self.movements = 0
         self._tables, self._lines, self._read_before = accounts, lines, read_before
 
-    def post(self, partition: int, offset: int, topic: str, key: bytes | None, raw: bytes | None) -> Finding | None:
+    def take(self, partition: int, offset: int, topic: str, key: bytes | None, raw: bytes | None) -> Finding | None:
         """Take the next event of a partition; gives what is wrong with it."""
         self.events += 1
         account_id = key.decode(errors="replace") if key else "-"

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Annotated, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -15,11 +16,10 @@ import aiohttp
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cli.auditing import audit, table_of
 from cli.console import PATIENCE_S, Found, Operator, Unreachable, json_option, note, progress, put_json, put_table
-from cli.ledger import table_of
-from cli.letters import Gone, HiddenByTransaction, reader_of
 from cli.order import ask, no_worker, read_json
-from cli.stock import Count, Finding
+from cli.stock import Count
 from schemas.accounts import Currency
 from schemas.inventory import MAX_QUANTITY, Attributes, ItemId, ItemName, LowStockAt, OutletId, PriceMinor
 from schemas.strict_json import location_path
@@ -162,10 +162,7 @@ def list_items(
 def verify(operator: Operator, as_json: bool) -> None:
     """Count every stock and reservation anew from inventory.events.v1, compare them with the tables, and name the first
     offset at which something is wrong. Needs no worker; those that run may go on."""
-    try:
-        count, finding = operator.run(operator.after_check(_counted(operator)))
-    except (Gone, HiddenByTransaction) as error:
-        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    count, finding = audit(operator, EVENTS, "counting", partial(_count, operator))
     if as_json:
         told = None if finding is None else finding._asdict()
         put_json({"right": finding is None, "events": count.events, **count.sums(), "finding": told})
@@ -176,25 +173,9 @@ def verify(operator: Operator, as_json: bool) -> None:
         click.echo(f"Right: {count.events:,} events, as the tables have them: {sums}.")
 
 
-async def _counted(operator: Operator) -> tuple[Count, Finding | None]:
-    """The tables first, the events after them: what the tables hold is then in the events that are read."""
-    events, _ = await reader_of(operator.brokers, EVENTS)
-    before = await events.ends("read_committed")
+async def _count(operator: Operator, read_before: dict[int, int]) -> Count:
     stocks = await table_of(operator, GROUP, "items")
-    count = Count(
-        stocks,
-        await table_of(operator, GROUP, "stock_reservations"),
-        {partition.partition: end for partition, end in before.items()},
-    )
-    # To the end of what was written, not of what is committed now: as in the ledger's check.
-    ends = await events.ends("read_uncommitted")
-    with progress("counting", sum(ends.values())) as bar:
-        async for record in events.read(ends, {}):
-            bar.update(1)
-            finding = count.take(record.partition, record.offset, record.topic, record.key, record.value)
-            if finding is not None:
-                return count, finding
-    return count, count.close()
+    return Count(stocks, await table_of(operator, GROUP, "stock_reservations"), read_before)
 
 
 def _length(file: IO[bytes]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import aiohttp
 import click
 import orjson
 
-from cli.books import Books, Finding, Lines, write_line
-from cli.console import PATIENCE_S, Found, Operator, json_option, progress, put_json, put_table
-from cli.letters import Gone, HiddenByTransaction, Reader, reader_of
+from cli.auditing import audit, first_finding, looked_through, rows_of, table_of
+from cli.books import Books, Lines, write_line
+from cli.console import PATIENCE_S, Found, Operator, json_option, put_json, put_table
+from cli.letters import reader_of
 from cli.order import ask
-from streams.records import Record
 
 EVENTS = "accounts.events.v1"
 COLUMNS = ["currency", "accounts", "accounts_minor", "held_minor", "clearing_minor", "difference_minor"]
@@ -47,10 +47,7 @@ def trial_balance(operator: Operator, url: str | None, as_json: bool) -> None:
 def verify(operator: Operator, as_json: bool) -> None:
     """Add every balance up anew from accounts.events.v1, compare it with the tables, and name the first offset at which
     something is wrong. Needs no worker; those that run may go on."""
-    try:
-        books, finding = operator.run(operator.after_check(_added_up(operator)))
-    except (Gone, HiddenByTransaction) as error:
-        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    books, finding = audit(operator, EVENTS, "adding up", partial(_books, operator))
     lines = books.sums()
     told = None if finding is None else finding._asdict()
     counts = {"right": finding is None, "events": books.events, "movements": books.movements, "finding": told}
@@ -76,10 +73,7 @@ def verify(operator: Operator, as_json: bool) -> None:
 def prove(operator: Operator, file: Path, cut: dict[int, int]) -> None:
     """Write the balance of every account at a moment of the log to FILE, for others to check from the topic alone:
     deploy/audit/check_trial_balance.py is fifty lines that do, and need nothing of this project."""
-    try:
-        positions, books = operator.run(operator.after_check(_up_to(operator, cut)))
-    except (Gone, HiddenByTransaction) as error:
-        raise Found(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    positions, books = looked_through(operator, _up_to(operator, cut))
     accounts = [
         {"account_id": id, "currency": each.currency, "balance_minor": each.balance, "held_minor": each.held}
         for id, each in sorted(books.accounts.items())
@@ -104,12 +98,9 @@ async def _up_to(operator: Operator, cut: dict[int, int]) -> tuple[dict[int, int
     positions = there | cut
     books = Books({}, {}, {})
     wanted = {partition: positions[partition.partition] for partition in ends}
-    with progress("adding up", sum(wanted.values())) as bar:
-        async for record in events.read(wanted, {}):
-            bar.update(1)
-            finding = books.post(record.partition, record.offset, record.topic, record.key, record.value)
-            if finding is not None:
-                raise Found(f"{finding}.")
+    finding = await first_finding(events, wanted, "adding up", books)
+    if finding is not None:
+        raise Found(f"{finding}.")
     return positions, books
 
 
@@ -126,41 +117,9 @@ async def _asked(url: str) -> list[dict[str, Any]]:
         return list(told["currencies"])
 
 
-async def _added_up(operator: Operator) -> tuple[Books, Finding | None]:
-    """The tables first, the journal after them: what the tables hold is then in the journal that is read."""
-    events, _ = await reader_of(operator.brokers, EVENTS)
-    before = await events.ends("read_committed")
+async def _books(operator: Operator, read_before: dict[int, int]) -> Books:
     accounts = await table_of(operator, "accounts", "accounts")
-    lines = await _statements(operator)
-    # To the end of what was written, not of what is committed now: a transaction whose rows were just read may not have
-    # reached this topic yet.
-    ends = await events.ends("read_uncommitted")
-    books = Books(accounts, lines, {partition.partition: end for partition, end in before.items()})
-    with progress("adding up", sum(ends.values())) as bar:
-        async for record in events.read(ends, {}):
-            bar.update(1)
-            finding = books.post(record.partition, record.offset, record.topic, record.key, record.value)
-            if finding is not None:
-                return books, finding
-    return books, books.close()
-
-
-async def rows_of(operator: Operator, group: str, table: str) -> AsyncIterator[Record]:
-    """The changelog of a table from its beginning, rows only."""
-    reader: Reader
-    reader, _ = await reader_of(operator.brokers, operator.app.groups[group].tables[table].changelog)
-    async for record in reader.read(await reader.ends("read_uncommitted"), {}):
-        if record.key is not None and not record.key.startswith(b"\0"):  # the store's own
-            yield record
-
-
-async def table_of(operator: Operator, group: str, table: str) -> dict[str, dict[str, Any]]:
-    """The rows of a table as its changelog ends."""
-    rows: dict[str, dict[str, Any]] = {}
-    async for record in rows_of(operator, group, table):
-        if record.key is not None and record.value is not None:
-            rows[record.key.decode()] = orjson.loads(record.value)
-    return rows
+    return Books(accounts, await _statements(operator), read_before)
 
 
 async def _statements(operator: Operator) -> dict[str, Lines[int]]:

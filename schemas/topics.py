@@ -49,6 +49,7 @@ from schemas.orders import (
     OrderRefused,
     PlaceOrder,
 )
+from schemas.outlets import AnyOutletCommand, NoteOutlet, OutletEvent
 from schemas.payments import PaymentCommand, PaymentEvent
 from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
@@ -347,6 +348,42 @@ DELIVERY_EVENTS = TopicSpec(
     retention_ms=FOR_EVER,
 )
 
+OUTLET_COMMANDS = TopicSpec(
+    name="outlets.commands.v1",
+    key="outlet_id",
+    values=get_args(AnyOutletCommand),
+    group="inventory",
+    writer="web, checkout, any producer",
+    description="How outlets take orders, and the numbers of those that they took.",
+    public=True,
+    # Which number comes next follows from all that were given.
+    retention_ms=FOR_EVER,
+)
+
+OUTLET_EVENTS = TopicSpec(
+    name="outlets.events.v1",
+    key="outlet_id",
+    values=get_args(OutletEvent),
+    group=None,
+    writer="the agents of group inventory",
+    description="What outlets said of themselves, and every order number that was given.",
+    public=True,
+    # `faust -A app numbers verify` counts them from the beginning.
+    retention_ms=FOR_EVER,
+)
+
+OUTLET_NOTES = TopicSpec(
+    name="outlet_notes.commands.v1",
+    key="outlet_id",
+    values=(NoteOutlet,),
+    group="orders",
+    writer="checkout",
+    description="How outlets take orders, for the orders of every partition: each note is on all of them.",
+    public=False,
+    # By which word of its outlet an order was taken follows from where the note stands in the past of its partition.
+    retention_ms=FOR_EVER,
+)
+
 REQUEST_COMMANDS = TopicSpec(
     name="requests.commands.v1",
     key="the Idempotency-Key",
@@ -392,6 +429,9 @@ TOPICS: tuple[TopicSpec, ...] = (
     WEBHOOK_COMMANDS,
     WEBHOOK_EVENTS,
     DELIVERY_EVENTS,
+    OUTLET_COMMANDS,
+    OUTLET_EVENTS,
+    OUTLET_NOTES,
     REQUEST_COMMANDS,
     DEAD_LETTERS,
 )

@@ -3,9 +3,12 @@
 A purchase is an order, written by the task that writes the other orders of its partition: its timeline, its refusals
 and its place in the lists stand with theirs (tables/orders.py), so that one question finds both.
 
-    purchases            order_uid -> Purchase
-    purchase_history     order_uid NUL version -> the event that made it, for `as_of`
-    purchases_waiting    outlet_id NUL order_uid -> b""    orders that wait for the outlet's word
+    purchases                order_uid -> Purchase
+    purchase_history         order_uid NUL version -> the event that made it, for `as_of`
+    purchases_for_approval   outlet_id NUL milliseconds NUL order_uid -> b""
+                             orders that wait for the outlet's word, and since when
+    purchases_outlets        outlet_id -> NotedOutlet
+                             how outlets take orders; in every partition the same
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
+from schemas.base import MAX_TIME_MS, unix_ms
 from schemas.orders import OrderStatus
-from schemas.purchases import Purchase, PurchaseCommand, PurchaseEvent, read_event
+from schemas.outlets import NotedOutlet, NoteOutlet
+from schemas.purchases import OrderNumbered, Purchase, PurchaseCommand, PurchaseEvent, read_event
 from streams import App, Codec, Position, Table
 from tables.orders import GROUP, OrderTables
 from tables.versions import Cut, NotKept
@@ -28,6 +33,7 @@ class PurchaseTables:
     purchases: Table[Purchase]
     history: Table[PurchaseEvent]
     waiting: Table[bytes]
+    outlets: Table[NotedOutlet]
     orders: OrderTables
     #: The rules' own fold (agents/purchases/state.py): what a purchase was follows from its events as what it is did.
     evolve: Callable[[Purchase | None, PurchaseEvent], Purchase | None]
@@ -56,16 +62,28 @@ class PurchaseTables:
         return self.orders.has_answer(command.order_uid, command.command_id, version)
 
     def waiting_for(
-        self, outlet_id: str, *, after: str | None = None, limit: int | None = None
+        self, outlet_id: str, *, after: str | None = None, limit: int | None = None, newest: bool = False
     ) -> Iterator[tuple[str, Purchase]]:
-        """The orders of this partition that an outlet has to approve. `after`: a key given before."""
+        """The orders of this partition that an outlet has to approve, by place: who waits longest comes first, or last.
+
+        `after`: a place given before. Places sort as text in every partition alike, in the order that was asked for.
+        """
         prefix = f"{outlet_id}\0"
-        for key, _ in self.waiting.range(prefix, after=after, limit=limit):
-            yield key, self.purchases[key[len(prefix) :]]
+        start = None if after is None else prefix + (_turned(after) if newest else after)
+        for key, _ in self.waiting.range(prefix, after=start, limit=limit, reverse=newest):
+            place = key[len(prefix) :]
+            yield _turned(place) if newest else place, self.purchases[place.partition("\0")[2]]
+
+    def note(self, command: NoteOutlet) -> None:
+        """Know how an outlet takes orders, unless something newer is known."""
+        known = self.outlets.get(command.outlet_id)
+        if known is None or known.version < command.version:
+            self.outlets[command.outlet_id] = NotedOutlet(version=command.version, approval=command.approval)
 
     def keep(self, before: Purchase | None, after: Purchase | None, event: PurchaseEvent, cause: Position) -> None:
         """Write down what an event changed. A refusal changes nothing but the timeline."""
-        reason = getattr(event, "reason", None)
+        # A timeline has one column for what an event says beside its type: why, or here which number.
+        reason = event.order_number if isinstance(event, OrderNumbered) else getattr(event, "reason", None)
         if after is None or after is before:
             self.orders.keep_refusal(event, reason, cause)
             return
@@ -77,16 +95,30 @@ class PurchaseTables:
             self._queue(before, after)
 
     def _queue(self, before: Purchase | None, after: Purchase) -> None:
-        """An order of several outlets waits for the first of its lines' one: who approves, approves the whole."""
+        """Where it waits for its outlet's word, and no longer waits."""
         for purchase in (before, after):
             if purchase is None or purchase.status is not OrderStatus.PAID:
                 continue
-            outlet = next(line.outlet_id for line in purchase.lines if line.outlet_id is not None)
-            key = f"{outlet}\0{purchase.order_uid}"
+            since_ms = unix_ms(purchase.paid_at or purchase.placed_at)
+            key = f"{purchase.outlet_id}\0{since_ms:013d}\0{purchase.order_uid}"
             if purchase is after:
                 self.waiting[key] = b""
             else:
                 del self.waiting[key]
+
+
+def _turned(place: str) -> str:
+    """A place in the other order, and back: times count from the end, each sign of the number stands for its opposite.
+
+    What begins a longer number comes before it; to come after it, its end stands for more than any sign.
+    """
+    since, _, uid = place.partition("\0")
+    opposite = "".join(chr(_FIRST + _LAST - ord(sign)) for sign in uid.removesuffix(_END))
+    return f"{MAX_TIME_MS - int(since):013d}\0{opposite}" + ("" if uid.endswith(_END) else _END)
+
+
+#: The signs of an order_uid lie between these; the end is above them.
+_FIRST, _LAST, _END = ord("-"), ord("~"), "\x7f"
 
 
 def _version_key(order_uid: str, version: int) -> str:
@@ -112,7 +144,13 @@ def declare(
             help="What made each version of an order that was bought here.",
         ),
         waiting=app.Table(
-            "purchases_waiting", group=GROUP, value_type=bytes, help="Orders that wait for an outlet's approval."
+            "purchases_for_approval", group=GROUP, value_type=bytes, help="Orders that wait for an outlet's approval."
+        ),
+        outlets=app.Table(
+            "purchases_outlets",
+            group=GROUP,
+            codec=Codec(NotedOutlet.to_json, NotedOutlet.from_json),
+            help="How outlets take orders.",
         ),
         orders=orders,
         evolve=evolve,

@@ -18,7 +18,7 @@ from pytest import mark, param
 from streams.driver import Driver
 from tests.agents.checkout_histories import DAY_MS, PARTITIONS, Shop
 from tests.agents.domain import make_app
-from tests.oracle.bought import ACCOUNTS, INVENTORY, PAYMENTS, PURCHASES, TOPICS
+from tests.oracle.bought import ACCOUNTS, INVENTORY, OUTLETS, PAYMENTS, PURCHASES, TOPICS
 from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provider, judge_rest
 from tests.oracle.inlet import PREFIX
 from tests.oracle.log import LETTERS, Log, Record, derived
@@ -202,6 +202,18 @@ def nobodys(log: Log) -> Log:
         param(without(PAYMENTS.commands, "capture_payment"), Kind.LOST, "joins", id="nobody asks for the money"),
         param(without(PURCHASES.commands, "settle_refund"), Kind.LOST, "joins", id="the order never hears of a refund"),
         param(doubled(INVENTORY.commands, "commit_stock"), Kind.DOUBLED, "joins", id="a join comes twice"),
+        param(without(OUTLETS.commands, "issue_number"), Kind.LOST, "joins", id="nobody asks for a number"),
+        param(without(OUTLETS.events, "number_issued"), Kind.LOST, "order numbers", id="a number is lost"),
+        param(
+            changed(OUTLETS.events, "number_issued", sets(sequence=7)), Kind.WRONG, "order numbers", id="a gap"
+        ),
+        param(
+            changed(PURCHASES.commands, "record_number", sets(order_number="o/2026/000009")), Kind.WRONG, "joins",
+            id="another number is told",
+        ),
+        param(
+            without(PURCHASES.events, "order_numbered"), Kind.LOST, "order numbers at rest", id="an order has none",
+        ),
         param(doubled(PAYMENTS.commands, "refund_payment"), Kind.DOUBLED, "joins", id="a refund is asked for twice"),
         param(
             changed(PAYMENTS.commands, "capture_payment", adds("amount_minor", 1)), Kind.WRONG, "joins",

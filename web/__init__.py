@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from schemas.customers import OrderLimit
 from schemas.purchases import CarrierTerms, Terms
 from schemas.requests import Request
 from schemas.settings import Settings
-from schemas.topics import TopicSpec
+from schemas.topics import TOPICS
 from schemas.topics import topics as topic_specs
 from streams.records import Headers, Position
 from streams.table import Table
@@ -23,6 +25,7 @@ from tables.accounts import AccountTables
 from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
 from tables.orders import OrderTables
+from tables.outlets import OutletTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from tables.shipping import ShippingTables
@@ -42,6 +45,7 @@ from web.middlewares import bound_time, explain, observe
 from web.orders.questions import Questions
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
+from web.outlets.routes import outlet_routes
 from web.payments.callbacks import Callbacks
 from web.payments.questions import PaymentQuestions
 from web.payments.reads import PaymentReads
@@ -72,6 +76,7 @@ def attach(
     accounts: AccountTables,
     customers: CustomerTables,
     inventory: InventoryTables,
+    outlets: OutletTables,
     payments: PaymentTables,
     webhooks: Webhooks,
     requests: Table[Request],
@@ -91,9 +96,8 @@ def attach(
     `callback_secret`: the payment provider's. `carrier`: whether there is one. `limits` follow from the settings.
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
-    desk, specs = Desk(app, limits, metrics), topic_specs(settings.partitions, settings.replication_factor)
-    tables = (order_tables, account_tables, inventory_tables)
-    inputs, account_inputs, item_inputs = (inputs_of(specs, each.GROUP) for each in tables)
+    inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
+    desk = Desk(app, limits, metrics)
     questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
     item_questions, payment_questions = ItemQuestions(desk, inventory, limits), PaymentQuestions(desk, payments)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
@@ -118,15 +122,19 @@ def attach(
         desk,
     )
     table += webhook_routes(webhooks, desk, topics["webhooks.commands.v1"], once, account_inputs, limits, settings)
-    addresses = openapi.document(_public(table), limits, inputs | account_inputs | item_inputs)
-    documents.describe(addresses, _told_of_topics(specs, settings))
+    table += outlet_routes(desk, outlets, topics["outlets.commands.v1"], once, item_inputs, limits)
+    _describe(documents, table, inputs | account_inputs | item_inputs, limits, settings)
     _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits)])
 
 
-def _told_of_topics(specs: Sequence[TopicSpec], settings: Settings) -> dict[str, Any]:
-    """What /asyncapi.json says."""
+def _describe(
+    documents: Documents, routes: Iterable[Route], inputs: frozenset[str], limits: Limits, settings: Settings
+) -> None:
+    """What /openapi.json and /asyncapi.json say."""
+    specs = topic_specs(settings.partitions, settings.replication_factor)
     encrypted = settings.kafka_security_protocol.endswith("SSL")
-    return asyncapi.document(specs, settings.kafka, encrypted=encrypted)
+    topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
+    documents.describe(openapi.document(_public(routes), limits, inputs), topics_told)
 
 
 def _public(routes: Iterable[Route]) -> list[openapi.Address]:
@@ -134,7 +142,7 @@ def _public(routes: Iterable[Route]) -> list[openapi.Address]:
     return [openapi.Address(route.method, route.path, route.operation) for route in routes if route.operation]
 
 
-def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk, layers: Iterable[Any]) -> None:
+def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk, layers: Iterable[Middleware]) -> None:
     """Each route at its address, and HEAD wherever there is GET."""
     web_app.middlewares.extend(layers)
     web_app.cleanup_ctx.append(desk.session)
@@ -144,9 +152,9 @@ def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk, layers
             web_app.router.add_route("HEAD", route.path, route.handler)
 
 
-def inputs_of(specs: Iterable[TopicSpec], group: str) -> frozenset[str]:
+def inputs_of(tables: ModuleType) -> frozenset[str]:
     """The topics whose positions can be waited for: what the tables of a group are made from."""
-    return frozenset(spec.name for spec in specs if spec.group == group)
+    return frozenset(spec.name for spec in TOPICS if spec.group == tables.GROUP)
 
 
 def terms_of(settings: Settings) -> Terms:

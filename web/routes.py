@@ -79,6 +79,13 @@ def all_routes(
         Route("GET", "/api/v1/items/{item_id}", items.show, "getItem"),
         Route("PATCH", "/api/v1/items/{item_id}", item_writes.change, "changeItem"),
         Route("POST", "/api/v1/items/{item_id}/stock", item_writes.adjust, "adjustStock"),
+        *_for_machines(health, documents, desk),
+    ]
+
+
+def _for_machines(health: Health, documents: Documents, desk: Desk) -> list[Route]:
+    """What watches a worker or reads about it, other workers and people's pages included."""
+    return [
         Route("GET", "/health", health.whole, "health"),
         Route("GET", "/health/live", health.live, "live"),
         Route("GET", "/health/ready", health.ready, "ready"),

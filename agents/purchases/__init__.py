@@ -1,4 +1,7 @@
-"""purchases.commands.v1 -> decide -> purchases.events.v1; state in the tables of tables/purchases.py."""
+"""purchases.commands.v1 -> decide -> purchases.events.v1; state in the tables of tables/purchases.py.
+
+How an outlet takes orders is told to every partition (outlet_notes.commands.v1), so that an order finds it where it is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from agents.purchases.rules import deadlines_of, decide
 from agents.purchases.state import evolve
 from schemas.base import rfc3339
+from schemas.outlets import NoteOutlet
 from schemas.purchases import PurchaseCommand, PurchaseEvent
 from schemas.webhooks import about
 from streams import App, Position, Record, Stream, Topic
@@ -15,7 +19,13 @@ from tables.purchases import PurchaseTables
 
 
 def attach(
-    app: App, *, commands: Topic, events: Topic, tables: PurchaseTables, tell: Callable[[PurchaseEvent], None]
+    app: App,
+    *,
+    commands: Topic,
+    notes: Topic,
+    events: Topic,
+    tables: PurchaseTables,
+    tell: Callable[[PurchaseEvent], None],
 ) -> None:
     """Wire the rules to their topics. `tell` hands each event to the domains that wait for it."""
     deadlines = app.deadlines(GROUP)
@@ -36,7 +46,7 @@ def attach(
             return
         purchase = tables.purchase(uid)
         answered = tables.answered(command, purchase)
-        for event in decide(purchase, command, rfc3339(cause.timestamp), answered=answered):
+        for event in decide(purchase, command, rfc3339(cause.timestamp), answered=answered, outlets=tables.outlets):
             before, purchase = purchase, evolve(purchase, event)
             tables.keep(before, purchase, event, Position(cause.topic, cause.partition, cause.offset))
             set_deadlines(event)
@@ -49,6 +59,12 @@ def attach(
         """Lead orders through their life."""
         async for command in stream:
             carry_out(command, stream.event)
+
+    @app.agent(notes, name="purchases.outlets")
+    async def note(stream: Stream[NoteOutlet]) -> None:
+        """Know how outlets take orders."""
+        async for command in stream:
+            tables.note(command)
 
 
 __all__ = ["attach", "decide", "evolve"]

@@ -10,7 +10,7 @@ from agents.purchases.state import (
     excess_minor,
     owed_minor,
 )
-from agents.purchases.story import Story, free_to_ship, goods, is_asked, objection_to_parts, sums
+from agents.purchases.story import Outlets, Story, free_to_ship, goods, is_asked, objection_to_parts, sums
 from agents.purchases.travel import (
     ShipmentCommand,
     has_come_to_pass,
@@ -23,6 +23,7 @@ from agents.purchases.travel import (
 from schemas.accounts import MAX_AMOUNT_MINOR
 from schemas.base import derived_id, event_id_for, unix_ms
 from schemas.orders import OrderStatus
+from schemas.outlets import ApprovalMode, NotedOutlet
 from schemas.payments import PaymentMethod
 from schemas.purchases import (
     ApproveOrder,
@@ -38,6 +39,7 @@ from schemas.purchases import (
     NoteCarrier,
     OrderApproved,
     OrderCompleted,
+    OrderNumbered,
     OrderPaid,
     OrderValidated,
     PackOrder,
@@ -52,6 +54,7 @@ from schemas.purchases import (
     PurchaseEvent,
     PurchaseRefusal,
     ReceiveReturn,
+    RecordNumber,
     RecordPayment,
     RecordPaymentFailure,
     RecordReservation,
@@ -71,12 +74,21 @@ from schemas.purchases.lifecycle import ANY_STATUS, DEADLINES, LEGAL, REPORTS
 MoneyCommand = RecordPayment | RecordPaymentFailure | SettlePayment | SettleRefund
 
 
+_SAID_NOTHING: dict[str, NotedOutlet] = {}
+
+
 def decide(
-    purchase: Purchase | None, command: PurchaseCommand, occurred_at: str, *, answered: bool = False
+    purchase: Purchase | None,
+    command: PurchaseCommand,
+    occurred_at: str,
+    *,
+    answered: bool = False,
+    outlets: Outlets = _SAID_NOTHING,
 ) -> tuple[PurchaseEvent, ...]:
     """What a command comes to. `()`: nothing new to say.
 
-    `answered`: an event or a refusal of this command_id is in the order's timeline already.
+    `answered`: an event or a refusal of this command_id is in the order's timeline already. `outlets`: how those that
+    said so take orders; what they say comes before what the cart came with.
     """
     if answered or (purchase is not None and has_come_to_pass(purchase, command)):
         return ()
@@ -87,7 +99,7 @@ def decide(
         silent = reason is PurchaseRefusal.NOT_IN_THIS_STATUS and command.type in REPORTS | DEADLINES
         return () if silent else (_refused(purchase, command, occurred_at, reason),)
     assert purchase is not None, "a command without an order was refused"
-    story = Story(purchase, command.command_id, occurred_at)
+    story = Story(purchase, command.command_id, occurred_at, outlets)
     if isinstance(command, ShipmentCommand):
         return travel(story, command)
     match command:
@@ -95,6 +107,9 @@ def decide(
             return _take_line(story, command)
         case RecordPayment() | RecordPaymentFailure() | SettlePayment() | SettleRefund():
             return _take_money(story, command)
+        case RecordNumber():
+            numbered = story.purchase.order_number is not None
+            return () if numbered else story.tell(OrderNumbered, order_number=command.order_number)
         case ExpireOrder():
             return story.end(EndReason.NOT_PAID_IN_TIME, "")
         case ApproveOrder():
@@ -134,6 +149,8 @@ def objection(purchase: Purchase | None, command: PurchaseCommand) -> PurchaseRe
             return objection_to_parts(purchase, parts, free_to_ship(purchase))
         case RequestReturn() | ApproveReturn() | RefuseReturn() | ReceiveReturn():
             return objection_to_return(purchase, command)
+        case RecordNumber() if not purchase.approved:
+            return PurchaseRefusal.NOT_IN_THIS_STATUS
         case RecordReservation() | RecordShortage():
             return None if purchase.line(command.line) else PurchaseRefusal.NO_SUCH_LINE
         case _:
@@ -237,16 +254,25 @@ def _take_money(story: Story, command: MoneyCommand) -> tuple[PurchaseEvent, ...
 
 
 def _pay(story: Story, amount_minor: int) -> tuple[PurchaseEvent, ...]:
-    after = story.purchase.terms.approve_after_ms
+    after = _approve_after_ms(story.purchase, story.outlets)
     story.tell(OrderPaid, amount_minor=amount_minor, approve_at_ms=story.now_ms + after if after else None)
     return _approve(story) if after == 0 else story.events
+
+
+def _approve_after_ms(purchase: Purchase, outlets: Outlets) -> int | None:
+    """As the outlet has said by now, or else as the cart came with it; None: by hand."""
+    said = outlets.get(purchase.outlet_id) if purchase.outlet_id is not None else None
+    if said is None or said.approval is None:
+        return purchase.terms.approve_after_ms
+    return None if said.approval.mode is ApprovalMode.BY_HAND else said.approval.after_ms
 
 
 def _approve(story: Story) -> tuple[PurchaseEvent, ...]:
     purchase = story.purchase
     elsewhere = purchase.payment.method in (PaymentMethod.CASH_ON_DELIVERY, PaymentMethod.PREPAID)
     capture = None if elsewhere else owed_minor(purchase) or None
-    return story.tell(OrderApproved, capture_minor=capture, void=not elsewhere and not capture and is_asked(purchase))
+    void = not elsewhere and not capture and is_asked(purchase)
+    return story.tell(OrderApproved, capture_minor=capture, void=void, outlet_id=purchase.outlet_id)
 
 
 def _cancel(story: Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]:

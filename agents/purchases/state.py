@@ -15,6 +15,7 @@ from schemas.purchases import (
     LineState,
     OrderApproved,
     OrderCompleted,
+    OrderNumbered,
     OrderPacked,
     OrderPaid,
     OrderShipped,
@@ -133,9 +134,11 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
         case OrderValidated():
             return _with(purchase, total_minor=event.total_minor)
         case OrderPaid():
-            return _with(purchase, paid=True, authorised_minor=event.amount_minor)
+            return _with(purchase, paid=True, paid_at=event.occurred_at, authorised_minor=event.amount_minor)
         case OrderApproved():
             return _with(purchase, approved=True, capture_minor=event.capture_minor or 0)
+        case OrderNumbered():
+            return _with(purchase, order_number=event.order_number)
         case OrderPacked():
             return _with(purchase, packed=True)
         case OrderCompleted():

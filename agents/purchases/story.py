@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from agents.purchases.state import (
     changed_by,
@@ -14,6 +14,7 @@ from agents.purchases.state import (
 )
 from schemas.base import derived_id, event_id_for, unix_ms
 from schemas.orders import OrderStatus
+from schemas.outlets import NotedOutlet
 from schemas.purchases import (
     CarrierNoted,
     EndReason,
@@ -28,11 +29,18 @@ from schemas.purchases import (
 )
 
 
+class Outlets(Protocol):
+    """What is known of outlets: a dict of them, or the table."""
+
+    def get(self, outlet_id: str, /) -> NotedOutlet | None: ...
+
+
 class Story:
     """The events of one command, each told of the order as the one before it left it. Each telling gives all so far."""
 
-    def __init__(self, purchase: Purchase, cause: str, occurred_at: str) -> None:
+    def __init__(self, purchase: Purchase, cause: str, occurred_at: str, outlets: Outlets) -> None:
         self.purchase: Purchase = purchase
+        self.outlets = outlets
         self.events: tuple[PurchaseEvent, ...] = ()
         self._cause, self._at = cause, occurred_at
 

@@ -18,6 +18,7 @@ from schemas.purchases.parts import (
     CartPayment,
     Line,
     Minor,
+    OrderNumber,
     Part,
     PartId,
     Quantity,
@@ -88,6 +89,13 @@ class SettleRefund(_PurchaseCommand):
     type: Literal["settle_refund"] = "settle_refund"
     refund_id: PartId
     amount_minor: Minor
+
+
+class RecordNumber(_PurchaseCommand):
+    """The outlet has given the order its number."""
+
+    type: Literal["record_number"] = "record_number"
+    order_number: OrderNumber
 
 
 class ExpireOrder(_PurchaseCommand):
@@ -249,6 +257,7 @@ AnyPurchaseCommand = (
     | RecordPaymentFailure
     | SettlePayment
     | SettleRefund
+    | RecordNumber
     | ExpireOrder
     | ApproveOrder
     | RejectOrder

@@ -19,6 +19,7 @@ from schemas.purchases.parts import (
     Freed,
     Line,
     Minor,
+    OrderNumber,
     Part,
     PartId,
     Quantity,
@@ -129,6 +130,14 @@ class OrderApproved(_PurchaseChanged):
     type: Literal["order_approved"] = "order_approved"
     capture_minor: Minor | None
     void: bool = Field(False, description="What was set aside is to be let go: all that cost something was cancelled.")
+    outlet_id: str | None = Field(None, description="Whose number the order gets; null in events of older versions.")
+
+
+class OrderNumbered(_PurchaseChanged):
+    """The order has its number, for ever."""
+
+    type: Literal["order_numbered"] = "order_numbered"
+    order_number: OrderNumber
 
 
 class PaymentSettled(_PurchaseChanged):
@@ -349,6 +358,7 @@ PurchaseChanged = (
     | OrderValidated
     | OrderPaid
     | OrderApproved
+    | OrderNumbered
     | PaymentSettled
     | RefundSettled
     | OrderPacked

@@ -33,6 +33,22 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
         S.APPROVED: (S.REJECTED,),
         S.PACKED: (S.REJECTED,),
     },
+    # Given with the approval, and told a moment later: whatever came in between, the number is the order's.
+    "record_number": {
+        status: (status,)
+        for status in (
+            S.APPROVED,
+            S.PACKED,
+            S.SHIPPED,
+            S.OUT_FOR_DELIVERY,
+            S.DELIVERED,
+            S.COMPLETED,
+            S.RETURN_REQUESTED,
+            S.RETURNED,
+            S.CANCELLED,
+            S.REJECTED,
+        )
+    },
     "expire_order": {S.PLACED: (S.EXPIRED,), S.AWAITING_PAYMENT: (S.EXPIRED,)},
     "approve_order": {S.PAID: (S.APPROVED,)},
     "reject_order": {S.PAID: (S.REJECTED,)},

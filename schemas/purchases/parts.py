@@ -22,6 +22,15 @@ Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="Minor units of the order's currency.")]
 Span = Annotated[int, Field(ge=0, le=366 * 24 * 60 * 60 * 1000)]
 PartId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$", description="Names a shipment or a return within its order.")]
+#: As long as the longest prefix, a year and a sequence make it.
+OrderNumber = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}/[0-9]{4}/[0-9]{6,12}$",
+        description="The order's number in the series of its outlet: prefix, year, sequence.",
+        examples=["INV/2026/000123"],
+    ),
+]
 
 
 def order_uid_of(command_id: str) -> str:

@@ -116,7 +116,9 @@ class Purchase(Model):
     refund_minor: int = 0
     refunded_minor: int = 0
     paid: bool = False
+    paid_at: str | None = Field(None, description="Since when it waits for its outlet's word, or waited.")
     approved: bool = False
+    order_number: str | None = None
     packed: bool = False
     completed: bool = False
     ended: EndReason | None = None
@@ -130,6 +132,11 @@ class Purchase(Model):
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         return cls.model_validate_json(raw)
+
+    @property
+    def outlet_id(self) -> str | None:
+        """Whose order it is: who approves it, approves the whole, so of several outlets it is the first line's."""
+        return next((line.outlet_id for line in self.lines if line.outlet_id is not None), None)
 
     def line(self, number: int) -> LineState | None:
         return self.lines[number - 1] if number <= len(self.lines) else None

@@ -310,7 +310,7 @@ def audit(driver: Driver) -> tuple[object, Books]:
     ends = Counter(record.partition for record in events)
     books = Books(tables, lines, ends)
     for event in events:
-        if finding := books.post(event.partition, event.offset, event.topic, event.key, event.value):
+        if finding := books.take(event.partition, event.offset, event.topic, event.key, event.value):
             return finding, books
     return books.close(), books
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -90,6 +90,12 @@ class Shop:
             split=chance.random() < 0.3,
             terms={"pay_within_ms": 60_000, "approve_after_ms": chance.choice([0, 0, 5_000, None])},
         )
+
+    def configure(self) -> None:
+        """The outlet says how it takes orders from here on, and how their numbers begin."""
+        approval = self.chance.choice([None, None, {"mode": "by_hand"}, {"mode": "automatic", "after_ms": 5_000}])
+        prefix = self.chance.choice([None, "INV"])
+        self.say("outlets", "o", type="configure_outlet", outlet_id="o", approval=approval, number_prefix=prefix)
 
     def act(self) -> None:
         """Something that a person says of one order, sensible or not. Shipments c and d are the carrier's."""
@@ -268,6 +274,8 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
                 shop.act()
             for _ in range(chance.randint(0, 12)):
                 shop.exchange()
+            if chance.random() < 0.3:
+                shop.configure()
             if chance.random() < 0.2:
                 group = chance.choice(["orders", "accounts", "inventory"])
                 await driver.start(group, chance.randrange(PARTITIONS), lose_store=chance.random() < 0.5)
@@ -348,6 +356,7 @@ def check_whole(driver: Driver) -> Counter[str]:
             standing = (account.balance_minor, account.held_minor)
             assert standing == (DEPOSIT - spent[account.user_id], held[account.user_id]), account
     _check_versions(driver)
+    _check_numbers(purchases.values())
     return Counter(str(purchase.status) for purchase in purchases.values())
 
 
@@ -390,6 +399,17 @@ def check_exchanges(driver: Driver) -> Counter[str]:
             assert line.exchanged == sum(each.reserved for each in again) <= line.returned
             seen.update("line paid back" if each.refused else "line exchanged" for each in again)
     return seen
+
+
+def _check_numbers(purchases: Iterable[Purchase]) -> None:
+    """What was approved has a number, nothing else has one, and each series is whole."""
+    series: dict[str, list[int]] = defaultdict(list)
+    for purchase in purchases:
+        assert (purchase.order_number is not None) == purchase.approved, purchase
+        if purchase.order_number is not None:
+            prefix, _, sequence = purchase.order_number.rpartition("/")
+            series[prefix].append(int(sequence))
+    assert all(sorted(given) == list(range(1, len(given) + 1)) for given in series.values()), series
 
 
 def _check_versions(driver: Driver) -> None:

@@ -39,6 +39,7 @@ def _nothing(*_: Any) -> tuple[()]:
         (agents.checkout, "_take_back", _nothing),
         (agents.checkout, "_settle", _nothing),
         (agents.checkout, "_replace", _nothing),
+        (agents.checkout, "_number", _nothing),
         (agents.purchases.story, "excess_minor", lambda *_: 0),
         (agents.shipping, "_ask_again", _nothing),
         (agents.purchases.travel, "if_last", lambda *_: {"capture_minor": None, "complete_at_ms": None}),

@@ -12,10 +12,14 @@ from pydantic import TypeAdapter
 from pytest import mark, param
 
 from agents.purchases import decide, evolve
+from schemas.base import unix_ms
 from schemas.orders import OrderStatus
+from schemas.outlets import Approval, ApprovalMode, NotedOutlet
 from schemas.purchases import (
     MAX_LINE,
     AnyPurchaseCommand,
+    OrderApproved,
+    OrderPaid,
     Purchase,
     PurchaseChanged,
     PurchaseCommand,
@@ -82,6 +86,7 @@ SENSIBLE: dict[str, dict[str, Any]] = {
     "record_payment_failure": {"type": "record_payment_failure", "reason": "declined"},
     "settle_payment": SETTLE,
     "settle_refund": {"type": "settle_refund", "refund_id": "x", "amount_minor": 1},
+    "record_number": {"type": "record_number", "order_number": "INV/2026/000001"},
     "expire_order": {"type": "expire_order"},
     "approve_order": APPROVE,
     "reject_order": {"type": "reject_order", "reason": "closed"},
@@ -148,13 +153,14 @@ OF_EXCHANGES: dict[str, dict[str, Any]] = {
     "refuse_return": {"type": "refuse_return", "return_id": "r2", "reason": "worn"},
     "receive_return": {"type": "receive_return", "return_id": "r2"},
 }
-#: Legal, and refused for another reason: all has left already, or the return has another state.
+#: Legal, and refused for another reason: all has left already, the return has another state, there was no approval.
 NOT_BY_STATUS = {
     ("request_shipment", OrderStatus.SHIPPED),
     ("request_shipment", OrderStatus.OUT_FOR_DELIVERY),
     ("ship_order", OrderStatus.SHIPPED),
     ("ship_order", OrderStatus.OUT_FOR_DELIVERY),
     ("send_out", OrderStatus.OUT_FOR_DELIVERY),
+    ("record_number", OrderStatus.REJECTED),  # before it was approved
 }
 
 
@@ -309,6 +315,60 @@ def test_refusals(past: list[dict[str, Any]], said: dict[str, Any], reason: Purc
 def test_no_such_order() -> None:
     (event,) = decide(None, command(APPROVE, "now"), AT)
     assert isinstance(event, PurchaseCommandRefused) and event.reason is PurchaseRefusal.NO_SUCH_ORDER
+
+
+NUMBER = SENSIBLE["record_number"]
+
+
+def test_an_order_has_one_number() -> None:
+    """Whatever came between the approval and the number; and never another."""
+    for past in (APPROVED, DELIVERED, [*APPROVED, {"type": "cancel_purchase", "reason": "no"}]):
+        (event,), after = outcome(past, NUMBER)
+        assert (event.type, after.order_number) == ("order_numbered", "INV/2026/000001")
+        assert outcome([*past, NUMBER], {**NUMBER, "order_number": "INV/2026/000002"})[0] == ()
+    cancelled = [PLACE, *RESERVED, PAY, {"type": "cancel_purchase", "reason": "no"}]
+    (event,), _ = outcome(cancelled, NUMBER)
+    assert isinstance(event, PurchaseCommandRefused) and event.reason is PurchaseRefusal.NOT_IN_THIS_STATUS
+
+
+BY_HAND, LATER = Approval(mode=ApprovalMode.BY_HAND), Approval(mode=ApprovalMode.AUTOMATIC, after_ms=5_000)
+AT_ONCE = Approval(mode=ApprovalMode.AUTOMATIC)
+AT_MS = unix_ms(AT)
+
+
+@mark.parametrize(
+    ("said", "cart_ms", "status", "approve_at_ms"),
+    [
+        param({}, None, OrderStatus.PAID, None, id="nothing said: as the cart came, by hand"),
+        param({}, 0, OrderStatus.APPROVED, None, id="nothing said: as the cart came, at once"),
+        param({"o1": BY_HAND}, 0, OrderStatus.PAID, None, id="by hand"),
+        param({"o1": LATER}, 0, OrderStatus.PAID, AT_MS + 5_000, id="later"),
+        param({"o1": AT_ONCE}, None, OrderStatus.APPROVED, None, id="at once"),
+        param({"o1": None}, 700, OrderStatus.PAID, AT_MS + 700, id="taken back: as the cart came"),
+        param({"o2": BY_HAND}, 0, OrderStatus.APPROVED, None, id="another outlet said it"),
+    ],
+)
+def test_an_outlets_word_comes_before_the_carts(
+    said: dict[str, Approval | None], cart_ms: int | None, status: OrderStatus, approve_at_ms: int | None
+) -> None:
+    outlets = {outlet: NotedOutlet(version=1, approval=approval) for outlet, approval in said.items()}
+    past = played([{**PLACE, "terms": {"approve_after_ms": cart_ms}}, *RESERVED])
+    events = decide(past, command(PAY, "now"), AT, outlets=outlets)
+    assert events[-1].status is status  # type: ignore[union-attr]
+    (paid,) = [event for event in events if isinstance(event, OrderPaid)]
+    assert paid.approve_at_ms == approve_at_ms
+    for event in events:
+        if isinstance(event, OrderApproved):
+            assert event.outlet_id == "o1"
+
+
+def test_of_several_outlets_the_first_lines_one_speaks() -> None:
+    there = [{**RESERVED[0], "outlet_id": "second"}, {**RESERVED[1], "outlet_id": "o1"}]
+    for order in (there, there[::-1]):
+        assert played([PLACE, *order]).outlet_id == "second"
+    outlets = {"second": NotedOutlet(version=1, approval=BY_HAND)}
+    (paid,) = decide(played([{**PLACE, "terms": {}}, *there]), command(PAY, "now"), AT, outlets=outlets)
+    assert paid.type == "order_paid"
 
 
 def test_answered_and_repeated_commands_say_nothing() -> None:

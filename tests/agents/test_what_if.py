@@ -151,12 +151,17 @@ def purchases(snapshot: Snapshot) -> dict[str, Purchase]:
 
 
 def parted_orders(was: Snapshot, would: Snapshot) -> dict[str, tuple[int, str, str]]:
-    """By order, where its course parts: the number of the event, and its type in either course."""
-    return {
+    """By order, where its course parts: the number of the event, and its type in either course.
+
+    Orders that part where they are numbered are left out: a number follows from who was approved before, so that one
+    order less moves all behind it.
+    """
+    parted = {
         each.key.decode(): (each.n, kind(each.before), kind(each.after))
         for each in was.parted_events(would)
         if each.topic == "purchases.events.v1"
     }
+    return {uid: where for uid, where in parted.items() if where[1:] != ("order_numbered", "order_numbered")}
 
 
 def kind(raw: bytes | None) -> str:
@@ -218,8 +223,10 @@ async def test_an_approval_rule_holds_back_what_it_must_and_people_act_as_they_d
     assert changed == {uid for uid in lamps if old[uid].ended is None}, "a cancelled one ends as it did"
     assert {new[uid].status for uid in changed} == {"paid"}, "who shipped it then is refused"
     assert all(not new[uid].captured_minor for uid in changed)
-    waiting = {row.key for row in was.differing_rows(would) if row.table == "purchases_waiting" and row.before is None}
-    assert {key.decode().partition("\0")[2] for key in waiting} == changed, "they wait for their outlet"
+    waiting = {
+        row.key for row in was.differing_rows(would) if row.table == "purchases_for_approval" and row.before is None
+    }
+    assert {key.decode().rpartition("\0")[2] for key in waiting} == changed, "they wait for their outlet"
     assert any(old[uid].status == "delivered" for uid in changed)
 
 
@@ -285,7 +292,9 @@ async def test_the_provider_agrees_to_what_nobody_asked_it_then(
     assert (old[first].total_minor, new[first].captured_minor) == (75, 30), "the log's answers, with the new amount"
     assert (old[second].end_detail or "").endswith("out_of_stock")
     assert (new[second].status, new[second].captured_minor) == ("shipped", 30), "it was shipped when it was"
-    assert old[third] == new[third]
+    numbers = [found[third].order_number for found in (old, new)]
+    assert numbers == ["o/2023/000002", "o/2023/000003"], "the second one has a number now, before it"
+    assert old[third] == new[third].model_copy(update={"order_number": numbers[0]})
     assert set(parted_orders(was, would)) == {first, second}
 
 

@@ -37,7 +37,7 @@ class Ledger:
         books = Books(self.accounts, lines, {0: self.read_before})
         for offset, said in enumerate(self.events):
             raw = said if isinstance(said, bytes) else orjson.dumps(said)
-            finding = books.post(0, offset, EVENTS, ME.encode(), raw)
+            finding = books.take(0, offset, EVENTS, ME.encode(), raw)
             if finding is not None:
                 return finding, books
         return books.close(), books

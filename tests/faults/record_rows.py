@@ -20,9 +20,9 @@ from tests.orders_load import Planned, compact, document, poison
 
 #: Beside those of the oracle of checkout: what is kept of each step.
 BOUGHT_TABLES = (
-    *("purchases", "purchases_waiting", "payments", "payment_refunds", "payment_attempts", "payment_commands"),
+    *("purchases", "purchases_for_approval", "payments", "payment_refunds", "payment_attempts", "payment_commands"),
     *("accounts", "account_holds", "account_refunds", "account_entries", "account_commands", "ledger_totals"),
-    *("items", "items_by_outlet", "stock_reservations", "inventory_commands"),
+    *("items", "items_by_outlet", "stock_reservations", "inventory_commands", "number_series", "order_numbers"),
 )
 
 

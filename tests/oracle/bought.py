@@ -46,6 +46,7 @@ PURCHASES = Domain(
             "record_payment_failure",
             "settle_payment",
             "settle_refund",
+            "record_number",
             "expire_order",
             "approve_order",
             "reject_order",
@@ -92,7 +93,8 @@ INVENTORY = Domain(
     "item_id",
     frozenset(["create_item", "change_item", "adjust_stock", "reserve_stock", "commit_stock", "release_stock"]),
 )
-DOMAINS = (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY)
+OUTLETS = Domain("outlets", "outlet_id", frozenset(["configure_outlet", "issue_number"]))
+DOMAINS = (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS)
 TOPICS = tuple(topic for domain in DOMAINS for topic in (domain.commands, domain.events))
 
 

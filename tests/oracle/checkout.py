@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 
-from tests.oracle.bought import ACCOUNTS, DOMAINS, INVENTORY, PAYMENTS, PURCHASES, Told, account_of, tell
+from tests.oracle.bought import ACCOUNTS, DOMAINS, INVENTORY, OUTLETS, PAYMENTS, PURCHASES, Told, account_of, tell
 from tests.oracle.joins import judge_joins
 from tests.oracle.ledger import Ledger
 from tests.oracle.log import Log, Position
 from tests.oracle.money import Money
+from tests.oracle.numbers import Numbers
 from tests.oracle.purchases import ENDED, Bought, Order
 from tests.oracle.stock import Stock
 from tests.oracle.verdict import Kind, Verdict
@@ -30,6 +31,7 @@ class Checkout:
     stock: Stock = field(default_factory=Stock)
     money: Money = field(default_factory=Money)
     bought: Bought = field(default_factory=Bought)
+    numbers: Numbers = field(default_factory=Numbers)
 
     @property
     def restless(self) -> list[str]:
@@ -74,6 +76,7 @@ def _order_row(order: Order) -> dict[str, Any]:
         "total_minor": order.total,
         "captured_minor": order.captured,
         "refunded_minor": order.refunded,
+        "order_number": order.number,
     }
 
 
@@ -90,6 +93,7 @@ def judge_checkout(
     found.stock.judge(homes[INVENTORY.name], verdict)
     found.money.judge(homes[PAYMENTS.name], verdict)
     found.bought.judge(homes[PURCHASES.name], verdict)
+    found.numbers.judge(homes[OUTLETS.name], verdict)
     judge_joins(homes, verdict, clients)
     for table, records in log.changelogs.items():
         if table in TABLES:
@@ -114,6 +118,9 @@ def judge_rest(found: Checkout, verdict: Verdict) -> None:
     spent, held = Counter[str](), Counter[str]()
     for uid, order in found.bought.orders.items():
         verdict.looked("orders at rest")
+        verdict.equal("order numbers at rest", uid, found.numbers.of_order.get(uid), order.number)
+        if order.approved and order.number is None:
+            verdict.add(Kind.LOST, "order numbers at rest", uid, "it was approved and has no number")
         kept = order.captured - order.refunded
         due = order.owed if order.captured or order.asked else 0
         if kept != due:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tests.oracle.bought import ACCOUNTS, INVENTORY, PAYMENTS, PURCHASES, Domain, Told, account_of, each_event
+from tests.oracle.bought import ACCOUNTS, INVENTORY, OUTLETS, PAYMENTS, PURCHASES, Domain, Told, account_of, each_event
 from tests.oracle.log import derived
 from tests.oracle.verdict import Kind, Verdict
 
@@ -22,6 +22,7 @@ INWARD = {
             "record_payment_failure",
             "settle_payment",
             "settle_refund",
+            "record_number",
             "expire_order",
             "complete_order",
         ]
@@ -29,6 +30,7 @@ INWARD = {
     "payments": frozenset(["authorise_payment", "capture_payment", "void_payment", "refund_payment", "retry_step"]),
     "accounts": frozenset(["hold_funds", "capture_hold", "release_hold", "refund_funds"]),
     "inventory": frozenset(["reserve_stock", "commit_stock", "release_stock"]),
+    "outlets": frozenset(["issue_number"]),
 }
 
 Homes = Mapping[str, list[Told]]
@@ -50,7 +52,7 @@ def judge_joins(homes: Homes, verdict: Verdict, clients: frozenset[str] = frozen
         for told in home:
             there[name, told.id].append(told)
     expected: set[tuple[str, str]] = set()
-    for domain in (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY):
+    for domain in (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS):
         for told, event in each_event(homes[domain.name]):
             for follow in _follows(domain, event):
                 expected.add((follow.domain.name, follow.command_id))
@@ -80,6 +82,8 @@ def _follows(domain: Domain, event: dict[str, Any]) -> Iterator[Follow]:
         yield from _of_payment(event)
     elif domain is ACCOUNTS:
         yield from _of_account(event)
+    elif domain is OUTLETS:
+        yield from _of_outlet(event)
     else:
         yield from _of_stock(event)
 
@@ -102,8 +106,11 @@ def _of_order(event: dict[str, Any]) -> Iterator[Follow]:
             yield Follow(PAYMENTS, _id(event), {"type": "authorise_payment", **uid, **sum_, **method})
         case "order_paid":
             yield Follow(PURCHASES, derived(f"approve {event['event_id']}"), {"type": "approve_order", **uid}, False)
-        case "order_approved" if event["void"]:
-            yield Follow(PAYMENTS, _id(event), {"type": "void_payment", **uid})
+        case "order_approved":
+            says = {"type": "issue_number", "outlet_id": event["outlet_id"], **uid}
+            yield Follow(OUTLETS, _id(event, "number"), says)
+            if event["void"]:
+                yield Follow(PAYMENTS, _id(event), {"type": "void_payment", **uid})
         case "order_shipped":
             for number, part in enumerate(event["parts"]):
                 yield Follow(INVENTORY, _id(event, number), {"type": "commit_stock", **uid, **part})
@@ -124,6 +131,12 @@ def _of_order(event: dict[str, Any]) -> Iterator[Follow]:
     if event.get("refund_minor"):
         says = {"type": "refund_payment", **uid, "amount_minor": event["refund_minor"], "refund_id": event["refund_id"]}
         yield Follow(PAYMENTS, _id(event, "refund"), says)
+
+
+def _of_outlet(event: dict[str, Any]) -> Iterator[Follow]:
+    if event["type"] == "number_issued":
+        says = {name: event[name] for name in ("order_uid", "order_number")}
+        yield Follow(PURCHASES, _id(event), {"type": "record_number", **says})
 
 
 def _of_stock(event: dict[str, Any]) -> Iterator[Follow]:

@@ -34,6 +34,7 @@ MOVES: dict[str, dict[str, tuple[str, ...]]] = {
     "order_validated": {"placed": ("awaiting_payment",)},
     "order_paid": {"awaiting_payment": ("paid",)},
     "order_approved": {"paid": ("approved",)},
+    "order_numbered": _stays("approved", "packed", *_UNDER_WAY, *_ARRIVED, "rejected", "cancelled"),
     "payment_settled": _stays(*_BEFORE_SHIPMENT, *_UNDER_WAY, *_ARRIVED, *ENDED),
     "refund_settled": _stays(*_BEFORE_SHIPMENT, *_UNDER_WAY, *_ARRIVED, *ENDED),
     "order_packed": {"approved": ("packed",)},
@@ -104,6 +105,7 @@ class Order:
     refunded: int = 0
     approved: bool = False
     approves_itself: bool = False
+    number: str | None = None
     shipments: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
     returns: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
 
@@ -204,6 +206,10 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
             order.approved = True
             order.asked = event["capture_minor"] or 0
             fits(0 if cash else order.owed, order.asked, "what is captured")
+        case "order_numbered":
+            if order.number is not None or not order.approved:
+                verdict.add(Kind.WRONG, CHECK, told, f"{event['order_number']} is not its first number, or too early")
+            order.number = event["order_number"]
         case "payment_settled":
             order.captured += event["amount_minor"]
             order.asked_back += event["refund_minor"]

@@ -35,7 +35,16 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
     kept = {spec.name for spec in TOPICS if spec.retention_ms == FOR_EVER}
     domains = {
         f"{domain}.{kind}.v1"
-        for domain in ("orders", "purchases", "payments", "accounts", "customers", "inventory", "webhooks")
+        for domain in (
+            "orders",
+            "purchases",
+            "payments",
+            "accounts",
+            "customers",
+            "inventory",
+            "outlets",
+            "webhooks",
+        )
         for kind in ("commands", "events")
     }
     assert kept == {
@@ -44,6 +53,7 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
         "shipping.events",
         "shipping.responses",
         *domains,
+        "outlet_notes.commands.v1",
         "deliveries.events.v1",
     }
     assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"

@@ -100,7 +100,7 @@ class Platform:
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
         self.payments, self.customers, self.shipping = domains.payments, domains.customers, domains.shipping
-        self.webhooks = domains.webhooks
+        self.webhooks, self.outlets = domains.webhooks, domains.outlets
         self.driver = Driver(self.app)
         self.router = Router(self.topics["webhooks.commands.v1"], PARTITIONS, MemoryTail(self.driver.log))
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
@@ -159,6 +159,7 @@ class Platform:
             accounts=self.accounts,
             customers=self.customers,
             inventory=self.inventory,
+            outlets=self.outlets,
             payments=self.payments,
             webhooks=Webhooks(self.webhooks, self.settings.keys_of_webhooks, self.router.starts),
             requests=self.requests,

@@ -19,6 +19,7 @@ from web.openapi import (
     items,
     models,
     operations,
+    outlets,
     payments,
     purchase_models,
     purchases,
@@ -35,6 +36,7 @@ VERSION = "1.0.0"
 OPERATIONS = (
     *operations.OPERATIONS,
     *purchases.OPERATIONS,
+    *outlets.OPERATIONS,
     *accounts.OPERATIONS,
     *items.OPERATIONS,
     *payments.OPERATIONS,
@@ -44,6 +46,7 @@ OPERATIONS = (
 MODELS = (
     *models.MODELS,
     *purchase_models.MODELS,
+    *outlets.MODELS,
     *accounts.MODELS,
     *items.MODELS,
     *payments.MODELS,
@@ -102,6 +105,7 @@ _TAGS = [
     {"name": "items", "description": "The catalogue of each outlet, and what is in stock."},
     {"name": "payments", "description": "How an order is paid: its payment, every attempt, the provider's callback."},
     {"name": "webhooks", "description": "Who is told of events over HTTP, and what came of telling them."},
+    {"name": "outlets", "description": "How outlets take orders: the queue for approval, the series of order numbers."},
     {"name": "operations", "description": "For machines that watch a worker."},
     {"name": "documents", "description": "The interface itself."},
 ]
@@ -235,6 +239,7 @@ _EXAMPLES: dict[str, Any] = {
     },
     Timeline.__name__: {"order_uid": _UID, "entries": [_ENTRY], "next_cursor": None},
     **purchases.EXAMPLES,
+    **outlets.EXAMPLES,
     **accounts.EXAMPLES,
     **items.EXAMPLES,
     **payments.EXAMPLES,

@@ -19,6 +19,7 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         **_in_path(),
         **_of_items(),
         **_of_accounts(),
+        **_of_outlets(),
         **_signature(),
         **_of_webhooks(),
         "customer_id": _query(
@@ -186,6 +187,12 @@ def _of_webhooks() -> JsonObject:
         "delivery_id": uuid("delivery_id", "The delivery's id in the log.", "5f0e1d2c-1a2b-5c3d-8e4f-5a6b7c8d9e0f"),
         "state": _query("state", "Only deliveries that stand so.", states, "given_up"),
     }
+
+
+def _of_outlets() -> JsonObject:
+    """What a queue for approval is ordered by."""
+    orders = {"type": "string", "enum": ["oldest", "newest"], "default": "oldest"}
+    return {"waiting_order": _query("order", "Who comes first: who waits longest, or shortest.", orders, "oldest")}
 
 
 def _signature() -> JsonObject:

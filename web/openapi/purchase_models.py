@@ -10,7 +10,16 @@ from schemas.accounts import Currency, UserId
 from schemas.inventory import ItemId, OutletId
 from schemas.orders import OrderDocument, OrderStatus, OrderUid
 from schemas.payments import PaymentMethod
-from schemas.purchases import MAX_LINES, MAX_QUANTITY, EndReason, Part, PartId, ReturnState, ShipmentState
+from schemas.purchases import (
+    MAX_LINES,
+    MAX_QUANTITY,
+    EndReason,
+    OrderNumber,
+    Part,
+    PartId,
+    ReturnState,
+    ShipmentState,
+)
 from schemas.requests import REQUEST_KEY_PATTERN
 from web.openapi.models import Cursor, OrderOutcome, OrderView, PositionText, Rfc3339, Shape
 
@@ -109,6 +118,9 @@ class PurchaseView(Shape):
     order_uid: OrderUid = Field(description="The same: orders of both kinds have one name space.")
     version: int = Field(ge=1, description="Grows by one with each event; the ETag.", examples=[7])
     status: OrderStatus = Field(examples=["approved"])
+    order_number: OrderNumber | None = Field(
+        description="In the series of its outlet, from a moment after the approval on; null before."
+    )
     user_id: UserId
     customer_id: UserId
     placed_at: Rfc3339
@@ -178,14 +190,6 @@ class ReturningBody(Shape):
     exchange: bool = Field(False, description="For the same again; when there is none, for the money.")
 
 
-class Approvals(Shape):
-    """Paid orders that wait for an outlet's word, oldest first."""
-
-    outlet_id: OutletId
-    orders: list[PurchaseView]
-    more: bool = Field(description="There are more than `limit`.")
-
-
 MODELS = (
     PlacementBody,
     OrderPage,
@@ -198,5 +202,4 @@ MODELS = (
     PackingBody,
     ShippingBody,
     ReturningBody,
-    Approvals,
 )

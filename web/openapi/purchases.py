@@ -7,9 +7,8 @@ from typing import Any
 from schemas.base import rfc3339
 from web import problems
 from web.openapi.models import Shape
-from web.openapi.operations import EVERYWHERE, WRITES, Operation, Success
+from web.openapi.operations import WRITES, Operation, Success
 from web.openapi.purchase_models import (
-    Approvals,
     NothingBody,
     PackingBody,
     PurchaseOutcome,
@@ -84,15 +83,6 @@ OPERATIONS = (
     _action(
         "receiveReturn", "Note that returned goods are back", "For money or the same again.", NothingBody, "return_id"
     ),
-    Operation(
-        "listApprovals",
-        "orders",
-        "Orders that wait for an outlet's approval",
-        "Empty where approval is automatic. Complete across all partitions, or 503.",
-        {200: Success("The oldest.", Approvals)},
-        (problems.BAD_PARAMETER, *EVERYWHERE),
-        ("outlet", "limit"),
-    ),
 )
 
 _UID = "0f3f2c1e-8a44-5c9d-8e57-55b3a1d2c3e4"
@@ -102,6 +92,7 @@ _ORDER: dict[str, Any] = {
     "order_uid": _UID,
     "version": 5,
     "status": "approved",
+    "order_number": "INV/2026/000123",
     "user_id": "test",
     "customer_id": "test",
     "placed_at": _AT,
@@ -157,5 +148,4 @@ EXAMPLES: dict[str, Any] = {
     "PackingBody": {"carrier": True},
     "ShippingBody": {"shipment_id": "s1", "parts": [{"line": 1, "quantity": 1}]},
     "ReturningBody": {"return_id": "r1", "parts": [{"line": 1, "quantity": 1}], "reason": "does not fit"},
-    "Approvals": {"outlet_id": "outlet-1", "orders": [], "more": False},
 }

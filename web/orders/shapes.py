@@ -45,6 +45,7 @@ def present_purchase(purchase: Purchase) -> dict[str, Any]:
         "order_uid": purchase.order_uid,
         "version": purchase.version,
         "status": purchase.status,
+        "order_number": purchase.order_number,
         "user_id": purchase.user_id,
         "customer_id": purchase.user_id,
         "placed_at": purchase.placed_at,

@@ -8,10 +8,13 @@ from schemas.orders import TimelineEntry
 from tables.orders import GROUP
 from tables.purchases import PurchaseTables
 from web.asking import Answer, Desk, Question
-from web.orders.shapes import present_entry, present_purchase
+from web.orders.shapes import present, present_entry, present_purchase
 
 #: Lines of a timeline that are looked through for what a command caused: it has only just been applied.
 _RECENT = 50
+
+#: Which of the orders that wait come first.
+ORDERS = OLDEST, NEWEST = ("oldest", "newest")
 
 
 class PurchaseQuestions:
@@ -40,8 +43,19 @@ class PurchaseQuestions:
         return Answer({**answer.meta, "caused": present_entry(caused) if caused else None})
 
     def _waiting(self, args: Mapping[str, str]) -> Answer:
-        """The next orders of this partition that an outlet has to approve, by order_uid."""
-        limit = int(args["limit"])
-        rows = list(self._tables.waiting_for(args["outlet_id"], after=args.get("after"), limit=limit + 1))
-        orders = [{"key": key, "order": present_purchase(purchase)} for key, purchase in rows[:limit]]
-        return Answer({"orders": orders, "more": len(rows) > limit})
+        """The next orders of this partition that an outlet has to approve: `limit` of them, or as many as fit into
+        `bytes`, but one at least."""
+        limit, newest = int(args["limit"]), args["order"] == NEWEST
+        rows = list(
+            self._tables.waiting_for(args["outlet_id"], after=args.get("after"), limit=limit + 1, newest=newest)
+        )
+        places: list[str] = []
+        orders: list[bytes] = []
+        room = int(args["bytes"])
+        for place, purchase in rows[:limit]:
+            if room <= 0:
+                break
+            places.append(place)
+            orders.append(present(purchase))
+            room -= len(orders[-1])
+        return Answer({"places": places, "frontier": places[-1] if len(rows) > len(places) else None}, orders)
