@@ -13,6 +13,7 @@ from pytest import MonkeyPatch
 
 from agents import webhooks as rules
 from schemas.base import derived_id
+from schemas.orders.samples import SAMPLE_ORDER
 from schemas.webhooks import (
     AT_ONCE,
     AttemptDue,
@@ -284,3 +285,31 @@ async def test_every_event_says_whom_it_is_about(world: World) -> None:
         assert len(said) > 10 and ACCOUNT
         for record in said:
             assert ("customer", BUYER.encode()) in record.headers, record.value
+
+
+async def test_an_order_that_came_as_a_document_says_it_too(world: World) -> None:
+    placed = orjson.loads(SAMPLE_ORDER)
+    uid, customer = placed["order_uid"], placed["customer_id"]
+    world.driver.produce("orders", key=uid, value=SAMPLE_ORDER)
+    cancel = {"type": "cancel_order", "command_id": "x", "order_uid": uid, "reason": "late"}
+    for _ in range(2):
+        world.driver.produce("orders.commands.v1", key=uid, value=orjson.dumps({**cancel, "command_id": f"{_}"}))
+    await world.driver.run()
+    first, *others = world.driver.read("orders.events.v1")
+    assert orjson.loads(first.value or b"")["customer_id"] == customer and len(others) == 2
+    for record in others:
+        assert ("customer", customer.encode()) in record.headers, record.value
+
+
+async def test_a_carriers_events_say_it_too(world: World) -> None:
+    book = {"type": "book_shipment", "command_id": "b", "order_uid": "o1", "shipment_id": "s1", "user_id": "asha"}
+    more = {
+        "address": {},
+        "parts": [{"line": 1, "item_id": "tea", "quantity": 1}],
+        "terms": {"answer_within_ms": 1_000, "asks": 2, "hold_ms": 1_000},
+    }
+    world.driver.produce("shipping.commands.v1", key="o1", value=orjson.dumps({**book, **more}))
+    await world.driver.run()
+    assert world.driver.read("dead_letters.v1") == []
+    (record,) = world.driver.read("shipping.events")
+    assert ("customer", b"asha") in record.headers
