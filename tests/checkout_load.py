@@ -189,10 +189,12 @@ class CheckoutLoad:
         found = [*self.failures, *self.wire.failures]
         assert not found, found[:3]
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Whatever is still under way is left."""
         for life in self._lives:
             life.cancel()
+        if self._session is not None:
+            await self._session.close()
         self.wire.close()
 
     def sent(self) -> frozenset[Position]:

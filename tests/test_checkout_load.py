@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
 async def test_a_load_of_carts_is_as_it_must_be(tmp_path: Path) -> None:
     async with world(tmp_path) as there:
         urls = [worker.url for worker in there.running.workers]
-        with closing(CheckoutLoad(MemoryWire(there.running), SEED, urls)) as load:
+        async with aclosing(CheckoutLoad(MemoryWire(there.running), SEED, urls)) as load:
             await load.open()
             load.start(PER_SECOND, CARTS)
             await load.begun()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import time
 
 import orjson
 
@@ -14,6 +14,8 @@ from tests.oracle.broker import read_topic
 
 #: The provider is away for long enough that requests time out, and back before all six attempts are spent.
 LONGEST_AWAY_S = 5.0
+#: One order in six is approved that is not paid through it, three carts a second, on a machine that may be starved.
+PATIENCE_S = 30.0
 CARTS, PER_SECOND = 1_000, 8.0
 #: A brief run: each mood of the provider comes up once or twice.
 FEW_CARTS, FEW_PER_SECOND = 60, 15.0
@@ -27,25 +29,34 @@ async def provider_goes(trial: Trial) -> None:
     pids, provider = [worker.pid for worker in workers], shop.provider
     away = ((provider.stop, provider.start), (provider.kill, provider.start), (provider.pause, provider.resume))
     async with trial.under_load():
+        await _until_approved(trial, 3)
         for end, begin in away:
             await asyncio.sleep(3)
             trial.struck()
-            before = await asyncio.to_thread(_approved, trial)
             await asyncio.to_thread(end)
-            await asyncio.sleep(trial.chance.uniform(3, LONGEST_AWAY_S))
-            since = await asyncio.to_thread(_approved, trial) - before
+            seconds = await _until_approved(trial, 1)
+            await asyncio.sleep(max(0.0, trial.chance.uniform(3, LONGEST_AWAY_S) - seconds))
             await asyncio.to_thread(begin)
-            trial.figures[f"approved meanwhile ({end.__name__})"] = sum(since.values())
-            assert since["account"] + since["cash_on_delivery"], f"nothing was approved after {end.__name__}: {since}"
+            trial.figures[f"first approval without it ({end.__name__}), s"] = seconds
     assert [worker.pid for worker in workers if worker.child.running()] == pids, "a worker ended with the provider"
     await trial.converge(minimum=1_000)
 
 
-def _approved(trial: Trial) -> Counter[str]:
-    """Orders that were approved so far, by how they are paid."""
+async def _until_approved(trial: Trial, more: int) -> float:
+    """Until so many more orders are approved that are not paid through the provider; gives the seconds."""
+    began, before = time.monotonic(), await asyncio.to_thread(_approved, trial)
+    while (now := await asyncio.to_thread(_approved, trial)) < before + more:
+        waited = time.monotonic() - began
+        assert waited < PATIENCE_S, f"{now - before} orders of {more} were approved in {waited:.0f} s"
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
+def _approved(trial: Trial) -> int:
+    """Orders that were approved so far and are not paid through the provider."""
     events = [orjson.loads(record.value or b"") for record in read_topic(trial.stack.kafka, PURCHASES.events)]
     methods = {each["order_uid"]: each["payment"]["method"] for each in events if each["type"] == "cart_placed"}
-    return Counter(methods[each["order_uid"]] for each in events if each["type"] == "order_approved")
+    return sum(methods[each["order_uid"]] != "provider" for each in events if each["type"] == "order_approved")
 
 
 @row(25, "a thousand carts over fifty items")

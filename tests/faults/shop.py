@@ -57,7 +57,7 @@ class Shop:
         return {**TERMS, **where, "ORDERSTREAM_CALLBACK_WINDOW_MS": str(JUMPED_S * 1000)}
 
     async def close(self) -> None:
-        self.load.close()
+        await self.load.aclose()
         self.provider.resume()
         await asyncio.to_thread(self.provider.stop)
 
