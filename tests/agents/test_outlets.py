@@ -163,8 +163,10 @@ async def test_every_partition_knows_how_an_outlet_takes_orders(shop: Shop) -> N
     await configure(shop, approval={"mode": "automatic", "after_ms": 5_000})
     notes = shop.driver.read("outlet_notes.commands.v1")
     assert Counter(note.partition for note in notes) == dict.fromkeys(range(PARTITIONS), 2)
-    first = notes[0]
-    shop.driver.produce(first.topic, key=first.key, value=first.value, partition=first.partition)
+    for old in notes:
+        if b'"by_hand"' in (old.value or b""):  # what was said before comes again, everywhere
+            shop.driver.produce(old.topic, key=old.key, value=old.value, partition=old.partition)
+    await shop.driver.run()
     await shop.stock("book", 50, 100)
     await shop.fund(1_000)
     uid = await shop.buy(("book", 1))
