@@ -104,6 +104,12 @@ async def test_the_queue_for_approval_page_by_page(two: Platform) -> None:
     left = [order for order in waiting if order not in (waiting[0], waiting[3])]
     assert await queue("oldest", 2) == left and await queue("newest", 50) == left[::-1]
     cursor = (await told(a, f"{HOME}/approvals?limit=2"))["next_cursor"]
+    fullest = max(range(4), key=lambda partition: sum(two.home(order) == partition for order in left))
+    for order in left:
+        if two.home(order) != fullest:
+            assert (await a.post(f"/api/v1/orders/{order}/approve")).status == 200
+    alone = [order for order in left if two.home(order) == fullest]
+    assert await queue("oldest", 1) == alone and len(alone) > 2, "a partition alone has more than a page"
     await problem(await a.get(f"{HOME}/approvals?order=newest&cursor={cursor}"), 400, "bad-parameter")
     await problem(await a.get(f"{HOME}/approvals?order=best"), 400, "bad-parameter")
     two.give(1, None)
