@@ -92,6 +92,7 @@ from schemas.purchases import (
     OrderShipped,
     OrderValidated,
     PartsCancelled,
+    PaymentLost,
     PaymentSettled,
     PurchaseCommandRefused,
     PurchaseEnded,
@@ -221,6 +222,8 @@ def _of_purchase(event: PurchaseEvent) -> tuple[Command, ...]:
             return ()
         case ReturnApproved() | ReturnRefused() | PurchaseCommandRefused() | TrackingRecorded() | CarrierNoted():
             return ()
+        case PaymentLost():
+            return ()  # there is nobody to ask: the seller sees it
     assert_never(event)
 
 

@@ -80,7 +80,8 @@ def _order(
 def _standing(order: dict[str, Any] | None) -> dict[str, Any] | None:
     if order is None:
         return None
-    return {name: order[name] for name in ("status", "currency", *MONEY, "ended", "end_detail") if order.get(name)}
+    names = ("status", "currency", *MONEY, "lost_minor", "ended", "end_detail")
+    return {name: order[name] for name in names if order.get(name)}
 
 
 def event_difference(parted: Parted) -> dict[str, Any]:

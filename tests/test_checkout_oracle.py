@@ -240,7 +240,16 @@ def nobodys(log: Log) -> Log:
             changed(PURCHASES.events, "order_validated", adds("total_minor", -1)), Kind.WRONG, "sums of orders",
             id="a total that is not the price",
         ),
+        param(without(PURCHASES.events, "payment_lost"), Kind.LOST, "bought orders", id="nobody says what is lost"),
+        param(
+            changed(PURCHASES.events, "payment_lost", adds("amount_minor", -1)), Kind.WRONG, "sums of orders",
+            id="less is lost than was asked for",
+        ),
         # I4
+        param(
+            changed(PURCHASES.events, "payment_lost", sets(status="rejected")), Kind.WRONG, "moves of orders",
+            id="a loss that moves an order",
+        ),
         param(
             changed(PURCHASES.events, "order_packed", sets(status="delivered")), Kind.WRONG, "moves of orders",
             id="a move of an order that is none",
@@ -284,6 +293,12 @@ def test_what_is_not_at_rest_is_found() -> None:
     judge_rest(found, verdict)
     assert {check for _, check in verdict.examples} == {"money and goods", "balances at rest"}
     order.captured -= 1
+    lost = next(order for order in orders if order.lost)
+    lost.failed -= 1  # so much is neither taken nor known to be lost
+    verdict = Verdict()
+    judge_rest(found, verdict)
+    assert set(verdict.examples) == {(Kind.HANGING, "at rest"), (Kind.WRONG, "money and goods")}, str(verdict)
+    lost.failed += 1
     order.status, before = "awaiting_payment", order.status
     verdict = Verdict()
     judge_rest(found, verdict)

@@ -45,6 +45,7 @@ from schemas.purchases import (
     PackOrder,
     Part,
     PartsCancelled,
+    PaymentLost,
     PaymentSettled,
     PlaceCart,
     Purchase,
@@ -240,6 +241,8 @@ def _take_money(story: Story, command: MoneyCommand) -> tuple[PurchaseEvent, ...
     match command:
         case RecordPayment():
             return _pay(story, command.amount_minor)
+        case RecordPaymentFailure() if story.purchase.has_left:
+            return _lose(story, command.reason)
         case RecordPaymentFailure() if story.purchase.approved and not owed_minor(story.purchase):
             return ()  # it was let go because nothing is owed any more
         case RecordPaymentFailure():
@@ -257,6 +260,13 @@ def _pay(story: Story, amount_minor: int) -> tuple[PurchaseEvent, ...]:
     after = _approve_after_ms(story.purchase, story.outlets)
     story.tell(OrderPaid, amount_minor=amount_minor, approve_at_ms=story.now_ms + after if after else None)
     return _approve(story) if after == 0 else story.events
+
+
+def _lose(story: Story, reason: str) -> tuple[PurchaseEvent, ...]:
+    """Too late to keep the goods. Nothing new: all that was asked for came, or is known to be lost, or none was yet."""
+    purchase = story.purchase
+    lost = purchase.capture_minor - purchase.captured_minor - purchase.failed_minor
+    return story.tell(PaymentLost, amount_minor=lost, reason=reason) if lost > 0 else ()
 
 
 def _approve_after_ms(purchase: Purchase, outlets: Outlets) -> int | None:

@@ -22,6 +22,7 @@ from schemas.purchases import (
     OrderValidated,
     Part,
     PartsCancelled,
+    PaymentLost,
     PaymentSettled,
     Purchase,
     PurchaseChanged,
@@ -103,6 +104,11 @@ def excess_minor(purchase: Purchase, less_minor: int) -> int:
     return max(0, purchase.captured_minor - purchase.refund_minor - owed_minor(purchase) + less_minor)
 
 
+def _lost_minor(purchase: Purchase) -> int:
+    """What has failed for good and is owed all the same; what comes back is owed no more."""
+    return min(purchase.failed_minor, max(0, owed_minor(purchase) - purchase.captured_minor + purchase.refund_minor))
+
+
 def evolve(purchase: Purchase | None, event: PurchaseEvent) -> Purchase | None:
     """The purchase after the event. Versions grow by one with each event that is no refusal."""
     if isinstance(event, CartPlaced):
@@ -118,7 +124,7 @@ def evolve(purchase: Purchase | None, event: PurchaseEvent) -> Purchase | None:
 def stamped(changed: Purchase, event: PurchaseChanged) -> Purchase:
     """The facts after an event with what every event changes: the version, the status and who did it last."""
     head = {"version": event.version, "updated_at": event.occurred_at, "updated_by": event.caused_by}
-    return _with(changed, status=status_of(changed), **head)
+    return _with(changed, status=status_of(changed), lost_minor=_lost_minor(changed), **head)
 
 
 def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
@@ -155,7 +161,7 @@ def changed_by(purchase: Purchase, event: PurchaseChanged) -> Purchase:
             capture = purchase.capture_minor + (event.capture_minor or 0)
             after = add(purchase, parts, "cancelled")
             return _with(after, total_minor=less, refund_minor=refund, capture_minor=capture)
-        case PaymentSettled() | RefundSettled():
+        case PaymentSettled() | PaymentLost() | RefundSettled():
             return _money(purchase, event)
         case ShipmentRequested() | ShipmentWithdrawn() | TrackingRecorded() | ShipmentSettled():
             return _handed_over(purchase, event)
@@ -188,14 +194,20 @@ def _placed(event: CartPlaced) -> Purchase:
     )
 
 
-def _money(purchase: Purchase, event: PaymentSettled | RefundSettled) -> Purchase:
-    if isinstance(event, RefundSettled):
-        return _with(purchase, refunded_minor=purchase.refunded_minor + event.amount_minor)
-    return _with(
-        purchase,
-        captured_minor=purchase.captured_minor + event.amount_minor,
-        refund_minor=purchase.refund_minor + event.refund_minor,
-    )
+def _money(purchase: Purchase, event: PaymentSettled | PaymentLost | RefundSettled) -> Purchase:
+    match event:
+        case PaymentSettled():
+            return _with(
+                purchase,
+                captured_minor=purchase.captured_minor + event.amount_minor,
+                refund_minor=purchase.refund_minor + event.refund_minor,
+                failed_minor=max(0, purchase.failed_minor - event.amount_minor),
+            )
+        case PaymentLost():
+            return _with(purchase, failed_minor=purchase.failed_minor + event.amount_minor)
+        case RefundSettled():
+            return _with(purchase, refunded_minor=purchase.refunded_minor + event.amount_minor)
+    assert_never(event)
 
 
 def _handed_over(

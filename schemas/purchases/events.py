@@ -149,6 +149,14 @@ class PaymentSettled(_PurchaseChanged):
     refund_id: PartId
 
 
+class PaymentLost(_PurchaseChanged):
+    """The capture has failed for good, and goods have left: what was asked for and did not come."""
+
+    type: Literal["payment_lost"] = "payment_lost"
+    amount_minor: Minor
+    reason: str
+
+
 class RefundSettled(_PurchaseChanged):
     """Money went back to the buyer."""
 
@@ -360,6 +368,7 @@ PurchaseChanged = (
     | OrderApproved
     | OrderNumbered
     | PaymentSettled
+    | PaymentLost
     | RefundSettled
     | OrderPacked
     | ShipmentRequested

@@ -12,6 +12,7 @@ from schemas.orders.words import OrderStatus as S
 
 #: On its way, wholly or in part; what is exchanged is on its way again.
 _STAYS: Mapping[S, tuple[S, ...]] = {S.SHIPPED: (S.SHIPPED,), S.OUT_FOR_DELIVERY: (S.OUT_FOR_DELIVERY,)}
+_HAS_LEFT = (S.SHIPPED, S.OUT_FOR_DELIVERY, S.DELIVERED, S.COMPLETED, S.RETURN_REQUESTED, S.RETURNED)
 #: command -> status that it may meet -> statuses that it may leave the order in.
 LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
     # Straight to paid or approved: what costs nothing.
@@ -32,6 +33,8 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
         S.PAID: (S.REJECTED,),
         S.APPROVED: (S.REJECTED,),
         S.PACKED: (S.REJECTED,),
+        # What has left does not come back by that: the money is lost, and the order says so.
+        **{status: (status,) for status in _HAS_LEFT},
     },
     # Given with the approval, and told a moment later: whatever came in between, the number is the order's.
     "record_number": {
@@ -39,12 +42,7 @@ LEGAL: Mapping[str, Mapping[S, tuple[S, ...]]] = {
         for status in (
             S.APPROVED,
             S.PACKED,
-            S.SHIPPED,
-            S.OUT_FOR_DELIVERY,
-            S.DELIVERED,
-            S.COMPLETED,
-            S.RETURN_REQUESTED,
-            S.RETURNED,
+            *_HAS_LEFT,
             S.CANCELLED,
             S.REJECTED,
         )

@@ -115,6 +115,9 @@ class Purchase(Model):
     captured_minor: int = 0
     refund_minor: int = 0
     refunded_minor: int = 0
+    #: Of what was asked to be captured: what has failed for good after goods had left.
+    failed_minor: int = 0
+    lost_minor: int = Field(0, description="What of that is still owed, for goods that the buyer keeps.")
     paid: bool = False
     paid_at: str | None = Field(None, description="Since when it waits for its outlet's word, or waited.")
     approved: bool = False

@@ -33,6 +33,7 @@ ITEMS = {f"item-{number}": (pieces, price) for number, (pieces, price) in enumer
 )}  # fmt: skip
 BUYERS = [f"buyer-{number}" for number in range(12)]
 METHODS = [*["account"] * 5, *["provider"] * 3, "cash_on_delivery"]
+LOST = "payment_lost"
 DAY_MS = 24 * 3_600_000
 CARRIER = {"answer_within_ms": 20_000, "asks": 2, "stale_after_ms": 60_000, "hold_ms": 5_000}
 
@@ -139,6 +140,25 @@ class Shop:
         ):
             self.say("purchases", uid, order_uid=uid, **said)
 
+    def hurry(self, uid: str) -> None:
+        """What can leave leaves, before anybody knows that it will not be paid."""
+        for kind in ("ship_order", "send_out", "deliver_shipment")[: self.chance.randint(1, 3)]:
+            self.say("purchases", uid, order_uid=uid, type=kind, shipment_id="z")
+
+    def regret(self) -> None:
+        """Of what has left and was never paid, some comes back."""
+        for uid, purchase in self.driver.rows("purchases").items():
+            if not purchase.lost_minor or self.chance.random() < 0.5:
+                continue
+            back, part = {"return_id": "z"}, {"line": self.chance.randint(1, len(purchase.lines)), "quantity": 1}
+            for said in (
+                {"type": self.chance.choice(["deliver_shipment", "return_shipment"]), "shipment_id": "z"},
+                {"type": "request_return", **back, "parts": [part], "reason": "torn"},
+                {"type": "approve_return", **back},
+                {"type": "receive_return", **back},
+            ):
+                self.say("purchases", uid, order_uid=uid, **said)
+
     def _asked_of_carriers(self, part: dict[str, Any]) -> list[dict[str, Any]]:
         booked = {"shipment_id": self.chance.choice("cd"), "carrier": CARRIER}
         withdrawn = {"shipment_id": self.chance.choice(["c", "d", "s1"]), "reason": "too dear"}
@@ -184,6 +204,9 @@ class Provider:
                 wrong = chance.random() < 0.1
                 return {"type": "record_authorisation", "amount_minor": amount + 1 if wrong else amount}
             case "capture_requested":
+                if chance.random() < 0.2:
+                    self.shop.hurry(event["order_uid"])
+                    return {"type": "record_failure", "step": "capture", "reason": "declined"}
                 return {"type": "record_capture", "amount_minor": amount}
             case "void_requested":
                 return {"type": "record_void"}
@@ -274,6 +297,7 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
                 shop.act()
             for _ in range(chance.randint(0, 12)):
                 shop.exchange()
+            shop.regret()
             if chance.random() < 0.3:
                 shop.configure()
             if chance.random() < 0.2:
@@ -290,7 +314,7 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
             await driver.advance(90_000)
         await driver.advance(30 * DAY_MS)
         seen = check_whole(driver)
-        seen += check_parcels(driver, shop.carrier) + check_exchanges(driver)
+        seen += check_parcels(driver, shop.carrier) + check_exchanges(driver) + check_losses(driver)
         if replay:
             tables = [name for group in app.groups.values() for name in group.tables]
             before = {name: driver.rows(name) for name in tables}
@@ -337,9 +361,9 @@ def check_whole(driver: Driver) -> Counter[str]:
         assert not purchase.promised, ("a carrier has the last word", purchase)
         kept = purchase.captured_minor - purchase.refund_minor
         owed = 0 if purchase.ended else sum((x.wanted - x.returned) * (x.price_minor or 0) for x in purchase.lines)
-        paid = purchase.captured_minor or purchase.status in ("completed", "return_requested")
-        due = owed if paid else 0
-        assert kept == due, (kept, due, purchase)
+        asked = purchase.capture_minor or purchase.status in ("completed", "return_requested")
+        due = owed if asked else 0
+        assert kept + purchase.lost_minor == due, (kept, due, purchase)
         if purchase.payment.method == "account":
             spent[purchase.user_id] += kept
             if purchase.status == "paid":
@@ -399,6 +423,16 @@ def check_exchanges(driver: Driver) -> Counter[str]:
             assert line.exchanged == sum(each.reserved for each in again) <= line.returned
             seen.update("line paid back" if each.refused else "line exchanged" for each in again)
     return seen
+
+
+def check_losses(driver: Driver) -> Counter[str]:
+    """All that was asked for came, or is known to be lost, and was told once. Gives how many have lost some."""
+    told = Counter(event["order_uid"] for event in _read(driver, "purchases.events.v1") if event["type"] == LOST)
+    for purchase in driver.rows("purchases").values():
+        if purchase.ended is None:
+            assert purchase.capture_minor == purchase.captured_minor + purchase.failed_minor, purchase
+        assert told[purchase.order_uid] == (purchase.failed_minor > 0), purchase
+    return Counter({"payment lost": len(told)})
 
 
 def _check_numbers(purchases: Iterable[Purchase]) -> None:

@@ -12,6 +12,8 @@ from schemas.purchases import EndReason, Terms
 from streams.driver import Driver
 from tests.agents.domain import make_app
 from tests.agents.shop import Shop
+from web.openapi.purchase_models import PurchaseView
+from web.orders.shapes import present
 
 PAID = ["cart_placed", "line_reserved", "order_validated", "order_paid", "order_approved"]
 #: Stock's outlet has numbered it before the account has paid.
@@ -249,6 +251,34 @@ async def test_what_the_provider_takes_above_what_was_asked_goes_back_once(shop:
     await shop.say("payments", "record_refund", uid, refund_id="excess", amount_minor=100, **told)
     order = shop.order(uid)
     assert (order.captured_minor, order.refund_minor, order.refunded_minor) == (100, 0, 0)
+
+
+async def test_goods_have_left_and_the_capture_fails_for_good(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 3), method="provider")
+    told = {"order_uid": uid, "source": "callback"}
+    await shop.say("payments", "record_authorisation", uid, amount_minor=300, **told)
+    await shop.lead(uid, "ship_order", shipment_id="s1")
+    await shop.say("payments", "record_failure", uid, step="capture", reason="declined", **told)
+    assert shop.order(uid).lost_minor == 0, "the void has not come about: it may have been captured all the same"
+    for _ in range(2):
+        await shop.say("payments", "record_void", uid, **told)
+    order = shop.order(uid)
+    assert (order.status, order.lost_minor, order.ended) == (OrderStatus.SHIPPED, 300, None)
+    assert shop.timeline(uid)[-1] == ("payment_lost", "capture_failed")
+    assert PurchaseView.model_validate_json(present(order)).payment.lost_minor == 300, "the seller sees it"
+    assert shop.happened(uid).count("payment_lost") == 1
+    await shop.lead(uid, "deliver_shipment", shipment_id="s1")
+    await shop.lead(uid, "request_return", return_id="r1", parts=[{"line": 1, "quantity": 1}], reason="torn")
+    await shop.lead(uid, "approve_return", return_id="r1")
+    await shop.lead(uid, "receive_return", return_id="r1")
+    order = shop.order(uid)
+    assert (order.status, order.refund_minor, order.lost_minor) == (OrderStatus.DELIVERED, 0, 200)
+    await shop.say("payments", "record_capture", uid, amount_minor=300, **told)
+    with shop.reading("orders", uid):
+        (refund,) = [refund for _, refund in shop.domains.payments.refunds_of(uid)]
+    assert (refund.refund_id, refund.amount_minor) == ("late", 300), "that is between the payment and the provider"
+    assert shop.order(uid).lost_minor == 200
 
 
 async def test_money_that_comes_too_late_is_between_the_payment_and_the_provider(shop: Shop) -> None:

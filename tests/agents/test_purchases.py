@@ -20,6 +20,8 @@ from schemas.purchases import (
     AnyPurchaseCommand,
     OrderApproved,
     OrderPaid,
+    PaymentLost,
+    PaymentSettled,
     Purchase,
     PurchaseChanged,
     PurchaseCommand,
@@ -153,6 +155,10 @@ OF_EXCHANGES: dict[str, dict[str, Any]] = {
     "refuse_return": {"type": "refuse_return", "return_id": "r2", "reason": "worn"},
     "receive_return": {"type": "receive_return", "return_id": "r2"},
 }
+#: Gone, and the money that was asked for has not come yet: of nothing else can it be lost.
+UNPAID: dict[OrderStatus, list[dict[str, Any]]] = {
+    status: [said for said in past if said is not SETTLE] for status, past in PASTS.items() if SHIP in past
+}
 #: Legal, and refused for another reason: all has left already, the return has another state, there was no approval.
 NOT_BY_STATUS = {
     ("request_shipment", OrderStatus.SHIPPED),
@@ -202,6 +208,7 @@ def test_every_move_legal_or_not(kind: str, status: OrderStatus) -> None:
     if kind in OF_EXCHANGES and status in EXCHANGED:
         past, said = EXCHANGED[status], OF_EXCHANGES[kind]
         past = [*past, {**OPEN, "return_id": "r2"}] if kind == "receive_return" else past
+    past = UNPAID.get(status, past) if kind == "record_payment_failure" else past
     events, after = outcome(past, said)
     legal = kind in ANY_STATUS or status in LEGAL[kind]
     refusals = [event.reason for event in events if isinstance(event, PurchaseCommandRefused)]
@@ -329,6 +336,66 @@ def test_an_order_has_one_number() -> None:
     cancelled = [PLACE, *RESERVED, PAY, {"type": "cancel_purchase", "reason": "no"}]
     (event,), _ = outcome(cancelled, NUMBER)
     assert isinstance(event, PurchaseCommandRefused) and event.reason is PurchaseRefusal.NOT_IN_THIS_STATUS
+
+
+FAILED = SENSIBLE["record_payment_failure"]
+RECEIVED: list[dict[str, Any]] = [RETURN, OPEN, {"type": "receive_return", "return_id": "r1"}]
+
+
+@mark.parametrize("status", UNPAID)
+def test_what_has_left_unpaid_says_so_once_and_stays_where_it_is(status: OrderStatus) -> None:
+    (lost,), after = outcome(UNPAID[status], FAILED)
+    assert isinstance(lost, PaymentLost) and (lost.status, lost.amount_minor, lost.reason) == (status, 210, "declined")
+    assert after.lost_minor == (0 if status is OrderStatus.RETURNED else 210), "what is back is owed no more"
+    assert outcome([*UNPAID[status], FAILED], FAILED)[0] == ()
+    assert outcome(PASTS[status], FAILED)[0] == (), "it was captured"
+
+
+@mark.parametrize(
+    ("then", "lost_minor"),
+    [
+        param([DELIVER, *RECEIVED], 110, id="one book of a return"),
+        param([DELIVER, {**RETURN, "exchange": True}, *RECEIVED[1:]], 210, id="one book exchanged, not known yet"),
+        param([DELIVER, {**RETURN, "exchange": True}, *RECEIVED[1:], AGAIN], 210, id="one book exchanged"),
+        param([DELIVER, {**RETURN, "exchange": True}, *RECEIVED[1:], NONE_LEFT], 110, id="there is none again"),
+        param([{"type": "return_shipment", "shipment_id": "s1"}], 0, id="all returned to origin"),
+    ],
+)
+def test_what_was_never_captured_is_not_refunded_and_late_money_completes_it(
+    then: list[dict[str, Any]], lost_minor: int
+) -> None:
+    past = [*UNPAID[OrderStatus.SHIPPED], FAILED, *then]
+    after = played(past)
+    assert (after.captured_minor, after.refund_minor, after.lost_minor) == (0, 0, lost_minor)
+    (settled,), after = outcome(past, SETTLE)
+    assert isinstance(settled, PaymentSettled) and settled.refund_minor == 210 - lost_minor
+    assert (after.captured_minor, after.refund_minor, after.lost_minor) == (210, 210 - lost_minor, 0)
+    assert outcome([*past, SETTLE], FAILED)[0] == (), "nothing is waited for"
+
+
+def test_of_money_that_comes_in_part_the_rest_is_lost() -> None:
+    past = [*UNPAID[OrderStatus.DELIVERED], {**SETTLE, "amount_minor": 150}]
+    (lost,), after = outcome(past, FAILED)
+    assert isinstance(lost, PaymentLost) and (lost.amount_minor, after.lost_minor) == (60, 60)
+    assert played([*past, FAILED, *RECEIVED]).refund_minor == 40, "what is kept costs 110"
+    assert played([*past, FAILED, *RECEIVED]).lost_minor == 0
+    (_, after) = outcome([*past, FAILED], {**SETTLE, "amount_minor": 20})
+    assert after.lost_minor == 40
+
+
+def test_cancelled_before_it_left_it_is_not_lost_but_was_asked_for() -> None:
+    pen = {"type": "cancel_purchase", "reason": "no", "parts": [{"line": 2, "quantity": 1}]}
+    past = [said for said in APPROVED if said is not SETTLE]
+    (lost,), after = outcome([*past, pen, SHIP], FAILED)
+    assert isinstance(lost, PaymentLost) and (lost.amount_minor, after.lost_minor) == (210, 200)
+    assert outcome([*past, SHIP, FAILED], {**SETTLE, "amount_minor": 210})[1].lost_minor == 0
+
+
+@mark.parametrize("method", ["cash_on_delivery", "prepaid"])
+def test_nothing_is_lost_that_was_not_asked_for(method: str) -> None:
+    """Cash is asked for once all has arrived, and what is paid elsewhere never."""
+    past = [{**PLACE, "payment": {"method": method}}, *RESERVED, PAY, APPROVE, SHIP]
+    assert outcome(past, FAILED)[0] == ()
 
 
 BY_HAND, LATER = Approval(mode=ApprovalMode.BY_HAND), Approval(mode=ApprovalMode.AUTOMATIC, after_ms=5_000)
@@ -507,3 +574,6 @@ def _balanced(before: Purchase, purchase: Purchase) -> None:
     if purchase.captured_minor:
         assert purchase.captured_minor - purchase.refund_minor == owed, "what is kept is what is owed"
     assert purchase.refund_minor <= purchase.captured_minor
+    assert 0 <= purchase.lost_minor <= purchase.failed_minor <= purchase.capture_minor
+    if purchase.failed_minor:
+        assert purchase.captured_minor - purchase.refund_minor + purchase.lost_minor == owed, "what is kept is unpaid"

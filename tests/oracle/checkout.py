@@ -76,6 +76,7 @@ def _order_row(order: Order) -> dict[str, Any]:
         "total_minor": order.total,
         "captured_minor": order.captured,
         "refunded_minor": order.refunded,
+        "lost_minor": order.lost,
         "order_number": order.number,
     }
 
@@ -123,8 +124,9 @@ def judge_rest(found: Checkout, verdict: Verdict) -> None:
             verdict.add(Kind.LOST, "order numbers at rest", uid, "it was approved and has no number")
         kept = order.captured - order.refunded
         due = order.owed if order.captured or order.asked else 0
-        if kept != due:
-            verdict.add(Kind.WRONG, "money and goods", uid, f"{kept} was paid for goods of {due}: {order}")
+        if kept + order.lost != due:
+            figures = f"{kept} was paid, and {order.lost} lost, for goods of {due}: {order}"
+            verdict.add(Kind.WRONG, "money and goods", uid, figures)
         payment = found.money.payments.get(uid)
         if payment is not None and payment.captured - payment.refunded != kept:
             figures = f"the payment has {payment.captured} - {payment.refunded}, the order {kept}"

@@ -36,6 +36,7 @@ MOVES: dict[str, dict[str, tuple[str, ...]]] = {
     "order_approved": {"paid": ("approved",)},
     "order_numbered": _stays("approved", "packed", *_UNDER_WAY, *_ARRIVED, "rejected", "cancelled"),
     "payment_settled": _stays(*_BEFORE_SHIPMENT, *_UNDER_WAY, *_ARRIVED, *ENDED),
+    "payment_lost": _stays(*_UNDER_WAY, *_ARRIVED),
     "refund_settled": _stays(*_BEFORE_SHIPMENT, *_UNDER_WAY, *_ARRIVED, *ENDED),
     "order_packed": {"approved": ("packed",)},
     "order_shipped": {"approved": ("shipped",), "packed": ("shipped",), **_stays(*_UNDER_WAY)},
@@ -103,6 +104,7 @@ class Order:
     captured: int = 0
     asked_back: int = 0
     refunded: int = 0
+    failed: int = 0  # of what was asked: it will not come
     approved: bool = False
     approves_itself: bool = False
     number: str | None = None
@@ -117,11 +119,16 @@ class Order:
         return sum((line.wanted - line.returned) * (line.price or 0) for line in self.lines)
 
     @property
+    def lost(self) -> int:
+        """What of the failed capture is owed for goods that are kept."""
+        return min(self.failed, max(0, self.owed - self.captured + self.asked_back))
+
+    @property
     def unfinished(self) -> str | None:
         """What is still to happen, whatever anybody says."""
         if self.status not in (*FINAL, *WAITING) or (self.status == "paid" and self.approves_itself):
             return f"it is {self.status}"
-        if self.asked > self.captured and self.status not in ENDED:
+        if self.asked > self.captured + self.failed and self.status not in ENDED:
             return f"{self.asked} is being captured"
         return f"{self.asked_back - self.refunded} is being refunded" if self.asked_back > self.refunded else None
 
@@ -210,8 +217,14 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
             if order.number is not None or not order.approved:
                 verdict.add(Kind.WRONG, CHECK, told, f"{event['order_number']} is not its first number, or too early")
             order.number = event["order_number"]
+        case "payment_lost":
+            fits(order.asked - order.captured - order.failed, event["amount_minor"], "what did not come")
+            order.failed += event["amount_minor"]
+            if not event["amount_minor"] or told.said["type"] != "record_payment_failure":
+                verdict.add(Kind.WRONG, CHECK, told, "nothing was lost")
         case "payment_settled":
             order.captured += event["amount_minor"]
+            order.failed = max(0, order.failed - event["amount_minor"])
             order.asked_back += event["refund_minor"]
             fits(max(0, order.captured - order.owed - order.asked_back + event["refund_minor"]),
                  event["refund_minor"], "what goes back")  # fmt: skip
@@ -350,6 +363,8 @@ def _must_speak(order: Order | None, said: Mapping[str, Any]) -> str | None:
         case "record_payment":
             return "the order waits for it" if order.status == "awaiting_payment" else None
         case "record_payment_failure":
+            if order.status in (*_UNDER_WAY, *_ARRIVED):
+                return "money was waited for" if order.asked > order.captured + order.failed else None
             let_go = order.approved and not order.owed
             open_yet = order.status in ("awaiting_payment", "paid", "approved", "packed")
             return f"it is {order.status}" if open_yet and not let_go else None

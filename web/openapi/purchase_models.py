@@ -91,6 +91,11 @@ class PaymentView(Shape):
     authorised_minor: int = Count
     captured_minor: int = Count
     refunded_minor: int = Count
+    lost_minor: int = Field(
+        ge=0,
+        description="Owed for goods that the buyer keeps, and its capture failed for good after they had left.",
+        examples=[0],
+    )
 
 
 class ShipmentView(Shape):

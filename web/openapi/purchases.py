@@ -123,6 +123,7 @@ _ORDER: dict[str, Any] = {
         "authorised_minor": 90600,
         "captured_minor": 0,
         "refunded_minor": 0,
+        "lost_minor": 0,
     },
     "address": {"city": "Kiryat Mozkin"},
     "reason": None,

@@ -58,6 +58,7 @@ def present_purchase(purchase: Purchase) -> dict[str, Any]:
             "authorised_minor": purchase.authorised_minor,
             "captured_minor": purchase.captured_minor,
             "refunded_minor": purchase.refunded_minor,
+            "lost_minor": purchase.lost_minor,
         },
         "address": purchase.address,
         "reason": purchase.ended,

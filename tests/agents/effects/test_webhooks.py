@@ -530,6 +530,7 @@ def test_an_event_that_is_too_large_is_told_by_its_names() -> None:
 def test_every_event_has_a_name() -> None:
     names = event_names()
     assert {"orders.order_placed", "purchases.order_paid", "payments.payment_captured", "inventory.stock_low"} <= names
+    assert "purchases.payment_lost" in names
     assert not any(name.startswith(("webhooks.", "deliveries.")) for name in names), "no echo of ourselves"
 
 
