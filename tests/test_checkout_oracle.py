@@ -15,6 +15,7 @@ import orjson
 import pytest
 from pytest import mark, param
 
+from schemas.purchases.lifecycle import LEGAL
 from streams.driver import Driver
 from tests.agents.checkout_histories import DAY_MS, PARTITIONS, Shop
 from tests.agents.domain import make_app
@@ -22,6 +23,7 @@ from tests.oracle.bought import ACCOUNTS, INVENTORY, OUTLETS, PAYMENTS, PURCHASE
 from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provider, judge_rest
 from tests.oracle.inlet import PREFIX
 from tests.oracle.log import LETTERS, Log, Record, derived
+from tests.oracle.purchases import MOVES
 from tests.oracle.verdict import Kind, Verdict
 
 ORDERS = 60
@@ -40,6 +42,7 @@ async def played(seed: int) -> Log:
                 shop.buy()
             for _ in range(chance.randint(0, 40)):
                 shop.act()
+            shop.regret()
             await driver.run()
             shop.provider.answer()
             await driver.advance(chance.choice([0, 10, 1_000, 20_000]))
@@ -294,11 +297,11 @@ def test_what_is_not_at_rest_is_found() -> None:
     assert {check for _, check in verdict.examples} == {"money and goods", "balances at rest"}
     order.captured -= 1
     lost = next(order for order in orders if order.lost)
-    lost.failed -= 1  # so much is neither taken nor known to be lost
+    lost.failed, failed = 0, lost.failed  # it is neither taken nor known to be lost
     verdict = Verdict()
     judge_rest(found, verdict)
     assert set(verdict.examples) == {(Kind.HANGING, "at rest"), (Kind.WRONG, "money and goods")}, str(verdict)
-    lost.failed += 1
+    lost.failed = failed
     order.status, before = "awaiting_payment", order.status
     verdict = Verdict()
     judge_rest(found, verdict)
@@ -309,6 +312,15 @@ def test_what_is_not_at_rest_is_found() -> None:
     verdict = Verdict()
     judge_rest(found, verdict)
     assert verdict.examples[Kind.WRONG, "reserved at rest"] and verdict.counts == {Kind.WRONG: 1}
+
+
+def test_a_loss_may_be_told_of_what_has_left_and_moves_nothing() -> None:
+    legal = LEGAL["record_payment_failure"]
+    stays = {str(status): (str(status),) for status, after in legal.items() if after == (status,)}
+    assert MOVES["payment_lost"] == stays and len(stays) == 6
+    _, found = judged(honest())
+    lost = [order for order in found.bought.orders.values() if order.failed]
+    assert any(order.lost < order.failed for order in lost), "some of it came back"
 
 
 def test_what_the_provider_did_is_held_to_what_was_asked() -> None:

@@ -370,6 +370,7 @@ def test_what_was_never_captured_is_not_refunded_and_late_money_completes_it(
     (settled,), after = outcome(past, SETTLE)
     assert isinstance(settled, PaymentSettled) and settled.refund_minor == 210 - lost_minor
     assert (after.captured_minor, after.refund_minor, after.lost_minor) == (210, 210 - lost_minor, 0)
+    assert after.failed_minor == 0
     assert outcome([*past, SETTLE], FAILED)[0] == (), "nothing is waited for"
 
 
