@@ -22,11 +22,11 @@ from tests.agents.domain import elsewhere, home, make_app
 from tests.agents.inventory_histories import CHANGES, COMMANDS, EVENTS, TOGETHER, WARNINGS, play
 
 ME = "mascara-1"
-#: Together 4,000 histories; `python -m tests.agents.inventory_histories 100000` plays more.
-SEEDS = range(4_000 // TOGETHER)
+#: Together 2,000 histories; `python -m tests.agents.inventory_histories 100000` plays more.
+SEEDS = range(2_000 // TOGETHER)
 
 
-async def test_four_thousand_histories() -> None:
+async def test_two_thousand_histories() -> None:
     """Redelivery, conservation, no oversell, versions by one, expiries against shipments: inventory_histories.py."""
     seen: Counter[str] = Counter()
     for seed in SEEDS:

@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from tests.faults.recording import DIRECTORY, read
+from tests.faults.recording import DIRECTORY, as_then, read
 from tests.faults.row import row
 from tests.faults.trial import BUGGY, Restarts, Trial, memory_mb, metric
 from tests.oracle.broker import TABLES, read_topic, wait_until_read
@@ -199,7 +199,7 @@ def _recorded_again(trial: Trial) -> None:
         wait_until_read(kafka, 60)
     now = {topic: [_written(record) for record in read_topic(kafka, topic)] for topic in (EVENTS, LETTERS)}
     for topic, records in now.items():
-        before = [(line.partition, *line.raw, line.planned.headers) for line in then if line.topic == topic]
+        before = [(line.partition, *line.raw, as_then(line.planned.headers)) for line in then if line.topic == topic]
         pairs = zip(sorted(before, key=repr), sorted(records, key=repr), strict=False)
         other = next((pair for pair in pairs if pair[0] != pair[1]), None)
         assert other is None and len(records) == len(before), f"{topic}: {paths[0].stem} has other records: {other}"
@@ -210,7 +210,7 @@ def _recorded_again(trial: Trial) -> None:
 
 
 def _written(record: Record) -> tuple[Any, ...]:
-    return record.partition, record.key, record.value, record.headers
+    return record.partition, record.key, record.value, as_then(record.headers)
 
 
 @row(20, "replay by topic reset", checkout=True)

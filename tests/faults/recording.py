@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from streams.driver import Driver
 from streams.records import Headers
@@ -23,6 +23,16 @@ DIRECTORY = Path(__file__).parent / "recorded"
 PARTITIONS = 4  # the product's default
 ORDERS, OTHERS, POISON, SEED = 14, 12, 6, 19
 BEGAN_MS, STEP_MS = 1_763_700_000_000, 250
+
+
+H = TypeVar("H")
+#: Headers that came after the first recording. Readers of then do not look at them.
+LATER = frozenset({"customer"})
+
+
+def as_then(headers: Iterable[tuple[str, H]]) -> tuple[tuple[str, H], ...]:
+    """The headers without those that came later."""
+    return tuple((name, value) for name, value in headers if name not in LATER)
 
 
 class Recorded(NamedTuple):

@@ -18,29 +18,29 @@ from tests.simulation.shrink import shrink
 #: About a quarter of a minute on one idle core. `make simulate HISTORIES=100000` is the long run.
 HISTORIES = 500
 
-#: Both processes of `make test` would play them otherwise.
-pytestmark = pytest.mark.xdist_group("histories")
 
-_outcomes: list[Outcome] = []
-
-
-def _played() -> list[Outcome]:
-    """The histories, once for all tests of this file."""
-    if not _outcomes:
-        _outcomes.extend(run(make_plan(seed)) for seed in range(HISTORIES))
-    return _outcomes
+def test_every_history_holds_and_enough_goes_wrong() -> None:
+    """In one test, for which they are played once: the processes of `make test` share nothing."""
+    played = _played(HISTORIES)
+    _all_held(played)
+    _enough_was_done(played)
+    _every_fault_happened(played)
 
 
-def test_every_history_holds() -> None:
-    failed = [outcome for outcome in _played() if not outcome.held]
+def _played(count: int) -> list[Outcome]:
+    return [run(make_plan(seed)) for seed in range(count)]
+
+
+def _all_held(played: list[Outcome]) -> None:
+    failed = [outcome for outcome in played if not outcome.held]
     shown = [f"make simulate SEED={outcome.plan.seed}: {outcome.wrong[0]}" for outcome in failed]
     assert not failed, "\n".join(shown)
 
 
-def test_enough_was_done_and_enough_went_wrong() -> None:
+def _enough_was_done(played: list[Outcome]) -> None:
     """I8: a simulation in which nothing happens proves nothing."""
     total: Counter[str] = Counter()
-    for outcome in _played():
+    for outcome in played:
         total.update(outcome.counts)
     least = {
         "transactions": 5_000,
@@ -56,15 +56,16 @@ def test_enough_was_done_and_enough_went_wrong() -> None:
     assert {name: total[name] for name, count in least.items() if total[name] < count} == {}
 
 
-def test_every_fault_happens_on_every_topology() -> None:
-    seen = {(outcome.plan.topology, action.kind) for outcome in _played() for action in outcome.plan.actions}
+def _every_fault_happened(played: list[Outcome]) -> None:
+    """On every topology."""
+    seen = {(outcome.plan.topology, action.kind) for outcome in played for action in outcome.plan.actions}
     assert {(name, kind) for name in TOPOLOGIES for kind in [*FAULTS, "send", "foreign"]} <= seen
-    died_at = {line.split(" dies at ")[1] for outcome in _played() for line in outcome.trace if " dies at " in line}
+    died_at = {line.split(" dies at ")[1] for outcome in played for line in outcome.trace if " dies at " in line}
     assert died_at == set(POINTS)
 
 
 def test_the_same_seed_is_the_same_history() -> None:
-    for first in _played()[:20]:
+    for first in _played(20):
         again = run(make_plan(first.plan.seed))
         assert (again.digest, again.trace) == (first.digest, first.trace)
 
@@ -82,7 +83,7 @@ def test_no_history_hangs_on_the_order_of_a_set(hash_seed: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True, timeout=120
     )
-    assert printed.stdout.split() == [outcome.digest for outcome in _played()[:20]]
+    assert printed.stdout.split() == [outcome.digest for outcome in _played(20)]
 
 
 def test_a_failing_history_is_shrunk_to_what_it_needs() -> None:

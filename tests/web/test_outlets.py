@@ -105,9 +105,9 @@ async def test_the_queue_for_approval_page_by_page(two: Platform) -> None:
     assert await queue("oldest", 2) == left and await queue("newest", 50) == left[::-1]
     cursor = (await told(a, f"{HOME}/approvals?limit=2"))["next_cursor"]
     fullest = max(range(4), key=lambda partition: sum(two.home(order) == partition for order in left))
-    for order in left:
-        if two.home(order) != fullest:
-            assert (await a.post(f"/api/v1/orders/{order}/approve")).status == 200
+    for uid in left:
+        if two.home(uid) != fullest:
+            assert (await a.post(f"/api/v1/orders/{uid}/approve")).status == 200
     alone = [order for order in left if two.home(order) == fullest]
     assert await queue("oldest", 1) == alone and len(alone) > 2, "a partition alone has more than a page"
     await problem(await a.get(f"{HOME}/approvals?order=newest&cursor={cursor}"), 400, "bad-parameter")
