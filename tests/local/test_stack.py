@@ -103,6 +103,7 @@ def test_a_taken_port_fails_the_start_and_leaves_nothing(site: Site, setting: st
     port = site.kafka_port if setting == "KAFKA_PORT" else site.postgres_port
     before = {process.pid for process in psutil.process_iter()}
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier test may linger there
         taken.bind(("127.0.0.1", port))
         taken.listen()
         failed = site.run("up")
