@@ -457,14 +457,6 @@ class AccountVersion(NamedTuple):
     partition: int
     offset: int
 
-    def to_json(self) -> bytes:
-        """In the order of the fields, without their names: there is a row for each change. New fields go to the end."""
-        return orjson.dumps(tuple(self))
-
-    @classmethod
-    def from_json(cls, raw: bytes) -> Self:
-        return cls._make(orjson.loads(raw)[: len(cls._fields)])
-
 
 class LedgerTotals(NamedTuple):
     """The sums of one currency in one partition: the value of `ledger_totals`. Each leg is counted on its own."""

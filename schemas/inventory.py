@@ -390,14 +390,6 @@ class ItemVersion(NamedTuple):
     partition: int
     offset: int
 
-    def to_json(self) -> bytes:
-        """In the order of the fields, without their names: there is a row for each change. New fields go to the end."""
-        return orjson.dumps(tuple(self))
-
-    @classmethod
-    def from_json(cls, raw: bytes) -> Self:
-        return cls._make(orjson.loads(raw)[: len(cls._fields)])
-
 
 class ReservationState(StrEnum):
     """Where a reservation stands. All but the first are final, and say what became of the last piece of it."""

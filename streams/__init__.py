@@ -3,7 +3,7 @@
 from streams.agent import Agent, Stream
 from streams.app import App
 from streams.brokers import Security
-from streams.codec import Codec
+from streams.codec import Codec, positional
 from streams.errors import FaultAt, Misdeclared, NotOwner, NotReadable, Poison
 from streams.partitioner import partition_for
 from streams.reading import Owner
@@ -31,4 +31,5 @@ __all__ = [
     "Topic",
     "TopicPartition",
     "partition_for",
+    "positional",
 ]

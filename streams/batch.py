@@ -33,6 +33,16 @@ class View(Protocol):
 current_view: ContextVar[View | None] = ContextVar("current_view", default=None)
 
 
+@contextmanager
+def using(view: View) -> Iterator[None]:
+    """Tables read, and in a batch write, through this view meanwhile."""
+    token = current_view.set(view)
+    try:
+        yield
+    finally:
+        current_view.reset(token)
+
+
 def view_in_use(what: str) -> View:
     """The current view, or an error that says where `what` may be used."""
     view = current_view.get()

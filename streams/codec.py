@@ -20,6 +20,17 @@ class Codec(NamedTuple, Generic[V]):
     decode: Callable[[bytes], V]
 
 
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+def positional(kind: type[Row]) -> Codec[Row]:
+    """Of a NamedTuple of plain values, in the order of its fields and without their names: for tables that have a row
+    for each change. New fields go to the end."""
+    make = kind._make  # type: ignore[attr-defined]
+    width = len(kind._fields)  # type: ignore[attr-defined]
+    return Codec(lambda row: orjson.dumps(tuple(row)), lambda raw: make(orjson.loads(raw)[:width]))
+
+
 def json_path(location: tuple[int | str, ...]) -> str:
     """pydantic's error location as a JSON path: ("items", 0, "price") -> $.items[0].price"""
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)

@@ -21,7 +21,8 @@ from streams.topic import Topic
 
 #: Bounds one batch, so that a crowd of deadlines does not hold up the records for longer than a full batch would.
 MAX_DUE = 500
-_BY_TIME, _BY_ID = "t", "i"
+#: How the keys of the two rows begin.
+BY_TIME, _BY_ID = "t", "i"
 _MAX_MS = 10**13 - 1
 
 
@@ -75,12 +76,12 @@ class Deadlines:
             del self.table[_time_key(deadline)]
 
     def next_due_ms(self) -> int | None:
-        for _, deadline in self.table.range(_BY_TIME, limit=1):
+        for _, deadline in self.table.range(BY_TIME, limit=1):
             return deadline.due_at_ms
         return None
 
     def due(self, now_ms: int) -> Iterator[Deadline]:
-        for _, deadline in self.table.range(_BY_TIME, limit=MAX_DUE):
+        for _, deadline in self.table.range(BY_TIME, limit=MAX_DUE):
             if deadline.due_at_ms > now_ms:
                 return
             yield deadline
@@ -109,4 +110,4 @@ class Deadlines:
 
 
 def _time_key(deadline: Deadline) -> str:
-    return f"{_BY_TIME}{deadline.due_at_ms:013d}\0{deadline.id}"
+    return f"{BY_TIME}{deadline.due_at_ms:013d}\0{deadline.id}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from streams.app import App
-from streams.batch import current_view
+from streams.batch import using
 from streams.clock import ManualClock
 from streams.errors import Fenced
 from streams.journal import REPLAY, boundary_now
@@ -223,9 +224,10 @@ class Driver:
         found: dict[str, Any] = {}
         for task in self.tasks.values():
             if table in task.group.tables:
-                token = current_view.set(task.view())
-                try:
+                with using(task.view()):
                     found.update(task.group.tables[table].range())
-                finally:
-                    current_view.reset(token)
         return found
+
+    def reading(self, group: str, partition: int) -> AbstractContextManager[None]:
+        """As `app.reading` does in a worker."""
+        return using(self.tasks[task_name(group, partition)].view())

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from streams.agent import AgentRun
-from streams.batch import Batch, CommittedView, current_view
-from streams.deadlines import Deadline
+from streams.batch import Batch, CommittedView, using
+from streams.deadlines import BY_TIME, Deadline
 from streams.errors import StoreDamaged
 from streams.journal import Act, Run
 from streams.metrics import Metrics
@@ -61,7 +61,7 @@ class Overheard(Batch):
 
     def put(self, table: Table[Any], key: bytes, raw: bytes | None) -> None:
         super().put(table, key, raw)
-        if table is self._deadlines and raw is not None and key[:1] == b"t":
+        if table is self._deadlines and raw is not None and key.startswith(BY_TIME.encode()):
             self.scheduled.append(table.codec.decode(raw))
 
 
@@ -91,7 +91,7 @@ class Fold:
         """Send the deadlines that are due at this moment."""
         if self.group.deadlines is None:
             return ()
-        with self._writing():
+        with using(self.batch):
             self.batch.savepoint(None)
             self.group.deadlines.emit(now_ms)
         return self._over(1)
@@ -100,7 +100,7 @@ class Fold:
         """Send this one deadline, if it still stands as it was."""
         deadlines = self.group.deadlines
         assert deadlines is not None, "a deadline belongs to a group that has some"
-        with self._writing():
+        with using(self.batch):
             if not deadlines.stands(deadline):
                 return ()
             self.batch.savepoint(None)
@@ -116,7 +116,7 @@ class Fold:
         self._acts = 0
 
     def view(self) -> CommittedView:
-        """What a worker would answer from now; set it as `current_view` and read the tables."""
+        """What a worker would answer from now; read the tables `using` it."""
         self.keep()
         return CommittedView(self.store, self.partition, _damaged)
 
@@ -136,22 +136,6 @@ class Fold:
         if self._acts >= KEEP_EVERY:
             self.keep()
         return said
-
-    def _writing(self) -> _Using:
-        return _Using(self.batch)
-
-
-class _Using:
-    """Tables read and write this batch meanwhile."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def __enter__(self) -> None:
-        self._token = current_view.set(self._batch)
-
-    def __exit__(self, *_: object) -> None:
-        current_view.reset(self._token)
 
 
 def _damaged(error: StoreDamaged) -> None:

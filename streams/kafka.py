@@ -288,6 +288,26 @@ class KafkaTransactions:
         return OutcomeUnknown(f"{self._id}: {doing}: {told(error)}")
 
 
+async def _asked(call: Any, what: str) -> Any:
+    """What a consumer answers. Raises OutcomeUnknown."""
+    try:
+        return await call
+    except KafkaError as error:
+        raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
+    except UnicodeDecodeError as error:
+        # The fetcher has thrown away what stood before it: who asked begins again from where it was.
+        read_any_header()
+        raise OutcomeUnknown(f"asking for {what}: a record has a header whose name is not UTF-8") from error
+
+
+async def _bounds(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, tuple[int, int]]:
+    begins = await _asked(consumer.beginning_offsets(list(partitions)), "beginning offsets")
+    ends = await _asked(consumer.end_offsets(list(partitions)), "end offsets")
+    return {partition: (begins[partition], ends[partition]) for partition in partitions}
+
+
 class KafkaLog:
     """The Log of a worker: inputs come from the group's consumer, changelogs from readers of their own."""
 
@@ -298,30 +318,18 @@ class KafkaLog:
         return KafkaTransactions(self._settings, transactional_id)
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        found: dict[TopicPartition, int] = await self._asked(
+        found: dict[TopicPartition, int] = await _asked(
             committed_offsets(self._consumer, partitions), "committed offsets"
         )
         return found
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        begins = await self._asked(self._consumer.beginning_offsets(list(partitions)), "beginning offsets")
-        ends = await self._asked(self._consumer.end_offsets(list(partitions)), "end offsets")
-        return {partition: (begins[partition], ends[partition]) for partition in partitions}
-
-    async def _asked(self, call: Any, what: str) -> Any:
-        try:
-            return await call
-        except KafkaError as error:
-            raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
-        except UnicodeDecodeError as error:
-            # The fetcher has thrown away what stood before it: the task begins again from its committed position.
-            read_any_header()
-            raise OutcomeUnknown(f"asking for {what}: a record has a header whose name is not UTF-8") from error
+        return await _bounds(self._consumer, partitions)
 
     async def fetch(
         self, partitions: Sequence[TopicPartition], max_records: int, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[Record]]:
-        fetched: Mapping[TopicPartition, Sequence[Record]] = await self._asked(
+        fetched: Mapping[TopicPartition, Sequence[Record]] = await _asked(
             self._consumer.getmany(*partitions, timeout_ms=int(timeout_s * 1000), max_records=max_records), "records"
         )
         return fetched
@@ -338,18 +346,18 @@ class KafkaLog:
         if not partitions:
             return {}
         reader = _reader(self._settings, 1 << 10)
-        await self._asked(reader.start(), "changelogs")
+        await _asked(reader.start(), "changelogs")
         try:
             reader.assign(partitions)
-            begins = await self._asked(reader.beginning_offsets(partitions), "changelogs")
-            ends = await self._asked(reader.end_offsets(partitions), "changelogs")
+            begins = await _asked(reader.beginning_offsets(partitions), "changelogs")
+            ends = await _asked(reader.end_offsets(partitions), "changelogs")
             firsts: dict[TopicPartition, Record] = {}
             waiting = {partition for partition in partitions if begins[partition] < ends[partition]}
             for partition in waiting:
                 reader.seek(partition, begins[partition])
             reader.pause(*(partition for partition in partitions if partition not in waiting))
             while waiting:
-                fetched = await self._asked(reader.getmany(*waiting, timeout_ms=200), "changelogs")
+                fetched = await _asked(reader.getmany(*waiting, timeout_ms=200), "changelogs")
                 firsts |= {partition: records[0] for partition, records in fetched.items() if records}
                 # Nothing but markers of aborted transactions may lie there: then there is no first record.
                 waiting = {p for p in waiting - firsts.keys() if await reader.position(p) < ends[p]}
@@ -365,13 +373,13 @@ class KafkaLog:
         if not reached:
             return
         reader = _reader(self._settings, 8 << 20)
-        await self._asked(reader.start(), "a changelog")
+        await _asked(reader.start(), "a changelog")
         try:
             reader.assign(list(reached))
             for partition, start in reached.items():
                 reader.seek(partition, start)
             while reached:
-                fetched = await self._asked(reader.getmany(*reached, timeout_ms=200, max_records=5_000), "a changelog")
+                fetched = await _asked(reader.getmany(*reached, timeout_ms=200, max_records=5_000), "a changelog")
                 for partition in list(reached):
                     position = await reader.position(partition)
                     if position > reached[partition]:
@@ -391,31 +399,20 @@ class KafkaReader:
         self._reader = _reader(settings, LOOK_BYTES)
 
     async def __aenter__(self) -> KafkaReader:
-        try:
-            await self._reader.start()
-        except KafkaError as error:
-            raise OutcomeUnknown(f"the log cannot be looked into: {told(error)}") from error
+        await _asked(self._reader.start(), "a look into the log")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._reader.stop()
 
-    async def _asked(self, call: Any) -> Any:
-        try:
-            return await call
-        except KafkaError as error:
-            raise OutcomeUnknown(f"looking into the log: {told(error)}") from error
-
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        begins = await self._asked(self._reader.beginning_offsets(list(partitions)))
-        ends = await self._asked(self._reader.end_offsets(list(partitions)))
-        return {partition: (begins[partition], ends[partition]) for partition in partitions}
+        return await _bounds(self._reader, partitions)
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
         """From the broker's index, which is of what it has, committed or not; a negative timestamp is none."""
         if timestamp_ms <= 0:
             return (await self.bounds([partition]))[partition][0]
-        found = await self._asked(self._reader.offsets_for_times({partition: timestamp_ms}))
+        found = await _asked(self._reader.offsets_for_times({partition: timestamp_ms}), "the offset of a time")
         return None if found.get(partition) is None else int(found[partition].offset)
 
     async def read(
@@ -428,7 +425,7 @@ class KafkaReader:
             self._reader.seek(partition, start)
             reached = start
             while reached < ends[partition]:
-                records = (await self._asked(self._reader.getmany(partition, timeout_ms=200))).get(partition, ())
+                records = (await _asked(self._reader.getmany(partition, timeout_ms=200), "records")).get(partition, ())
                 reached = await self._reader.position(partition)
                 if records:
                     yield partition, records, reached

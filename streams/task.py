@@ -24,7 +24,7 @@ from typing import Any
 
 from streams import faults
 from streams.agent import AgentRun
-from streams.batch import Batch, CommittedView, current_view
+from streams.batch import Batch, CommittedView, using
 from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, hold_bounds, last_boundary, size
@@ -426,21 +426,15 @@ class Task:
     def _emit_deadlines(self, now_ms: int) -> None:
         if self.group.deadlines is None:
             return
-        token = current_view.set(self.batch)
-        try:
+        with using(self.batch):
             self.batch.savepoint(None)
             self.group.deadlines.emit(now_ms)
-        finally:
-            current_view.reset(token)
 
     def _look_at_deadlines(self) -> None:
         if self.group.deadlines is None:
             return
-        token = current_view.set(CommittedView(self.store, self.partition, self._found_damage))
-        try:
+        with using(CommittedView(self.store, self.partition, self._found_damage)):
             self._next_due_ms = self.group.deadlines.next_due_ms()
-        finally:
-            current_view.reset(token)
         pending = self._metrics.deadlines_pending.labels(self.group.name, str(self.partition))
         pending.set(0 if self._next_due_ms is None else 1)
 

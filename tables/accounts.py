@@ -34,7 +34,7 @@ from schemas.accounts import (
     Movement,
 )
 from schemas.base import content_of
-from streams import App, Codec, Position, Table
+from streams import App, Codec, Position, Table, positional
 from tables.versions import Cut, Mark, NotKept, version_at
 
 GROUP = "accounts"
@@ -208,7 +208,7 @@ def declare(app: App) -> AccountTables:
         versions=app.Table(
             "account_versions",
             group=GROUP,
-            codec=Codec(AccountVersion.to_json, AccountVersion.from_json),
+            codec=positional(AccountVersion),
             help="How each account stood before, version by version.",
         ),
         entries=app.Table(

@@ -29,7 +29,7 @@ from schemas.inventory import (
     StockAnswer,
     reservation_id_of,
 )
-from streams import App, Codec, Position, Table
+from streams import App, Codec, Position, Table, positional
 from tables.versions import Cut, Mark, NotKept, version_at
 
 GROUP = "inventory"
@@ -102,48 +102,31 @@ class InventoryTables:
         outlet_id: str | None = None,
         *,
         words: Sequence[str] = (),
+        cut: Cut | None = None,
         after: str | None = None,
         limit: int = 50,
         most_scanned: int = MOST_SCANNED,
     ) -> Found:
         """Items of this partition behind the item_id `after`: of one outlet or all, with all `words` in name or id.
 
-        Looks at `most_scanned` rows at most, so it may give fewer than `limit` and still have a frontier.
+        `cut`: as everything stood then, each item that is looked at by its own versions; raises NotKept. Looks at
+        `most_scanned` rows at most, so it may give fewer than `limit` and still have a frontier.
         """
         wanted = tuple(word.casefold() for word in words)
         items: list[Item] = []
         item_id, scanned = "", 0
         for item_id, text, item in self._catalogue(outlet_id, after, most_scanned):
             scanned += 1
+            if cut is not None:
+                item = self._as_it_stood(item or self.items[item_id], cut)
+                if item is None:
+                    continue
+                text = search_text(item)
             if not all(word in text for word in wanted):
                 continue
             if len(items) == limit:
                 return Found(items, items[-1].item_id)
             items.append(item or self.items[item_id])
-        return Found(items, item_id if scanned == most_scanned else None)
-
-    def find_at(
-        self,
-        cut: Cut,
-        outlet_id: str | None = None,
-        *,
-        words: Sequence[str] = (),
-        after: str | None = None,
-        limit: int = 50,
-        most_scanned: int = MOST_SCANNED,
-    ) -> Found:
-        """The same as everything stood at the cut: each item that is looked at, by its own versions. Raises NotKept."""
-        wanted = tuple(word.casefold() for word in words)
-        items: list[Item] = []
-        item_id, scanned = "", 0
-        for item_id, _, item in self._catalogue(outlet_id, after, most_scanned):
-            scanned += 1
-            then = self._as_it_stood(item or self.items[item_id], cut)
-            if then is None or not all(word in search_text(then) for word in wanted):
-                continue
-            if len(items) == limit:
-                return Found(items, items[-1].item_id)
-            items.append(then)
         return Found(items, item_id if scanned == most_scanned else None)
 
     def _catalogue(self, outlet_id: str | None, after: str | None, most: int) -> Iterator[tuple[str, str, Item | None]]:
@@ -238,7 +221,7 @@ def declare(app: App) -> InventoryTables:
         versions=app.Table(
             "item_versions",
             group=GROUP,
-            codec=Codec(ItemVersion.to_json, ItemVersion.from_json),
+            codec=positional(ItemVersion),
             help="How each item stood before, version by version.",
         ),
         reservations=app.Table(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.strict_json import location_path
 from web import problems
@@ -16,6 +16,12 @@ from web.limits import Limits
 from web.problems import Problem
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Body(BaseModel):
+    """What the body of a write is made of: members of the very type, and none that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 async def read_json(request: web.Request, limits: Limits) -> bytes:

@@ -27,6 +27,11 @@ def id_of(scope: str, key: str | None, otherwise: str) -> str:
     return otherwise if key is None else derived_id(f"{scope}\0{key}")
 
 
+def position_of(first: Mapping[str, Any]) -> Position:
+    """Where the command lies that an owner's answer was first given to."""
+    return Position(first["topic"], first["partition"], first["offset"])
+
+
 async def send(commands: Commands, key: str, value: Any) -> Position:
     """Put a command on its topic, with the request's id beside it. Raises ValueError when it is larger than allowed."""
     identity = str(structlog.contextvars.get_contextvars().get("request_id", ""))

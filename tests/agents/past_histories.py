@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,7 +24,6 @@ from agents.wiring import Domains
 from schemas.base import rfc3339, unix_ms
 from schemas.orders.samples import generate
 from streams import Position
-from streams.batch import current_view
 from streams.driver import Driver
 from streams.lookup import Sought, how_many_by
 from streams.partitioner import partition_for
@@ -104,15 +102,6 @@ class Fresh(Driver):
             await getattr(self, name)(*args, **more)
 
 
-@contextmanager
-def reading(driver: Driver, group: str, partition: int) -> Iterator[None]:
-    token = current_view.set(driver.tasks[f"{group}-{partition}"].view())
-    try:
-        yield
-    finally:
-        current_view.reset(token)
-
-
 class Cuts:
     """Holds what the whole history says of a moment against what stands in the engine that has come to it."""
 
@@ -155,7 +144,7 @@ class Cuts:
             return
 
         async def sought(version: int) -> Sought:
-            with reading(self.whole, KINDS[kind][0], told_on.partition):
+            with self.whole.reading(KINDS[kind][0], told_on.partition):
                 return Sought(unix_ms(self.made_at[kind](key, version)), partial(is_version, key.encode(), version))
 
         newest = self.newest(kind, key)
@@ -166,7 +155,7 @@ class Cuts:
 
     def newest(self, kind: str, key: str) -> int:
         group, table, _ = KINDS[kind]
-        with reading(self.whole, group, partition_for(key.encode(), PARTITIONS)):
+        with self.whole.reading(group, partition_for(key.encode(), PARTITIONS)):
             version: int = self.whole.app.groups[group].tables[table][key].version
             return version
 
@@ -175,14 +164,14 @@ class Cuts:
 
     def row(self, kind: str, key: str) -> Any:
         group, table, _ = KINDS[kind]
-        with reading(self.fresh, group, partition_for(key.encode(), PARTITIONS)):
+        with self.fresh.reading(group, partition_for(key.encode(), PARTITIONS)):
             return self.fresh.app.groups[group].tables[table].get(key)
 
     def hold(self, what: str, kind: str, key: str, cut: Cut) -> None:
         if key.startswith("clearing:"):
             return
         stood = self.row(kind, key)
-        with reading(self.whole, KINDS[kind][0], partition_for(key.encode(), PARTITIONS)):
+        with self.whole.reading(KINDS[kind][0], partition_for(key.encode(), PARTITIONS)):
             try:
                 said = self.at[kind](key, cut)
             except Undecided:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import orjson
@@ -13,7 +12,6 @@ from schemas.accounts import account_id_of
 from schemas.purchases import Purchase, PurchaseCommandRefused, order_uid_of, read_event
 from schemas.shipping import Booking, CarrierAsked
 from schemas.shipping import read_event as read_shipping
-from streams.batch import current_view
 from streams.driver import Driver
 from tests.agents.domain import home
 
@@ -102,14 +100,9 @@ class Shop:
         assert found is not None
         return found.balance_minor, found.held_minor
 
-    @contextmanager
-    def reading(self, group: str, key: str) -> Iterator[None]:
-        """As `app.reading` does in a worker."""
-        token = current_view.set(self.driver.tasks[f"{group}-{home(key)}"].view())
-        try:
-            yield
-        finally:
-            current_view.reset(token)
+    def reading(self, group: str, key: str) -> AbstractContextManager[None]:
+        """As `app.reading` does in a worker, at the key's home."""
+        return self.driver.reading(group, home(key))
 
     def happened(self, uid: str) -> list[str]:
         """The events of an order, refusals with their reason."""

@@ -15,7 +15,6 @@ from agents.wiring import declare_topics, wire_inventory
 from schemas.inventory import InventoryEvent, InventoryRefusal, ReservationState, read_event
 from schemas.topics import topics
 from streams import App
-from streams.batch import current_view
 from streams.driver import Driver
 from tables.inventory import Found, InventoryTables
 from tests.agents.domain import elsewhere, home, make_app
@@ -211,8 +210,7 @@ async def shelf(tmp_path: Path) -> AsyncIterator[tuple[Driver, InventoryTables]]
 
 def pages(shelf: tuple[Driver, InventoryTables], outlet: str | None, **more: Any) -> Iterator[Found]:
     driver, tables = shelf
-    token = current_view.set(driver.tasks["inventory-0"].view())
-    try:
+    with driver.reading("inventory", 0):
         after = None
         while True:
             found = tables.find(outlet, after=after, **more)
@@ -220,8 +218,6 @@ def pages(shelf: tuple[Driver, InventoryTables], outlet: str | None, **more: Any
             after = found.frontier
             if after is None:
                 return
-    finally:
-        current_view.reset(token)
 
 
 @mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,12 @@ from hypothesis import strategies as st
 from schemas.base import MAX_TIME_MS
 from schemas.orders import CancelOrder, Order, OrderStatus
 from schemas.orders.samples import SAMPLE_ORDER, document, generate
-from streams.batch import current_view
 from streams.driver import Driver
 from tables.orders import OrderTables, order_uid_at, place_of, placed_at_ms_at
 from tests.agents.domain import PARTITIONS, command, home, make_app
 
 Running = tuple[Driver, OrderTables]
 UIDS = [str(document(number)["order_uid"]) for number in range(60)]
-
-
-@contextmanager
-def reading(driver: Driver, partition: int) -> Iterator[None]:
-    """As `app.reading("orders", partition)` does in a worker."""
-    token = current_view.set(driver.tasks[f"orders-{partition}"].view())
-    try:
-        yield
-    finally:
-        current_view.reset(token)
 
 
 @pytest.fixture
@@ -74,7 +62,7 @@ def pages(tables: OrderTables, limit: int, most_scanned: int = 1_000, status: Or
 async def test_pages_are_complete_and_newest_first(running: Running, limit: int, most_scanned: int) -> None:
     driver, tables = running
     for partition in range(PARTITIONS):
-        with reading(driver, partition):
+        with driver.reading("orders", partition):
             assert pages(tables, limit, most_scanned) == newest_first(partition)
             cancelled = [uid for uid in newest_first(partition) if uid in UIDS[::5]]
             assert pages(tables, limit, most_scanned, OrderStatus.CANCELLED) == cancelled
@@ -82,14 +70,14 @@ async def test_pages_are_complete_and_newest_first(running: Running, limit: int,
 
 async def test_the_last_page_says_that_it_is_the_last(running: Running) -> None:
     driver, tables = running
-    with reading(driver, 0):
+    with driver.reading("orders", 0):
         rows, frontier = tables.newest(limit=len(newest_first(0)))
     assert (len(rows), frontier) == (len(newest_first(0)), None)
 
 
 async def test_a_rare_status_does_not_scan_the_whole_partition(running: Running) -> None:
     driver, tables = running
-    with reading(driver, 0):
+    with driver.reading("orders", 0):
         rows, frontier = tables.newest(status=OrderStatus.CANCELLED, limit=50, most_scanned=2)
     assert len(rows) <= 2
     assert frontier is not None and order_uid_at(frontier) == newest_first(0)[1]
@@ -97,13 +85,13 @@ async def test_a_rare_status_does_not_scan_the_whole_partition(running: Running)
 
 async def test_pages_stay_as_they_are_while_orders_come_in(running: Running) -> None:
     driver, tables = running
-    with reading(driver, 0):
+    with driver.reading("orders", 0):
         first = tables.newest(limit=5)
     before = newest_first(0)
     for number in range(60, 90):
         driver.produce("orders", value=generate(number), partition=0)
     await driver.advance(1)
-    with reading(driver, 0):
+    with driver.reading("orders", 0):
         second = tables.newest(after=first.frontier, limit=5)
     assert [uid for _, uid in (*first.rows, *second.rows)] == before[:10]
 
@@ -120,7 +108,7 @@ async def test_a_customer_has_orders_of_his_own_only(tmp_path: Path) -> None:
             await driver.advance(1)
         found: dict[str, list[str]] = {"a": [], "ab": [], "a b:c": [], "nobody": []}
         for partition in range(PARTITIONS):
-            with reading(driver, partition):
+            with driver.reading("orders", partition):
                 for customer, uids in found.items():
                     uids += (uid for _, uid in tables.newest(customer).rows)
     assert {customer: sorted(uids) for customer, uids in found.items()} == {
@@ -148,7 +136,7 @@ async def test_a_timeline_tells_events_and_refusals_in_order(tmp_path: Path) -> 
         for command_id in ("c-1", "c-2"):
             command(driver, CancelOrder(command_id=command_id, order_uid=uid, reason="no"))
         await driver.run()
-        with reading(driver, home(uid)):
+        with driver.reading("orders", home(uid)):
             rows = list(tables.timeline(uid))
             assert [entry for _, entry in tables.timeline(uid, reverse=True)] == [entry for _, entry in rows][::-1]
             assert list(tables.timeline(uid, after=rows[3][0], limit=2)) == rows[4:6]

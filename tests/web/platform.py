@@ -24,7 +24,7 @@ from schemas.orders.samples import SAMPLE_ORDER
 from schemas.settings import Settings
 from schemas.topics import topics as topic_specs
 from streams import App, NotOwner, NotReadable, Owner, Position, partition_for
-from streams.batch import current_view
+from streams.batch import using
 from streams.driver import Driver
 from streams.engine import Check
 from streams.lookup import LogReader
@@ -82,11 +82,8 @@ class Worker:
         task = self.platform.driver.tasks[f"{group}-{partition}"]
         if min_position is not None:
             await task.reached(min_position, timeout_s)
-        token = current_view.set(task.view())
-        try:
+        with using(task.view()):
             yield
-        finally:
-            current_view.reset(token)
 
 
 class Platform:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.accounts import (
     AccountRefusal,
@@ -25,7 +25,8 @@ from web import answers, body, problems, reading
 from web.accounts import shapes
 from web.accounts.questions import AccountQuestions
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
+from web.body import Body
+from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, position_of, send
 from web.limits import Limits
 from web.problems import Problem
 from web.requests import REPLAYED, Requests
@@ -54,9 +55,7 @@ _WORDS = {
 }
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
+class _Body(Body):
     idempotency_key: IdempotencyKey = None
 
 
@@ -104,7 +103,7 @@ class AccountWrites:
             if first is None:
                 return _done(200, account, position, position)
             opened = {"balance_minor": 0, "held_minor": 0, "available_minor": 0, "version": first["version"]}
-            return _done(201, {**account, **opened, "updated_at": first["occurred_at"]}, _at(first), position)
+            return _done(201, {**account, **opened, "updated_at": first["occurred_at"]}, position_of(first), position)
 
         return await self._requests.once(request, raw, act)
 
@@ -152,7 +151,7 @@ class AccountWrites:
             "version": first["version"],
             "updated_at": first["occurred_at"],
         }
-        return _done(201, {**account, **then, "amount_minor": command.amount_minor}, _at(first), position)
+        return _done(201, {**account, **then, "amount_minor": command.amount_minor}, position_of(first), position)
 
     async def _command(self, command: OpenAccount | Deposit | Withdraw) -> tuple[Position, dict[str, Any] | None]:
         """Put a command on its topic and wait for what becomes of it; None when the wait ran out."""
@@ -161,10 +160,6 @@ class AccountWrites:
         args = {"account_id": key, "command_id": command.command_id}
         outcome = await outcome_of(self._desk, self._questions.outcome, key, args, after=position, wait_s=wait_s)
         return position, None if outcome is None else outcome.meta
-
-
-def _at(first: dict[str, Any]) -> Position:
-    return Position(first["topic"], first["partition"], first["offset"])
 
 
 def _done(status: int, told: dict[str, Any], first: Position, mine: Position) -> web.Response:
@@ -177,7 +172,7 @@ def _done(status: int, told: dict[str, Any], first: Position, mine: Position) ->
 
 
 def _refused(command: Deposit | Withdraw, first: dict[str, Any]) -> Problem:
-    reason, at = AccountRefusal(first["reason"]), _at(first)
+    reason, at = AccountRefusal(first["reason"]), position_of(first)
     told: dict[str, Any] = {"reason": reason, "position": str(at)}
     if reason is AccountRefusal.NO_SUCH_ACCOUNT:
         return Problem(

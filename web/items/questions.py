@@ -54,11 +54,11 @@ class ItemQuestions:
     def _page(self, args: Mapping[str, str]) -> Answer:
         """The next items of this partition: `limit` of them, or as many as fit into `bytes`, but one at least."""
         cut = as_of.cut_in(args)
-        find = self._tables.find if cut is None else partial(self._tables.find_at, cut)
         try:
-            found = find(
+            found = self._tables.find(
                 args.get("outlet_id"),
                 words=args.get("query", "").split(),
+                cut=cut,
                 after=args.get("after"),
                 limit=int(args["limit"]),
                 most_scanned=self._limits.page_scan_rows if cut is None else self._limits.page_scan_past_rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, assert_never
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.accounts import Currency
 from schemas.base import content_of
@@ -25,10 +25,10 @@ from schemas.inventory import (
     Quantity,
 )
 from schemas.requests import REQUEST_KEY_PATTERN
-from streams.records import Position
 from web import answers, body, problems, reading
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
+from web.body import Body
+from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, position_of, send
 from web.items import shapes
 from web.items.questions import ItemQuestions
 from web.limits import Limits
@@ -62,9 +62,7 @@ _WORDS = {
 Written = CreateItem | ChangeItem | AdjustStock
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
+class _Body(Body):
     idempotency_key: IdempotencyKey = None
 
 
@@ -168,7 +166,7 @@ class ItemWrites:
         if first["reason"] is not None:
             raise _refused(command, first)
         status, told = _present(command, item, first)
-        at = _at(first)
+        at = position_of(first)
         headers = {"ETag": answers.etag(told["version"]), answers.POSITION: str(at)}
         if status == 201:
             headers["Location"] = f"{shapes.HOME}/{command.item_id}"
@@ -197,12 +195,8 @@ def _stock(first: dict[str, Any]) -> dict[str, int]:
     return {**figures, "available": first["on_hand"] - first["reserved"]}
 
 
-def _at(first: dict[str, Any]) -> Position:
-    return Position(first["topic"], first["partition"], first["offset"])
-
-
 def _refused(command: Written, first: dict[str, Any]) -> Problem:
-    reason, at = InventoryRefusal(first["reason"]), _at(first)
+    reason, at = InventoryRefusal(first["reason"]), position_of(first)
     told: dict[str, Any] = {"reason": reason, "position": str(at)}
     if reason is InventoryRefusal.NO_SUCH_ITEM:
         detail = f"There is no item {command.item_id}."

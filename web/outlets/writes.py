@@ -5,33 +5,29 @@ from __future__ import annotations
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.outlets import Approval as ApprovalWord
 from schemas.outlets import ApprovalMode, ConfigureOutlet, NumberPrefix
 from schemas.purchases import Span
-from streams.records import Position
 from web import answers, body, reading
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.body import Body
+from web.commands import Commands, accepted, dead_lettered, outcome_of, position_of, send
 from web.limits import Limits
 from web.outlets import shapes
 from web.outlets.questions import OutletQuestions
 from web.requests import Requests
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Approval(_Body):
+class Approval(Body):
     """Who takes paid orders."""
 
     mode: Annotated[ApprovalMode, Field(strict=False)]
     after_ms: Span = 0
 
 
-class Configuration(_Body):
+class Configuration(Body):
     """The body that says all of how an outlet works: what is not named, or null, is the platform's again."""
 
     approval: Approval | None = None
@@ -73,5 +69,5 @@ class OutletWrites:
         first = found.meta["answer"]
         if first is None:
             raise dead_lettered(position)
-        at = str(Position(first["topic"], first["partition"], first["offset"]))
+        at = str(position_of(first))
         return answers.answer(200, {**found.meta["outlet"], "position": at}, {answers.POSITION: at})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from schemas.accounts import UserId
 from schemas.base import derived_id
@@ -47,6 +47,7 @@ from streams.records import Position
 from web import answers, body, problems, reading
 from web.accounts.writes import IdempotencyKey
 from web.asking import Desk
+from web.body import Body
 from web.commands import Commands, accepted, dead_lettered, id_of, outcome_of, send
 from web.limits import Limits
 from web.orders import shapes
@@ -84,25 +85,21 @@ AddressName = Annotated[str, Field(max_length=64)]
 AddressText = Annotated[str, Field(max_length=512)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class HowPaid(_Body):
+class HowPaid(Body):
     """How the buyer pays."""
 
     method: Literal["account", "provider", "cash_on_delivery"] = "account"
     instrument: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
 
-class CartItem(_Body):
+class CartItem(Body):
     """One line of a cart."""
 
     item_id: ItemId
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 
 
-class Cart(_Body):
+class Cart(Body):
     """The body that buys: `items`, or for one line `item_id` and `quantity` beside the rest."""
 
     user_id: UserId
@@ -129,23 +126,23 @@ class Cart(_Body):
         return [CartLine(item_id=self.item_id, quantity=self.quantity)]
 
 
-class Nothing(_Body):
+class Nothing(Body):
     """A body that says nothing more."""
 
 
-class WithReason(_Body):
+class WithReason(Body):
     """Why."""
 
     reason: Reason
 
 
-class Packing(_Body):
+class Packing(Body):
     """Whether a carrier shall fetch it: as `ORDERSTREAM_CARRIER` says, when nothing is said."""
 
     carrier: bool | None = None
 
 
-class Shipping(_Body):
+class Shipping(Body):
     """What leaves, or is to be fetched by a carrier; all that has not left yet when nothing is said."""
 
     carrier: bool = False
@@ -153,7 +150,7 @@ class Shipping(_Body):
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
-class Returning(_Body):
+class Returning(Body):
     """What comes back, why, and whether for the same again."""
 
     return_id: PartId | None = None
@@ -167,7 +164,7 @@ class Action(NamedTuple):
 
     path: str
     command: type[Any]
-    body: type[_Body]
+    body: type[Body]
     operation: str
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
 
 from schemas import signatures
 from schemas.base import derived_id
@@ -34,10 +33,10 @@ from schemas.webhooks import (
     WebhookRefusal,
 )
 from streams.errors import NotReadable
-from streams.records import Position
 from web import answers, body, problems, reading
 from web.asking import Desk
-from web.commands import Commands, accepted, dead_lettered, outcome_of, send
+from web.body import Body
+from web.commands import Commands, accepted, dead_lettered, outcome_of, position_of, send
 from web.limits import Limits
 from web.problems import Problem
 from web.requests import Requests
@@ -57,11 +56,7 @@ _WORDS = {
 }
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Creation(_Body):
+class Creation(Body):
     """The body that creates a webhook."""
 
     url: TargetUrl
@@ -69,7 +64,7 @@ class Creation(_Body):
     customer_id: CustomerOnly = None
 
 
-class Change(_Body):
+class Change(Body):
     """The body that changes a webhook: what is not named, or null, stays."""
 
     url: TargetUrl | None = None
@@ -77,7 +72,7 @@ class Change(_Body):
     paused: bool | None = None
 
 
-class Rotation(_Body):
+class Rotation(Body):
     """The body that rotates a secret."""
 
     keep_previous_ms: KeepPreviousMs = DAY_MS
@@ -230,7 +225,7 @@ class WebhookWrites:
             raise dead_lettered(position)
         if first["reason"] is not None:
             raise _refused(command, first)
-        at = Position(first["topic"], first["partition"], first["offset"])
+        at = position_of(first)
         headers = {"ETag": answers.etag(first["version"]), answers.POSITION: str(at)}
         if status == 201:
             headers["Location"] = where
@@ -268,7 +263,7 @@ def _covers(pattern: str, name: str) -> bool:
 
 def _refused(command: AskedCommand, first: dict[str, Any]) -> Problem:
     reason = WebhookRefusal(first["reason"])
-    at = str(Position(first["topic"], first["partition"], first["offset"]))
+    at = str(position_of(first))
     headers = {answers.POSITION: at}
     if reason is WebhookRefusal.NO_SUCH_SUBSCRIPTION:
         detail = f"There is no webhook {command.subscription_id}."
