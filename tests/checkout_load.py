@@ -3,7 +3,8 @@
 Each cart has its own chance, so that cart `n` does not depend on how many were made before it. Of the buyers some have
 no account and some too little money; most items are few. Of what is sent to a topic one in ten comes twice, one in
 twenty goes to the wrong partition, one in a hundred is no command at all; what is sent over HTTP is sent again, under
-its key, until somebody answers. How the payment provider behaves is in the name of the instrument (local/sandbox.py).
+its key, until somebody answers. How the payment provider behaves is in the name of the instrument (local/sandbox.py),
+how the carrier that fetches about half of the parcels does in the address (local/carrier.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ MOODS = (
     *("sandbox:wrong-amount", "sandbox:paid", "sandbox:paid+repeat", "sandbox:lose-answer=2", "sandbox:error=2"),
     *("sandbox:paid+lose-answer=9", "sandbox:delay=2", "sandbox:paid+delay=2+repeat"),
 )
+#: The carrier's, of those in which every word that counts is said in the end; the first is the usual one.
+CARRIER_MOODS = (
+    *["sandbox:delay=0.3"] * 4,
+    *("sandbox:delay=0.3+repeat", "sandbox:delay=0.2+fail=2", "sandbox:delay=0.3+return", "sandbox:delay=0.2+disorder"),
+    *("sandbox:delay=0.2+lose=picked_up", "sandbox:delay=0.2+lose=registered+repeat", "sandbox:delay=0.1+deaf=1"),
+    *("sandbox:delay=1+stubborn", "sandbox:delay=1+stubborn+return", "sandbox:delay=0.5+lose=all"),
+)
 METHODS = (*["account"] * 9, *["provider"] * 9, *["cash_on_delivery"] * 2)
 #: What workers are started with, so that a life of weeks takes seconds. A provider that takes 2 s is too late.
 TERMS = {
@@ -40,7 +48,13 @@ TERMS = {
     "ORDERSTREAM_APPROVE_AFTER_MS": "300",
     "ORDERSTREAM_RETURN_WITHIN_MS": "4000",
     "ORDERSTREAM_PROVIDER_TIMEOUT_MS": "1500",
+    "ORDERSTREAM_CARRIER": "topic",
+    "ORDERSTREAM_CARRIER_ANSWER_WITHIN_MS": "3000",
+    "ORDERSTREAM_CARRIER_ASKS": "3",
+    "ORDERSTREAM_CARRIER_HOLD_MS": "2000",
 }
+#: The same, in a command of its own.
+ON_TERMS = {"answer_within_ms": 2_500, "asks": 3, "hold_ms": 1_500}
 #: Somebody must know in the end: longer than a broker is away in any run.
 PATIENCE_S = 240.0
 LIFE = ("pack", "shipments", "shipments/{shipment}/out-for-delivery", "shipments/{shipment}/delivered")
@@ -55,13 +69,16 @@ WORDS = {
     "shipments/{shipment}/out-for-delivery": "send_out",
     "shipments/{shipment}/delivered": "deliver_shipment",
     "shipments/{shipment}/returned-to-origin": "return_shipment",
+    "shipments/{shipment}/cancel": "withdraw_shipment",
     "returns": "request_return",
     "returns/{back}/approve": "approve_return",
     "returns/{back}/refuse": "refuse_return",
     "returns/{back}/receive": "receive_return",
     "cancel": "cancel_purchase",
 }
-REASON = {"reason": "as things go"}
+REASON: dict[str, Any] = {"reason": "as things go"}
+#: With it over HTTP a shipment waits for the carrier; on the topic that is a command of its own.
+FETCHED = {"shipments": "request_shipment"}
 POISON = (b"a parcel", b"[]", b'{"type":"bribe","command_id":"x"}', b'{"type":"pack_order","command_id":"x"}', b"")
 
 
@@ -234,7 +251,10 @@ class CheckoutLoad:
             return
         if lot < 0.32:
             await self._do(chance, uid, "cancel", reason="one too many", parts=[_part(chance, lines)])
-        await self._carry(chance, uid, lines)
+        if chance.random() < 0.5:
+            await self._hand_over(chance, uid, lines)
+        else:
+            await self._carry(chance, uid, lines)
 
     async def _place(self, chance: Random, number: int, by_http: bool) -> tuple[str, int]:
         user, _ = buyer(chance.randrange(BUYERS), self.seed)
@@ -245,9 +265,11 @@ class CheckoutLoad:
             payment["instrument"] = chance.choice(MOODS)
         self.counts[payment.get("instrument", payment["method"])] += 1
         split, key = chance.random() < 0.3, f"cart{self.seed}-{number}"
+        address = {"city": "Pune", "carrier": chance.choice(CARRIER_MOODS)}
         if by_http:
             uid = order_of(derived(f"cart\0{user}\0{key}"))
             body = {"user_id": user, "items": lines, "payment": payment, "split": split, "idempotency_key": key}
+            body["address"] = address
             status, told = await self._ask("POST", "", body)
             if status != 201 or told["order_id"] != uid:
                 self.failures.append(f"cart {number} was answered {status}: {told}")
@@ -259,6 +281,7 @@ class CheckoutLoad:
             uid = order_of(key)
             terms = {"pay_within_ms": 40_000, "approve_after_ms": chance.choice((0, 0, 1_000, None))}
             cart = {"order_uid": uid, "user_id": user, "lines": lines, "payment": payment, "split": split}
+            cart["address"] = address
             cart["terms"] = {**terms, "return_within_ms": 3_000}
             self.say(PURCHASES, uid, "place_cart", key, **cart)
             if chance.random() < 0.05:
@@ -296,26 +319,75 @@ class CheckoutLoad:
         if chance.random() < 0.1 and len(steps) >= 6:
             steps[5:] = ["returns/{back}/refuse"]
         for step in steps:
-            more: dict[str, Any] = dict(REASON) if step in ("cancel", "returns", "returns/{back}/refuse") else {}
+            more: dict[str, Any] = {"carrier": False} if step == "pack" else {}
+            more |= dict(REASON) if step in ("cancel", "returns", "returns/{back}/refuse") else {}
             if step == "shipments" and chance.random() < 0.2:
                 more["parts"] = [_part(chance, lines)]
             if step == "returns":
                 more["parts"] = [_part(chance, lines)]
             await self._do(chance, uid, step, **more)
             await asyncio.sleep(chance.uniform(0, 0.15))
+        if steps and steps[-1] == LIFE[-1] and chance.random() < 0.4:
+            await self._exchange(chance, uid, lines)
 
-    async def _do(self, chance: Random, uid: str, step: str, *, by_http: bool = True, **said: Any) -> None:
+    async def _hand_over(self, chance: Random, uid: str, lines: int) -> None:
+        """To the carrier, in one parcel or two; some think better of it. What arrives is kept, or exchanged."""
+        if chance.random() < 0.3:
+            await self._do(chance, uid, "shipments", carrier=True, parts=[_part(chance, lines)], shipment="c1")
+        await self._do(chance, uid, "pack", carrier=True)
+        if chance.random() < 0.25:
+            await asyncio.sleep(chance.choice((0.0, 0.3, 1.0)))
+            await self._do(chance, uid, "shipments/{shipment}/cancel", **REASON)
+        if chance.random() < 0.15:
+            await self._do(chance, uid, "cancel", **REASON)
+        for _ in range(20):
+            await asyncio.sleep(chance.uniform(0.2, 0.6))
+            status, order = await self._ask("GET", f"/{uid}")
+            if not self._going or (status == 200 and order["status"] in (*ENDED, "returned", "completed")):
+                return
+            if status == 200 and order["status"] == "delivered":
+                break
+        if chance.random() < 0.6:
+            await self._exchange(chance, uid, lines)
+
+    async def _exchange(self, chance: Random, uid: str, lines: int) -> None:
+        """For the same again, which is then sent: by hand, or by the carrier."""
+        part = _part(chance, lines)
+        await self._do(chance, uid, "returns", parts=[part], exchange=True, back="x", **REASON)
+        for step in BACK[1:]:
+            await self._do(chance, uid, step, back="x")
+        await asyncio.sleep(chance.uniform(0.05, 0.5))
+        if chance.random() < 0.5:
+            await self._do(chance, uid, "shipments", carrier=True, shipment="x1")
+            return
+        await self._do(chance, uid, "shipments", shipment="x1")
+        await self._do(chance, uid, "shipments/{shipment}/delivered", shipment="x1")
+
+    async def _do(
+        self,
+        chance: Random,
+        uid: str,
+        step: str,
+        *,
+        by_http: bool = True,
+        shipment: str = "s1",
+        back: str = "r1",
+        **said: Any,
+    ) -> None:
         """Two of three over HTTP, half of those under a key of their own; the rest onto the topic."""
         kind = WORDS[step]
         self.counts[kind] += 1
         key = f"{kind}-{uid}-{self.counts[kind]}"
-        named = {"shipment_id": "s1"} if "shipment" in step else {"return_id": "r1"} if "return" in step else {}
+        named = {"shipment_id": shipment} if "shipment" in step else {"return_id": back} if "return" in step else {}
         if not by_http or chance.random() < 0.33:
-            self.say(PURCHASES, uid, kind, key, order_uid=uid, **named, **said)
+            wanted = said.pop("carrier", False)
+            kind = FETCHED.get(step, kind) if wanted else kind
+            more = {"carrier": ON_TERMS} if wanted else {}
+            self.say(PURCHASES, uid, kind, key, order_uid=uid, **named, **said, **more)
             return
         body = {**said, **(named if step in ("shipments", "returns") else {})}
         headers = {"Idempotency-Key": key} if chance.random() < 0.5 else {}
-        path = f"/{uid}/{step.format(shipment='s1', back='r1')}"
+        path = f"/{uid}/{step.format(shipment=shipment, back=back)}"
         status, told = await self._ask("POST", path, body, headers)
         if status not in (200, 404, 409):
             self.failures.append(f"{path} was answered {status}: {told}")

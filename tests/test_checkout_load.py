@@ -18,12 +18,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
 from agents.effects.provider import Client, Provider, ProviderMetrics, asked_by
+from local.carrier import Depot
 from local.sandbox import Sandbox
 from streams.records import Outgoing, StoredRecord, TopicPartition
 from tests.checkout_load import HOME, TERMS, CheckoutLoad
-from tests.oracle.bought import PAYMENTS, TOPICS
+from tests.oracle.bought import CARRIERS, PAYMENTS, TOPICS
 from tests.oracle.checkout import TABLES, judge_checkout, judge_provider, judge_rest
 from tests.oracle.log import LETTERS, Log, Position, Record, home_of
+from tests.oracle.parcels import judge_depot
 from tests.oracle.verdict import Verdict
 from tests.web.platform import PARTITIONS, SECRET, Platform, platform
 
@@ -35,8 +37,11 @@ SETTLED_S = 30.0
 #: From the last cart to the end of all waiting for approvals.
 CLOSING_S = 1.0
 SETTINGS: dict[str, Any] = {
-    name.removeprefix("ORDERSTREAM_").lower(): int(value) for name, value in TERMS.items() if "PROVIDER" not in name
-}
+    name.removeprefix("ORDERSTREAM_").lower(): int(value) if value.isdecimal() else value
+    for name, value in TERMS.items() if "PROVIDER" not in name
+}  # fmt: skip
+#: While people shop, time goes so fast that nobody could give anything back.
+SETTINGS["return_within_ms"] *= SHOPPING
 
 
 class MemoryWire:
@@ -62,6 +67,7 @@ class World:
         self.running, self.sandbox, self.faster = running, sandbox, SHOPPING
         self._client, self._asked = client, set[Position]()
         self._lines: dict[bytes | None, asyncio.Task[None]] = {}
+        self.depot, self._heard = Depot(), 0
 
     async def go_on(self) -> None:
         """Time passes, and the provider hears of what is asked of it."""
@@ -74,6 +80,17 @@ class World:
                     self._asked.add(at)
                     before = self._lines.get(record.key)
                     self._lines[record.key] = asyncio.create_task(self._ask(record, before))
+            await self._carry()
+
+    async def _carry(self) -> None:
+        """The carrier hears what it is asked, and says what it has done."""
+        events, now = self.running.driver.read(CARRIERS.events), self.running.driver.clock.now_ms() / 1000
+        told = [
+            said for event in events[self._heard :] for said in self.depot.hear(orjson.loads(event.value or b""), now)
+        ]
+        self._heard = len(events)
+        for said in [*told, *self.depot.work(now)]:
+            await self.running.topics[CARRIERS.commands].send(key=said["order_uid"], value=orjson.dumps(said))
 
     async def _ask(self, record: StoredRecord, before: asyncio.Task[None] | None) -> None:
         if before is not None:
@@ -97,7 +114,9 @@ class World:
             await asyncio.sleep(0.5)
             async with self.running.turn:
                 log = self.log()
-            if not judge_checkout(log, Verdict(), sent=load.sent()).restless or time.monotonic() > until:
+            idle = all(parcel.at_its_end for parcel in self.depot.parcels.values())
+            at_rest = idle and not judge_checkout(log, Verdict(), sent=load.sent()).restless
+            if at_rest or time.monotonic() > until:
                 return log
 
     def state(self) -> dict[str, Any]:
@@ -135,8 +154,10 @@ async def test_a_load_of_carts_is_as_it_must_be(tmp_path: Path) -> None:
         found = judge_checkout(log, verdict, sent=load.sent())
         judge_rest(found, verdict)
         judge_provider(found, there.state(), verdict)
+        judge_depot(found.bought.orders, {id: vars(each) for id, each in there.depot.parcels.items()}, verdict)
         assert load.acknowledged <= {record.position for topic in TOPICS for record in log.of(topic)}
     verdict.require(joins=500, **{"bought orders": CARTS, "orders at rest": CARTS, "payments at the provider": 10})
+    verdict.require(**{"parcels at the carrier": 3, "parcels at rest": 3})
     assert len({order.status for order in found.bought.orders.values()}) >= 5
     kinds = {orjson.loads(record.value or b"")["type"] for record in log.of(PAYMENTS.events)}
     assert {"payment_declined", "payment_captured", "payment_voided"} <= kinds, kinds

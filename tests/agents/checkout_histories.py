@@ -51,7 +51,8 @@ class Shop:
 
     def say(self, domain: str, key: str, **said: Any) -> None:
         self._number += 1
-        word = (domain, key, {"command_id": f"c{self._number}", **said})
+        named = {"command_id": f"c{self._number}"} if domain != "carrier" else {}
+        word = (domain, key, {**named, **said})
         self.sent.append(word)
         self.send(*word)
         if self.orders and self.chance.random() < 0.1:
@@ -138,6 +139,18 @@ class Shop:
             {"type": "approve_return", **back},
             {"type": "receive_return", **back},
         ):
+            self.say("purchases", uid, order_uid=uid, **said)
+
+    def hand_over(self) -> None:
+        """One order to the carrier, some of them with second thoughts about it."""
+        chance, uid = self.chance, self.chance.choice(self.orders)
+        words: list[dict[str, Any]] = [
+            {"type": "approve_order"},
+            {"type": "pack_order", "carrier": CARRIER},
+            *[{"type": "withdraw_shipment", "shipment_id": "s1", "reason": "too dear"}] * (chance.random() < 0.2),
+            *[{"type": "cancel_purchase", "reason": "no"}] * (chance.random() < 0.4),
+        ]
+        for said in words:
             self.say("purchases", uid, order_uid=uid, **said)
 
     def hurry(self, uid: str) -> None:

@@ -1,4 +1,4 @@
-"""a trial's stack -> a payment provider and shoppers beside the orders -> their judgement by tests/oracle."""
+"""a trial's stack -> a provider, a carrier and shoppers beside the orders -> their judgement by tests/oracle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
+from local.carrier import ENDS
+from local.carrier_service import SandboxCarrier
 from local.ports import find_free
 from local.sandbox_service import SandboxProvider
 from tests.checkout_load import TERMS, CheckoutLoad, KafkaWire
@@ -20,6 +23,7 @@ from tests.oracle.checkout import TABLES, Checkout, judge_checkout, judge_provid
 from tests.oracle.checkout_window import judge_answers
 from tests.oracle.inlet import origin_of
 from tests.oracle.log import LETTERS, Log, Record
+from tests.oracle.parcels import judge_depot
 from tests.oracle.verdict import Kind, Verdict
 from tests.processes import RunningStack
 
@@ -34,7 +38,10 @@ COMMAND_TOPICS = tuple(domain.commands for domain in DOMAINS)
 
 
 class Shop:
-    """The provider and the shoppers of one trial. The provider calls back at `callback_port`: the first worker's."""
+    """The provider, the carrier and the shoppers of one trial. The provider calls back at `callback_port`.
+
+    That is the first worker's port.
+    """
 
     def __init__(self, stack: RunningStack, seed: int, urls: list[str]) -> None:
         self.stack = stack
@@ -44,11 +51,14 @@ class Shop:
         log = stack.data_dir / "logs" / f"provider-{port}.log"
         window = ["--window", str(JUMPED_S)]
         self.provider = SandboxProvider(directory, port, callback_url=callback, log=log, options=window)
+        directory = stack.data_dir / f"carrier-{port}"
+        self.carrier = SandboxCarrier(directory, stack.kafka, log=stack.data_dir / "logs" / f"carrier-{port}.log")
         self.load = CheckoutLoad(KafkaWire(stack.kafka), seed, urls)
         self.per_second = CARTS_PER_SECOND
         self.count: int | None = None  # until the strikes are over
         self._chance = random.Random(seed)
         self.provider.start()
+        self.carrier.start()
 
     @property
     def env(self) -> dict[str, str]:
@@ -59,7 +69,9 @@ class Shop:
     async def close(self) -> None:
         await self.load.aclose()
         self.provider.resume()
-        await asyncio.to_thread(self.provider.stop)
+        self.carrier.resume()
+        for service in (self.provider, self.carrier):
+            await asyncio.to_thread(service.stop)
 
     def asked(self) -> dict[str, int]:
         """Requests to the provider by their keys."""
@@ -69,6 +81,15 @@ class Shop:
         file = self.provider.directory / "state.json"
         nothing: dict[str, dict[str, int]] = {"asked": {}, "payments": {}}
         return orjson.loads(file.read_bytes()) if file.exists() else nothing
+
+    def parcels(self) -> dict[str, dict[str, Any]]:
+        """What the carrier has written down of each parcel."""
+        file = self.carrier.directory / "state.json"
+        return dict(orjson.loads(file.read_bytes())["parcels"]) if file.exists() else {}
+
+    def _carried(self) -> list[str]:
+        """Parcels that the carrier is not done with."""
+        return [id for id, each in self.parcels().items() if not each["done"] or each["done"][-1] not in ENDS]
 
     async def open(self) -> None:
         """Fill the shelves, and let people in."""
@@ -87,6 +108,7 @@ class Shop:
         log, found = await self._at_rest(verdict)
         judge_rest(found, verdict)
         judge_provider(found, self._state(), verdict)
+        judge_depot(found.bought.orders, self.parcels(), verdict)
         there = {record.position for topic in COMMAND_TOPICS for record in log.of(topic)}
         told = self.load.sent() | self.load.acknowledged
         for position in told - there:
@@ -103,9 +125,14 @@ class Shop:
             "carts": len(found.bought.orders),
             "ended as": " ".join(f"{count} {status}" for status, count in orders.most_common()),
             "commands of checkout": commands,
+            "parcels": " ".join(f"{count} {end}" for end, count in self._ends().most_common()),
+            "exchanged, in pieces": sum(line.exchanged for each in found.bought.orders.values() for line in each.lines),
             "requests to the provider": f"{sum(self.asked().values())} under {len(self.asked())} keys",
             "money kept": sum(order.captured - order.refunded for order in found.bought.orders.values()),
         }
+
+    def _ends(self) -> Counter[str]:
+        return Counter(each["done"][-1] if each["done"] else "not heard of" for each in self.parcels().values())
 
     def wait_until_read(self, timeout_s: float) -> None:
         """Until every command is committed, and every event that may ask something of the provider."""
@@ -130,6 +157,8 @@ class Shop:
         return log, judge_checkout(log, verdict, sent=self.load.sent())
 
     def _unread(self) -> list[str]:
+        if carried := self._carried():
+            return [f"{len(carried)} parcels, {carried[0]} first"]
         kafka = self.stack.kafka
         return unread(kafka, topics=COMMAND_TOPICS) or unread(kafka, "orderstream-provider", [PAYMENTS.events])
 

@@ -13,11 +13,12 @@ way; `test_tidy` of this folder (tests/test_oracle.py) holds it to that. Reading
     postgres.py    the same for the rows of PostgreSQL
     judge.py       all of the above over one log
     window.py      the same for what workers answer, and for what a poller saw over time
-    bought.py      checkout: each command with what it led to, in four domains; strays, dead letters
+    bought.py      checkout: each command with what it led to, by domains; strays, dead letters
     ledger.py      every event that the commands of accounts must have led to; both legs
     stock.py       the same for items
     money.py       payments: legal moves, sums, who may be silent
     purchases.py   the same for orders that are bought, with their quantities
+    parcels.py     shipments as carriers have them: who is believed when, one parcel for each; their own books
     joins.py       what each event must ask of the other domains, once
     checkout.py    all of these over one log; money and goods at rest; the provider's own notes
     checkout_window.py    what workers answer about them

@@ -1,7 +1,8 @@
-"""commands and events of the four domains of checkout -> each command with what it led to, and what has no cause.
+"""commands and events of the domains of checkout -> each command with what it led to, and what has no cause.
 
 Each of these domains has one topic of commands and one of events, keyed alike, so the order of the one is the order of
-the other: no interleaving is to be guessed.
+the other: no interleaving is to be guessed. Shipping alone has two that lead to its events: commands, and what carriers
+answer; each is told by itself, and parcels.py puts them together by their events.
 """
 
 from __future__ import annotations
@@ -19,19 +20,35 @@ from tests.oracle.verdict import Kind, Verdict
 
 
 class Domain(NamedTuple):
-    """One aggregate: its topics, the member that is its key, and the commands that are known here."""
+    """One aggregate: its topics, the member that is its key, and the commands that are known here.
+
+    `type`, `id`: the members that say what is commanded, and under which name; `cause` stands before that name in what
+    follows from it.
+    """
 
     name: str
     key: str
     words: frozenset[str]
+    type: str = "type"
+    id: str = "command_id"
+    cause: str = ""
 
     @property
     def commands(self) -> str:
-        return f"{self.name}.commands.v1"
+        return "shipping.responses" if self is CARRIERS else f"{self.name}.commands.v1"
 
     @property
     def events(self) -> str:
-        return f"{self.name}.events.v1"
+        return "shipping.events" if self in (SHIPPING, CARRIERS) else f"{self.name}.events.v1"
+
+    def leads_to(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event on its topic is of this domain's making."""
+        return self.events != SHIPPING.events or event["caused_by"].startswith(CARRIERS.cause) == (self is CARRIERS)
+
+    def event_id(self, told: Told, number: int) -> str:
+        """What the event is called that a command led to as so manieth, from 0."""
+        who = f"shipping {told.said[self.key]} " if self.events == SHIPPING.events else ""
+        return derived(f"{who}{told.id}-{number}")
 
 
 PURCHASES = Domain(
@@ -55,6 +72,11 @@ PURCHASES = Domain(
             "send_out",
             "deliver_shipment",
             "return_shipment",
+            "request_shipment",
+            "withdraw_shipment",
+            "record_tracking",
+            "note_carrier",
+            "settle_shipment",
             "complete_order",
             "cancel_purchase",
             "request_return",
@@ -94,8 +116,24 @@ INVENTORY = Domain(
     frozenset(["create_item", "change_item", "adjust_stock", "reserve_stock", "commit_stock", "release_stock"]),
 )
 OUTLETS = Domain("outlets", "outlet_id", frozenset(["configure_outlet", "issue_number"]))
-DOMAINS = (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS)
-TOPICS = tuple(topic for domain in DOMAINS for topic in (domain.commands, domain.events))
+SHIPPING = Domain(
+    "shipping",
+    "order_uid",
+    frozenset(["book_shipment", "cancel_booking", "recall_shipment", "ask_again", "release_held"]),
+)
+#: What carriers answer: their words are statuses.
+CARRIERS = Domain(
+    "carriers",
+    "order_uid",
+    frozenset(
+        ["registered", "picked_up", "out_for_delivery", "delivered", "failed", "returned_to_origin", "cancelled"]
+    ),
+    type="status",
+    id="response_id",
+    cause="response ",
+)
+DOMAINS = (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS, SHIPPING, CARRIERS)
+TOPICS = tuple(dict.fromkeys(topic for domain in DOMAINS for topic in (domain.commands, domain.events)))
 
 
 def account_of(user_id: str, currency: str) -> str:
@@ -110,23 +148,29 @@ def order_of(command_id: str) -> str:
 
 @dataclass(slots=True)
 class Told:
-    """A command at its home and the events that it led to. `again`: an earlier record had the same command_id."""
+    """A command at its home and the events that it led to. `again`: an earlier record had the same id.
 
+    `place`: the offset of its first event.
+    """
+
+    domain: Domain
     record: Record
     said: dict[str, Any]
     events: list[dict[str, Any]] = field(default_factory=list)
     again: bool = False
+    place: int = -1
 
     @property
     def id(self) -> str:
-        return str(self.said["command_id"])
+        """What its events name as their cause."""
+        return f"{self.domain.cause}{self.said[self.domain.id]}"
 
     @property
     def at(self) -> str:
         return moment(self.record.timestamp)
 
     def __str__(self) -> str:
-        return f"{self.said.get('type')} at {self.record.position}"
+        return f"{self.said[self.domain.type]} at {self.record.position}"
 
 
 def key_of(domain: Domain, said: Mapping[str, Any]) -> str | None:
@@ -145,8 +189,9 @@ def parsed(domain: Domain, record: Record) -> dict[str, Any] | None:
         return None
     if (
         not isinstance(said, dict)
-        or said.get("type") not in domain.words
-        or not isinstance(said.get("command_id"), str)
+        or said.get(domain.type) not in domain.words
+        or not isinstance(said.get(domain.id), str)
+        or (domain is CARRIERS and said["status"] == "registered" and not said.get("tracking_number"))
     ):
         return None
     return said if key_of(domain, said) is not None else None
@@ -175,11 +220,11 @@ def tell(domain: Domain, log: Log, verdict: Verdict, sent: frozenset[Position] |
             continue
         key = key_of(domain, said)
         assert key is not None, "parsed gives none without"
-        told = Told(record, said, again=(key, said["command_id"]) in seen)
+        told = Told(domain, record, said, again=(key, said[domain.id]) in seen)
         if home_of(key, log.partitions) != record.partition:
             strays.append(told)
             continue
-        seen.add((key, said["command_id"]))
+        seen.add((key, said[domain.id]))
         home.append(told)
     for position in letters.keys() - {record.position for record in log.of(domain.commands)}:
         verdict.add(Kind.WRONG, "dead letters", position, "of a record that is not there")
@@ -230,8 +275,10 @@ def _attach(domain: Domain, log: Log, home: list[Told], verdict: Verdict) -> Non
     waiting: dict[tuple[int, str], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     ids: set[str] = set()
     for record in log.of(domain.events):
-        verdict.looked("events of checkout")
         said = orjson.loads(record.value or b"")
+        if not domain.leads_to(said):
+            continue
+        verdict.looked("events of checkout")
         if said["event_id"] in ids:
             verdict.add(Kind.DOUBLED, "events of checkout", record.position, f"{said['type']} was said before")
             continue
@@ -248,9 +295,9 @@ def _attach(domain: Domain, log: Log, home: list[Told], verdict: Verdict) -> Non
         # One that was silent may come again and speak then: its events have the time of the record that they answer.
         if not found or found[0][1]["occurred_at"] != told.at or found[0][1][domain.key] != key_of(domain, told.said):
             continue
-        told.events = [said for _, said in waiting.pop(place)]
+        told.events, told.place = [said for _, said in waiting.pop(place)], found[0][0]
         for number, said in enumerate(told.events):
-            verdict.equal("ids of events", told, derived(f"{told.id}-{number}"), said["event_id"])
+            verdict.equal("ids of events", told, domain.event_id(told, number), said["event_id"])
         if found[0][0] < latest[told.record.partition]:
             verdict.add(Kind.REORDERED, "events of checkout", told, "its events stand before those of an earlier one")
         latest[told.record.partition] = max(latest[told.record.partition], found[-1][0])

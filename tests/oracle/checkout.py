@@ -9,18 +9,47 @@ from typing import Any
 
 import orjson
 
-from tests.oracle.bought import ACCOUNTS, DOMAINS, INVENTORY, OUTLETS, PAYMENTS, PURCHASES, Told, account_of, tell
+from tests.oracle.bought import (
+    ACCOUNTS,
+    CARRIERS,
+    DOMAINS,
+    INVENTORY,
+    OUTLETS,
+    PAYMENTS,
+    PURCHASES,
+    SHIPPING,
+    Told,
+    account_of,
+    tell,
+)
 from tests.oracle.joins import judge_joins
 from tests.oracle.ledger import Ledger
 from tests.oracle.log import Log, Position
 from tests.oracle.money import Money
 from tests.oracle.numbers import Numbers
+from tests.oracle.parcels import Parcels
 from tests.oracle.purchases import ENDED, Bought, Order
 from tests.oracle.stock import Stock
 from tests.oracle.verdict import Kind, Verdict
 
 #: Table -> the domain of its rows, and its members that the fold knows.
-TABLES = ("purchases", "payments", "accounts", "items")
+TABLES = ("purchases", "payments", "accounts", "items", "bookings")
+
+
+#: Stage of a parcel -> what its order may have it when nothing is under way. People may be quicker than the carrier's
+#: word, and what was called back and came, or was delivered, is no shipment of the order any more.
+_FETCHED = ("shipped", "out", "delivered", "returned")
+AT_REST = {
+    "asked": _FETCHED,
+    "registered": _FETCHED,
+    "cancelling": _FETCHED,
+    "cancelled": ("cancelled", "lost", *_FETCHED),
+    "picked_up": _FETCHED,
+    "out_for_delivery": _FETCHED[1:],
+    "recalled": ("cancelled",),
+    "delivered": ("delivered", "lost"),
+    "returned_to_origin": ("returned", "cancelled"),
+}
 
 
 @dataclass
@@ -32,6 +61,7 @@ class Checkout:
     money: Money = field(default_factory=Money)
     bought: Bought = field(default_factory=Bought)
     numbers: Numbers = field(default_factory=Numbers)
+    parcels: Parcels = field(default_factory=Parcels)
 
     @property
     def restless(self) -> list[str]:
@@ -58,6 +88,14 @@ class Checkout:
                     id: {"on_hand": item.on_hand, "reserved": item.reserved, "version": item.version}
                     for id, item in self.stock.items.items()
                 }
+            case "bookings":
+                return {
+                    "\0".join(key): {
+                        "stage": each.stage, "version": each.version, "asks": each.asks,
+                        "tracking_number": each.tracking, "failed_attempts": each.failed,
+                    }
+                    for key, each in self.parcels.parcels.items()
+                }  # fmt: skip
             case _:
                 return self._accounts()
 
@@ -95,6 +133,7 @@ def judge_checkout(
     found.money.judge(homes[PAYMENTS.name], verdict)
     found.bought.judge(homes[PURCHASES.name], verdict)
     found.numbers.judge(homes[OUTLETS.name], verdict)
+    found.parcels.judge(homes[SHIPPING.name], homes[CARRIERS.name], verdict)
     judge_joins(homes, verdict, clients)
     for table, records in log.changelogs.items():
         if table in TABLES:
@@ -135,6 +174,8 @@ def judge_rest(found: Checkout, verdict: Verdict) -> None:
             whose = account_of(order.user_id, order.currency)
             spent[whose] += kept
             held[whose] += order.authorised if order.status == "paid" else 0
+        gone += order.lost_reserved
+        _judge_parcels(found, uid, order, verdict)
         if order.status not in ENDED:
             for line in order.lines:
                 reserved[line.item_id] += line.wanted - line.shipped
@@ -147,6 +188,22 @@ def judge_rest(found: Checkout, verdict: Verdict) -> None:
         there = found.ledger.deposited[account.user_id] - spent[id]
         standing = {"balance": account.balance, "held": account.held}
         verdict.equal("balances at rest", id, {"balance": there, "held": held[id]}, standing)
+
+
+def _judge_parcels(found: Checkout, uid: str, order: Order, verdict: Verdict) -> None:
+    """Of what a carrier was asked for there is one parcel, and both sides say the same of it."""
+    for id, shipment in order.shipments.items():
+        parcel = found.parcels.parcels.get((uid, id))
+        if not shipment.carried:
+            continue
+        verdict.looked("parcels at rest")
+        if parcel is None:
+            verdict.add(Kind.LOST, "parcels at rest", f"{uid}, {id}", "no carrier was asked")
+        elif shipment.state not in AT_REST[parcel.stage]:
+            verdict.add(Kind.WRONG, "parcels at rest", f"{uid}, {id}", f"it is {shipment.state}, and {parcel}")
+    for of, id in found.parcels.parcels:
+        if of == uid and id not in order.shipments:
+            verdict.add(Kind.WRONG, "parcels at rest", f"{uid}, {id}", "nobody has asked for it")
 
 
 def judge_provider(found: Checkout, state: Mapping[str, Any], verdict: Verdict) -> None:

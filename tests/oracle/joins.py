@@ -6,7 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tests.oracle.bought import ACCOUNTS, INVENTORY, OUTLETS, PAYMENTS, PURCHASES, Domain, Told, account_of, each_event
+from tests.oracle.bought import (
+    ACCOUNTS,
+    CARRIERS,
+    INVENTORY,
+    OUTLETS,
+    PAYMENTS,
+    PURCHASES,
+    SHIPPING,
+    Domain,
+    Told,
+    account_of,
+    each_event,
+)
 from tests.oracle.log import derived
 from tests.oracle.verdict import Kind, Verdict
 
@@ -23,6 +35,9 @@ INWARD = {
             "settle_payment",
             "settle_refund",
             "record_number",
+            "record_tracking",
+            "note_carrier",
+            "settle_shipment",
             "expire_order",
             "complete_order",
         ]
@@ -31,6 +46,8 @@ INWARD = {
     "accounts": frozenset(["hold_funds", "capture_hold", "release_hold", "refund_funds"]),
     "inventory": frozenset(["reserve_stock", "commit_stock", "release_stock"]),
     "outlets": frozenset(["issue_number"]),
+    "shipping": SHIPPING.words,
+    "carriers": frozenset(),
 }
 
 Homes = Mapping[str, list[Told]]
@@ -52,15 +69,21 @@ def judge_joins(homes: Homes, verdict: Verdict, clients: frozenset[str] = frozen
         for told in home:
             there[name, told.id].append(told)
     expected: set[tuple[str, str]] = set()
-    for domain in (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS):
+    for domain in (PURCHASES, PAYMENTS, ACCOUNTS, INVENTORY, OUTLETS, SHIPPING, CARRIERS):
         for told, event in each_event(homes[domain.name]):
             for follow in _follows(domain, event):
                 expected.add((follow.domain.name, follow.command_id))
                 _judge(follow, there, f"{event['type']} of {told}", verdict)
     for (name, id), found in there.items():
         for told in found:
-            if told.said["type"] in INWARD[name] and (name, id) not in expected and id not in clients:
+            if _only_followed(told) and (name, id) not in expected and id not in clients:
                 verdict.add(Kind.WRONG, CHECK, told, "nothing that happened asks for it")
+
+
+def _only_followed(told: Told) -> bool:
+    """Whether it is a command that no client has to say: what a carrier says that it has fetched among them."""
+    fetched = told.said.get("type") == "ship_order" and told.said.get("carrier", False)
+    return fetched or told.said[told.domain.type] in INWARD[told.domain.name]
 
 
 def _judge(follow: Follow, there: Mapping[tuple[str, str], list[Told]], where: str, verdict: Verdict) -> None:
@@ -84,6 +107,8 @@ def _follows(domain: Domain, event: dict[str, Any]) -> Iterator[Follow]:
         yield from _of_account(event)
     elif domain is OUTLETS:
         yield from _of_outlet(event)
+    elif domain in (SHIPPING, CARRIERS):
+        yield from _of_carrier(event)
     else:
         yield from _of_stock(event)
 
@@ -119,10 +144,27 @@ def _of_order(event: dict[str, Any]) -> Iterator[Follow]:
                 yield Follow(INVENTORY, _id(event, number), {"type": "release_stock", **uid, **freed})
             if event.get("void"):
                 yield Follow(PAYMENTS, _id(event, "void"), {"type": "void_payment", **uid})
+            for shipment_id in event.get("withdrawn", ()):
+                yield _let_go(event, shipment_id)
         case "return_received" | "shipment_returned":
+            for again in event.get("replacements", ()):
+                says = {name: again[name] for name in ("item_id", "line", "quantity")}
+                yield Follow(
+                    INVENTORY, _id(event, f"replace {again['line']}"), {"type": "reserve_stock", **uid, **says}
+                )
             for number, part in enumerate(event["parts"]):
                 says = {"type": "adjust_stock", "item_id": part["item_id"], "delta": part["quantity"]}
                 yield Follow(INVENTORY, _id(event, number), says)
+        case "shipment_requested":
+            says = {name: event[name] for name in ("shipment_id", "parts", "user_id", "address")}
+            yield Follow(SHIPPING, _id(event), {"type": "book_shipment", **uid, **says})
+        case "shipment_withdrawn":
+            yield _let_go(event, event["shipment_id"])
+        case "shipment_settled":
+            yield from _of_settled(event)
+        case "purchase_command_refused" if event["command"] == "ship_order" and event.get("shipment_id"):
+            says = {"shipment_id": event["shipment_id"], "reason": event["reason"]}
+            yield Follow(SHIPPING, _id(event), {"type": "recall_shipment", **uid, **says})
     if event.get("complete_at_ms") is not None:
         yield Follow(PURCHASES, derived(f"complete {event['event_id']}"), {"type": "complete_order", **uid}, False)
     if event.get("capture_minor"):
@@ -131,6 +173,59 @@ def _of_order(event: dict[str, Any]) -> Iterator[Follow]:
     if event.get("refund_minor"):
         says = {"type": "refund_payment", **uid, "amount_minor": event["refund_minor"], "refund_id": event["refund_id"]}
         yield Follow(PAYMENTS, _id(event, "refund"), says)
+
+
+def _let_go(event: Mapping[str, Any], shipment_id: str) -> Follow:
+    says = {"type": "cancel_booking", "order_uid": event["order_uid"], "shipment_id": shipment_id}
+    return Follow(SHIPPING, _id(event, f"cancel {shipment_id}"), says)
+
+
+def _of_settled(event: Mapping[str, Any]) -> Iterator[Follow]:
+    """What is gone leaves the stock, set aside or not; what never left is free again once its order has ended."""
+    lost = event["outcome"] == "lost"
+    for number, part in enumerate(event["parts"]):
+        says: dict[str, Any] = {"order_uid": event["order_uid"], **part}
+        if lost and not event["reserved"]:
+            says = {"type": "adjust_stock", "item_id": part["item_id"], "delta": -part["quantity"], "reason": "lost"}
+            yield Follow(INVENTORY, _id(event, number), says)
+        elif lost or event["ended"] is not None:
+            yield Follow(INVENTORY, _id(event, number), {"type": "commit_stock" if lost else "release_stock", **says})
+
+
+_REPORTED = {
+    "registered": "record_tracking",
+    "picked_up": "ship_order",
+    "out_for_delivery": "send_out",
+    "delivered": "deliver_shipment",
+    "returned_to_origin": "return_shipment",
+    "failed": "note_carrier",
+    "cancelled": "settle_shipment",
+}
+
+
+def _of_carrier(event: dict[str, Any]) -> Iterator[Follow]:
+    """What the order has to know of its shipment; and, by a deadline, what is asked when nothing more is heard."""
+    about = {"order_uid": event["order_uid"], "shipment_id": event["shipment_id"]}
+    kind, more = None, dict[str, Any]()
+    match event["type"]:
+        case "carrier_reported":
+            kind = "note_carrier" if event["recalled"] else _REPORTED[event["status"]]
+            more = {"tracking_number": event["tracking_number"]} if kind == "record_tracking" else more
+            more = {"carrier": True} if kind == "ship_order" else more
+            more = {"outcome": "cancelled"} if kind == "settle_shipment" else more
+        case "recall_ended":
+            kind, more = "settle_shipment", {"outcome": "lost" if event["lost"] else "cancelled"}
+        case "carrier_asked" if event["what"] == "recall" and event["ask"] == 1:
+            kind = "note_carrier"
+        case "response_held" | "response_refused" | "booking_given_up":
+            kind = "note_carrier"
+    if kind is not None:
+        yield Follow(PURCHASES, _id(event), {"type": kind, **about, **more})
+    if "stage" in event:
+        base = f"{event['order_uid']} {event['shipment_id']} {event['version']}"
+        asks = {"type": "ask_again", **about, "stage": event["stage"]}
+        yield Follow(SHIPPING, derived(f"ask again {base}"), asks, False)
+        yield Follow(SHIPPING, derived(f"release {base}"), {"type": "release_held", **about}, False)
 
 
 def _of_outlet(event: dict[str, Any]) -> Iterator[Follow]:

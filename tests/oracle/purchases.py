@@ -20,6 +20,10 @@ WAITING = ("paid", "approved", "packed", "shipped", "out_for_delivery", "return_
 _BEFORE_SHIPMENT = ("placed", "awaiting_payment", "paid", "approved", "packed")
 _UNDER_WAY = ("shipped", "out_for_delivery")
 _ARRIVED = ("delivered", "return_requested", "completed", "returned")
+_TO_LEAVE = ("approved", "packed", *_UNDER_WAY)
+#: What a shipment may be that a carrier was asked to fetch and has not: it may have it any moment.
+PROMISED = ("requested", "withdrawn")
+MOST_LINES = 200
 
 
 def _stays(*statuses: str) -> dict[str, tuple[str, ...]]:
@@ -39,32 +43,47 @@ MOVES: dict[str, dict[str, tuple[str, ...]]] = {
     "payment_lost": _stays(*_UNDER_WAY, *_ARRIVED),
     "refund_settled": _stays(*_BEFORE_SHIPMENT, *_UNDER_WAY, *_ARRIVED, *ENDED),
     "order_packed": {"approved": ("packed",)},
+    "shipment_requested": _stays(*_TO_LEAVE),
+    "shipment_withdrawn": _stays(*_TO_LEAVE),
+    "tracking_recorded": _stays("approved", "packed", *_UNDER_WAY, *_ARRIVED, *ENDED),
+    "shipment_settled": _stays("approved", "packed", *_UNDER_WAY, *_ARRIVED, *ENDED),
     "order_shipped": {"approved": ("shipped",), "packed": ("shipped",), **_stays(*_UNDER_WAY)},
     "shipment_sent_out": dict.fromkeys(_UNDER_WAY, ("out_for_delivery",)),
-    "shipment_delivered": dict.fromkeys(_UNDER_WAY, (*_UNDER_WAY, "delivered")),
-    "shipment_returned": dict.fromkeys(_UNDER_WAY, (*_UNDER_WAY, "delivered", "returned")),
+    "shipment_delivered": dict.fromkeys(_UNDER_WAY, (*_UNDER_WAY, "delivered", "return_requested")),
+    "shipment_returned": dict.fromkeys(_UNDER_WAY, (*_UNDER_WAY, "delivered", "return_requested", "returned")),
     "order_completed": {"delivered": ("completed",), **_stays("return_requested")},
     "purchase_ended": dict.fromkeys(_BEFORE_SHIPMENT, ENDED),
-    "parts_cancelled": {**_stays("paid", "approved", "packed"), "shipped": ("shipped", "delivered", "returned")},
+    "parts_cancelled": {
+        **_stays("paid", "approved", "packed"), "shipped": ("shipped", "delivered", "return_requested", "returned")
+    },
     "return_requested": dict.fromkeys(("delivered", "return_requested"), ("return_requested",)),
-    "return_approved": _stays("return_requested"),
-    "return_refused": {"return_requested": ("return_requested", "delivered", "completed")},
-    "return_received": {"return_requested": ("return_requested", "delivered", "completed", "returned")},
-}
+    # What is sent in place of one return is on its way while the next one is talked about.
+    "return_approved": _stays("return_requested", *_UNDER_WAY),
+    "return_refused": {"return_requested": ("return_requested", "delivered", "completed"), **_stays(*_UNDER_WAY)},
+    "return_received": {
+        "return_requested": ("return_requested", "delivered", "completed", "returned"), **_stays(*_UNDER_WAY)
+    },
+    "replacement_reserved": {"return_requested": ("shipped",), **_stays(*_UNDER_WAY)},
+    "replacement_refused": {
+        "return_requested": ("return_requested", "delivered", "completed", "returned"), **_stays(*_UNDER_WAY)
+    },
+}  # fmt: skip
 #: command -> statuses in which it may be carried out.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "approve_order": ("paid",),
     "reject_order": ("paid",),
     "pack_order": ("approved",),
-    "ship_order": ("approved", "packed", *_UNDER_WAY),
+    "ship_order": _TO_LEAVE,
+    "request_shipment": _TO_LEAVE,
+    "withdraw_shipment": _TO_LEAVE,
     "send_out": _UNDER_WAY,
     "deliver_shipment": _UNDER_WAY,
     "return_shipment": _UNDER_WAY,
     "cancel_purchase": (*_BEFORE_SHIPMENT, "shipped"),
     "request_return": ("delivered", "return_requested"),
-    "approve_return": ("return_requested",),
-    "refuse_return": ("return_requested",),
-    "receive_return": ("return_requested",),
+    "approve_return": ("return_requested", *_UNDER_WAY),
+    "refuse_return": ("return_requested", *_UNDER_WAY),
+    "receive_return": ("return_requested", *_UNDER_WAY),
 }
 
 
@@ -79,10 +98,32 @@ class Line:
     shipped: int = 0
     delivered: int = 0
     returned: int = 0
+    exchanging: int = 0  # returned, and nobody knows yet whether there is another one
+    exchanged: int = 0
+    replaces: int | None = None
 
     @property
     def wanted(self) -> int:
         return self.reserved - self.cancelled
+
+
+@dataclass(slots=True)
+class Shipment:
+    """Quantities that travel together: requested, withdrawn, shipped, out, delivered, returned, cancelled or lost."""
+
+    state: str
+    parts: list[tuple[int, int]]
+    carried: bool = False  # a carrier was asked for it
+    tracking: str | None = None
+
+
+@dataclass(slots=True)
+class Back:
+    """A return: requested, approved, refused or received."""
+
+    state: str
+    parts: list[tuple[int, int]]
+    exchange: bool = False
 
 
 @dataclass(slots=True)
@@ -108,15 +149,24 @@ class Order:
     approved: bool = False
     approves_itself: bool = False
     number: str | None = None
-    shipments: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
-    returns: dict[str, tuple[str, list[tuple[int, int]]]] = field(default_factory=dict)
+    shipments: dict[str, Shipment] = field(default_factory=dict)
+    returns: dict[str, Back] = field(default_factory=dict)
+    lost_reserved: Counter[str] = field(default_factory=Counter)  # item -> gone, though nobody had shipped it
 
     @property
     def owed(self) -> int:
         """The price of what was and will be delivered, and is not back."""
         if self.status in ENDED:
             return 0
-        return sum((line.wanted - line.returned) * (line.price or 0) for line in self.lines)
+        return sum((line.wanted - line.returned + line.exchanging) * (line.price or 0) for line in self.lines)
+
+    @property
+    def has_left(self) -> bool:
+        return any(line.shipped for line in self.lines)
+
+    @property
+    def promised(self) -> dict[str, Shipment]:
+        return {id: each for id, each in self.shipments.items() if each.state in PROMISED}
 
     @property
     def lost(self) -> int:
@@ -130,6 +180,10 @@ class Order:
             return f"it is {self.status}"
         if self.asked > self.captured + self.failed and self.status not in ENDED:
             return f"{self.asked} is being captured"
+        if self.promised:
+            return f"shipments {sorted(self.promised)} wait for their carrier"
+        if any(line.exchanging for line in self.lines):
+            return "an exchange waits for what the stock says"
         return f"{self.asked_back - self.refunded} is being refunded" if self.asked_back > self.refunded else None
 
 
@@ -158,8 +212,11 @@ class Bought:
         if kind == REFUSED:
             _judge_refusal(order, event, told, verdict)
             return
+        if kind == "carrier_noted":
+            verdict.equal("versions of orders", told, order.version if order else 0, event["version"])
+            return
         before = order.status if order else ""
-        if kind in MOVES and event["status"] not in MOVES[kind].get(before, ()):
+        if kind not in MOVES or event["status"] not in MOVES[kind].get(before, ()):
             verdict.add(
                 Kind.WRONG, "moves of orders", told, f"{kind} leads from {before or 'nothing'} to {event['status']}"
             )
@@ -233,38 +290,118 @@ def _facts(order: Order, event: dict[str, Any], told: Told, verdict: Verdict) ->
         case "purchase_ended":
             fits(order.captured - order.asked_back, event["refund_minor"], "what goes back")
             order.asked_back += event["refund_minor"]
+            fits(sorted(order.promised), sorted(event.get("withdrawn", [])), "what a carrier is not to fetch")
+            for shipment in order.promised.values():
+                shipment.state = "withdrawn"
         case _:
             _goods(order, event, fits)
 
 
 def _goods(order: Order, event: dict[str, Any], fits: Any) -> None:
     """Where the pieces are after an event."""
-    match event["type"]:
+    kind = event["type"]
+    if "shipment_id" in event:
+        _shipment(order, event, fits)
+    elif kind == "parts_cancelled":
+        parts = [(freed["line"], freed["quantity"]) for freed in event["freed"]]
+        _add(order, parts, "cancelled")
+        fits(sum(_price(order, part) for part in parts), event["amount_minor"], "what the part costs")
+        order.total = (order.total or 0) - event["amount_minor"]
+        _last(order, event, fits)
+    elif kind.startswith("return_"):
+        _return(order, event, fits)
+    elif kind.startswith("replacement_"):
+        _replacement(order, event, fits)
+
+
+def _shipment(order: Order, event: dict[str, Any], fits: Any) -> None:
+    """A carrier fetches what it was asked for, once; nothing travels that is not to be delivered."""
+    kind, id = event["type"], event["shipment_id"]
+    shipment, parts = order.shipments.get(id), _parts(event.get("parts", ()))
+    if kind == "shipment_requested" or (kind == "order_shipped" and shipment is None):
+        fits(None, shipment, f"shipment {id}")
+        fits([], _too_many(order, parts), "more than there is to ship")
+        state = "requested" if kind == "shipment_requested" else "shipped"
+        order.shipments[id] = Shipment(state, parts, carried=state == "requested")
+        _add(order, parts if state == "shipped" else (), "shipped")
+        return
+    assert shipment is not None, "what was refused leads to nothing"
+    if "parts" in event:
+        fits(shipment.parts, parts, f"what is in shipment {id}")
+    match kind:
+        case "shipment_withdrawn":
+            fits("requested", shipment.state, f"shipment {id}")
+            shipment.state = "withdrawn"
+        case "tracking_recorded":
+            shipment.tracking = event["tracking_number"]
+        case "shipment_settled":
+            _settle(order, shipment, event, fits)
         case "order_shipped":
-            parts = _parts(event["parts"])
-            order.shipments[event["shipment_id"]] = ("shipped", parts)
-            _add(order, parts, "shipped")
+            fits(True, shipment.state in (*PROMISED, "cancelled"), f"shipment {id}, {shipment.state}, is fetched")
+            free = [] if shipment.state in PROMISED else _too_many(order, shipment.parts)
+            fits([], free, "more than there is to ship")
+            shipment.state = "shipped"
+            _add(order, shipment.parts, "shipped")
         case "shipment_sent_out":
-            order.shipments[event["shipment_id"]] = ("out", order.shipments[event["shipment_id"]][1])
+            shipment.state = "out"
         case "shipment_delivered" | "shipment_returned":
-            parts = order.shipments[event["shipment_id"]][1]
-            order.shipments[event["shipment_id"]] = ("ended", parts)
-            _add(order, parts, "delivered" if event["type"] == "shipment_delivered" else "returned")
+            fits(True, shipment.state in ("shipped", "out"), f"shipment {id}, {shipment.state}, is at its end")
+            shipment.state = kind.removeprefix("shipment_")
+            _add(order, shipment.parts, shipment.state)
             _last(order, event, fits)
-        case "parts_cancelled":
-            parts = [(freed["line"], freed["quantity"]) for freed in event["freed"]]
-            _add(order, parts, "cancelled")
-            fits(sum(_price(order, part) for part in parts), event["amount_minor"], "what the part costs")
-            order.total = (order.total or 0) - event["amount_minor"]
-            _last(order, event, fits)
-        case "return_requested":
-            order.returns[event["return_id"]] = ("requested", _parts(event["parts"]))
-        case "return_approved" | "return_refused" | "return_received":
-            parts = order.returns[event["return_id"]][1]
-            order.returns[event["return_id"]] = (event["type"].removeprefix("return_"), parts)
-            if event["type"] == "return_received":
-                _add(order, parts, "returned")
-                _last(order, event, fits)
+
+
+def _settle(order: Order, shipment: Shipment, event: dict[str, Any], fits: Any) -> None:
+    """What never left, or is back, is free or waits; what is gone is gone, and was set aside or not."""
+    reserved, lost = shipment.state in PROMISED, event["outcome"] == "lost"
+    fits(True, reserved or (lost and shipment.state == "cancelled"), f"{shipment.state}, and settled")
+    fits((reserved, order.status in ENDED), (event["reserved"], event["ended"] is not None), "what becomes of it")
+    if lost and reserved:
+        order.lost_reserved.update({order.lines[line - 1].item_id: quantity for line, quantity in shipment.parts})
+    shipment.state = event["outcome"]
+
+
+def _too_many(order: Order, parts: Iterable[tuple[int, int]]) -> list[int]:
+    """Lines of which there is not so much that is paid, not cancelled, not away and not promised to a carrier."""
+    asked, there_is = _sums(parts), _not_shipped(order)
+    return [line for line, quantity in asked.items() if quantity > there_is.get(line, 0)]
+
+
+def _return(order: Order, event: dict[str, Any], fits: Any) -> None:
+    kind, id = event["type"], event["return_id"]
+    if kind == "return_requested":
+        order.returns[id] = Back("requested", _parts(event["parts"]), event.get("exchange", False))
+        return
+    back = order.returns[id]
+    back.state = kind.removeprefix("return_")
+    if kind != "return_received":
+        return
+    _add(order, back.parts, "returned")
+    expected: list[dict[str, Any]] = [
+        {"line": number, "replaces": line, "item_id": order.lines[line - 1].item_id, "quantity": quantity}
+        for number, (line, quantity) in enumerate(_sums(back.parts).items(), len(order.lines) + 1)
+        if back.exchange
+    ]
+    fits(expected, event.get("replacements", []), "what takes its place")
+    for each in expected:
+        before = order.lines[each["replaces"] - 1]
+        before.exchanging += each["quantity"]
+        order.lines.append(Line(before.item_id, each["quantity"], before.price, replaces=each["replaces"]))
+    _last(order, event, fits)
+
+
+def _replacement(order: Order, event: dict[str, Any], fits: Any) -> None:
+    """The same is sent again, or its price goes back."""
+    line = order.lines[event["line"] - 1]
+    before = order.lines[event["replaces"] - 1]
+    fits((event["replaces"], event["quantity"]), (line.replaces, line.asked), "what is replaced")
+    before.exchanging -= event["quantity"]
+    if event["type"] == "replacement_reserved":
+        line.reserved = event["quantity"]
+        before.exchanged += event["quantity"]
+    else:
+        line.refused = True
+    _last(order, event, fits)
 
 
 def _last(order: Order, event: Mapping[str, Any], fits: Any) -> None:
@@ -275,6 +412,13 @@ def _last(order: Order, event: Mapping[str, Any], fits: Any) -> None:
     if event.get("capture_minor"):
         fits(order.owed, event["capture_minor"], "what is paid on delivery")
         order.asked += event["capture_minor"]
+
+
+def _sums(parts: Iterable[tuple[int, int]]) -> Counter[int]:
+    asked: Counter[int] = Counter()
+    for number, quantity in parts:
+        asked[number] += quantity
+    return asked
 
 
 def _parts(parts: Iterable[Mapping[str, Any]]) -> list[tuple[int, int]]:
@@ -304,11 +448,14 @@ def _rightly(order: Order | None, said: Mapping[str, Any], reason: str) -> bool:
     if order is None or reason == "no_such_order":
         return order is None and reason == "no_such_order"
     if reason == "not_in_this_status":
-        of_parts = kind == "cancel_purchase" and (order.shipments or said.get("parts"))
+        of_parts = kind == "cancel_purchase" and (order.has_left or said.get("parts"))
         return order.status not in ALLOWED.get(kind, ()) or bool(of_parts)
-    shipment, back = order.shipments.get(said.get("shipment_id", "")), order.returns.get(said.get("return_id", ""))
     parts = _parts(said.get("parts") or ())
-    there_is = _with_buyer(order) if kind == "request_return" else _not_shipped(order)
+    if kind in ("request_return", "approve_return", "refuse_return", "receive_return"):
+        return _rightly_kept(order, said, parts, reason)
+    shipment = order.shipments.get(said.get("shipment_id", ""))
+    if kind == "ship_order" and said.get("carrier"):
+        return _rightly_not_fetched(order, shipment, reason)
     match reason:
         case "exists_with_different_content":
             return kind == "place_cart" and _cart(said) != order.cart
@@ -319,31 +466,64 @@ def _rightly(order: Order | None, said: Mapping[str, Any], reason: str) -> bool:
         case "shipment_exists":
             return shipment is not None
         case "shipment_not_under_way":
-            return shipment is not None and shipment[0] in ("ended", *(("out",) if kind == "send_out" else ()))
+            states = ("shipped",) if kind == "send_out" else ("shipped", "out")
+            return shipment is not None and shipment.state not in states
+        case "not_with_the_carrier":
+            return shipment is not None and shipment.state != "requested"
+        case "more_than_there_is":
+            return bool(_too_many(order, parts))
+        case "nothing_to_ship":
+            return not any(_not_shipped(order).values()) or said.get("parts") == []
+    return False
+
+
+def _rightly_not_fetched(order: Order, shipment: Shipment | None, reason: str) -> bool:
+    """Whether a carrier could be told so that it has fetched what nobody wants."""
+    match reason:
+        case "no_such_shipment":
+            return shipment is None
+        case "shipment_not_under_way":
+            return shipment is not None and shipment.state == "lost"
+        case "more_than_there_is":
+            return shipment is not None and shipment.state == "cancelled" and bool(_too_many(order, shipment.parts))
+    return False
+
+
+def _rightly_kept(order: Order, said: Mapping[str, Any], parts: list[tuple[int, int]], reason: str) -> bool:
+    """Whether a command about a return could be refused so."""
+    back, kind = order.returns.get(said["return_id"]), said["type"]
+    match reason:
+        case "no_such_line":
+            return any(number > len(order.lines) for number, _ in parts)
         case "no_such_return":
             return back is None
         case "return_exists":
             return back is not None
         case "return_not_open":
-            return back is not None and back[0] != ("approved" if kind == "receive_return" else "requested")
+            return back is not None and back.state != ("approved" if kind == "receive_return" else "requested")
         case "more_than_there_is":
-            asked: Counter[int] = Counter()
-            for number, quantity in parts:
-                asked[number] += quantity
-            return any(quantity > there_is[number] for number, quantity in asked.items())
-        case "nothing_to_ship":
-            return not any(there_is.values()) or said.get("parts") == []
+            there_is = _with_buyer(order)
+            return any(quantity > there_is[number] for number, quantity in _sums(parts).items())
+        case "too_many_lines":
+            open_ones = (each for each in order.returns.values() if each.state in ("requested", "approved"))
+            promised = sum(len(_sums(each.parts)) for each in open_ones if each.exchange)
+            return bool(said.get("exchange")) and len(order.lines) + promised + len(_sums(parts)) > MOST_LINES
     return False
 
 
 def _not_shipped(order: Order) -> dict[int, int]:
-    return {number: line.wanted - line.shipped for number, line in enumerate(order.lines, 1)}
+    """What of each line is to be delivered, has not left, and is promised to no carrier."""
+    there_is = {number: line.wanted - line.shipped for number, line in enumerate(order.lines, 1)}
+    for shipment in order.promised.values():
+        for number, quantity in shipment.parts:
+            there_is[number] -= quantity
+    return there_is
 
 
 def _with_buyer(order: Order) -> dict[int, int]:
     there_is = {number: line.delivered for number, line in enumerate(order.lines, 1)}
-    for state, parts in order.returns.values():
-        for number, quantity in parts if state != "refused" else ():
+    for each in order.returns.values():
+        for number, quantity in each.parts if each.state != "refused" else ():
             there_is[number] -= quantity
     return there_is
 
@@ -353,13 +533,15 @@ def _must_speak(order: Order | None, said: Mapping[str, Any]) -> str | None:
     kind = said["type"]
     if order is None:
         return "there is no such order"
+    shipment = order.shipments.get(said.get("shipment_id", ""))
     match kind:
         case "place_cart":
             return None if _cart(said) == order.cart else "it is another cart"
         case "record_reservation" | "record_shortage":
             line = order.lines[said["line"] - 1] if said["line"] <= len(order.lines) else None
             waits = line is not None and not line.refused and not line.reserved
-            return "the line waits for it" if order.status == "placed" and waits else None
+            open_yet = order.status == "placed" or (line is not None and line.replaces is not None)
+            return "the line waits for it" if open_yet and waits else None
         case "record_payment":
             return "the order waits for it" if order.status == "awaiting_payment" else None
         case "record_payment_failure":
@@ -370,6 +552,14 @@ def _must_speak(order: Order | None, said: Mapping[str, Any]) -> str | None:
             return f"it is {order.status}" if open_yet and not let_go else None
         case "expire_order":
             return f"it is {order.status}" if order.status in ("placed", "awaiting_payment") else None
+        case "ship_order" if said.get("carrier"):
+            on_its_way = shipment is not None and shipment.state in ("shipped", "out", "delivered", "returned")
+            return None if on_its_way else "nobody knew that it was fetched"
+        case "record_tracking":
+            return None if shipment is not None and shipment.tracking == said["tracking_number"] else "a new number"
+        case "settle_shipment":
+            states = (*PROMISED, "cancelled") if said["outcome"] == "lost" else PROMISED
+            return "it waits for it" if shipment is None or shipment.state in states else None
         case "complete_order":
             return f"it is {order.status}" if order.status == "delivered" else None
         case _:
