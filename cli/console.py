@@ -169,12 +169,17 @@ def put_json(value: Any) -> None:
 
 
 def put_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    for line in table_lines(headers, rows):
+        click.echo(line)
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
     """Columns as wide as their widest cell; the last one runs free."""
     cells = [[str(cell) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     for row in cells:
         padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        click.echo("  ".join([*padded, row[-1]]).rstrip())
+        yield "  ".join([*padded, row[-1]]).rstrip()
 
 
 def note(text: str) -> None:
@@ -184,8 +189,15 @@ def note(text: str) -> None:
 
 
 def progress(label: str, length: int) -> Any:
-    """A bar on standard error when that is a terminal, nothing elsewhere. A context manager with `update(count)`."""
+    """A bar on standard error when that is a terminal, nothing elsewhere. A context manager with `update(count)`; a
+    text given with the count stands behind the bar."""
     hidden = _faust_state().quiet or not sys.stderr.isatty() or length == 0
     return click.progressbar(
-        length=length, label=label, file=sys.stderr, hidden=hidden, show_pos=True, update_min_steps=50
+        length=length,
+        label=label,
+        file=sys.stderr,
+        hidden=hidden,
+        show_pos=True,
+        update_min_steps=50,
+        item_show_func=lambda behind: behind,
     )

@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 
@@ -25,7 +25,7 @@ from schemas.topics import DEAD_LETTERS
 from streams.attest import code_version
 from streams.folding import Plan, part_of, tasks_of
 from streams.kafka import KafkaLog, bootstrap_of
-from streams.past import past_of, reached
+from streams.past import Cursor, cursor_of, past_of, reached
 from streams.records import TopicPartition
 from streams.snapshot import Snapshot
 from streams.spool import spool
@@ -60,7 +60,9 @@ def scratch(operator: Operator) -> Iterator[Path]:
         keeper.wait()
 
 
-def plan(operator: Operator, rules: str | None = None) -> Plan:
+def plan(
+    operator: Operator, rules: str | None = None, *, apart: tuple[str, ...] = APART, emit: tuple[str, ...] = ()
+) -> Plan:
     return Plan(
         app_id=operator.app_id,
         wire="agents.wiring:wire",
@@ -68,12 +70,20 @@ def plan(operator: Operator, rules: str | None = None) -> Plan:
         outside="agents.effects.supposed:Supposed",
         partitions=operator.settings.partitions,
         letters=DEAD_LETTERS.name,
-        apart=APART,
+        apart=apart,
+        emit=emit,
         rules=rules,
     )
 
 
-async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[TopicPartition, int]]:
+class Reached(NamedTuple):
+    """A moment: by input the offset that was taken up to, and by task where its fold stopped."""
+
+    inputs: Mapping[TopicPartition, int]
+    cursors: Mapping[str, Cursor]
+
+
+async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, Reached]:
     """Write down what every task took up to now; gives the number of records, and how far each input was taken."""
     settings, tasks = operator.app.engine_settings(), tasks_of(operator.app, APART)
     consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
@@ -101,7 +111,8 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[Topic
                     await spool(past_of(log, group, number, until), task, moved)
 
             await _together(*(one(group, number) for group, number in tasks))
-        return count, positions
+        cursors = {task_name(group.name, number): await cursor_of(log, group, number, until) for group, number in tasks}
+        return count, Reached(positions, cursors)
     finally:
         await consumer.stop()
 
@@ -109,7 +120,7 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, dict[Topic
 async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -> None:
     """With the rules at hand, a process for each processor; into one snapshot."""
     plan(operator).write(folder)
-    processes = min(_processors(), 1 + count // RECORDS_FOR_A_PROCESS)
+    processes = min(processors(), 1 + count // RECORDS_FOR_A_PROCESS)
     with progress("folding as it was", count) as bar:
         await _together(*(_run("past", folder, ROOT, number, processes, bar.update) for number in range(processes)))
     with Snapshot(into, new=True) as snapshot:
@@ -117,7 +128,7 @@ async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -
             snapshot.take_in(part_of(folder, number))
 
 
-def _processors() -> int:
+def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -129,11 +140,15 @@ async def fold_shadow(operator: Operator, folder: Path, count: int, rooms: Path,
     return folder / "shadow.snapshot"
 
 
-def describe(snapshot: Snapshot, positions: dict[TopicPartition, int]) -> None:
-    """What the snapshot is of."""
+def describe(snapshot: Snapshot, reached: Reached, taken_at: str | None = None) -> None:
+    """What the snapshot is of. `taken_at`: the moment (RFC 3339) at which the log was looked at."""
     snapshot.say("code", code_version(ROOT / room for room in DECIDING))
-    for (topic, partition), end in sorted(positions.items()):
+    for (topic, partition), end in sorted(reached.inputs.items()):
         snapshot.say(f"position {topic}-{partition}", str(end))
+    for task, cursor in sorted(reached.cursors.items()):
+        snapshot.say(f"journal {task}", f"{cursor.journal}:{cursor.taken}")
+    if taken_at is not None:
+        snapshot.say("taken_at", taken_at)
 
 
 async def _together(*work: Any) -> None:
@@ -164,13 +179,13 @@ async def _run(what: str, folder: Path, rooms: Path, number: int, count: int, mo
             if line.strip().isdigit():  # rules that are being tried may print
                 moved(int(line))
         if await process.wait():
-            raise Found(f"The rules could not be folded:\n{_last(await words)}")
+            raise Found(f"The rules could not be folded:\n{last_words(await words)}")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-def _last(words: bytes) -> str:
+def last_words(words: bytes) -> str:
     lines: Sequence[str] = words.decode(errors="replace").strip().splitlines()
     return "\n".join(lines[-LAST_WORDS:])

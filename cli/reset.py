@@ -23,13 +23,7 @@ def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, a
     the same events with the same ids once more. Exit codes: 0 done, 1 workers run or it was not confirmed, 2 a topic
     that --emit cannot name, 3 no broker answers.
     """
-    outputs = sorted(
-        name
-        for name, topic in operator.app.declared.items()
-        if not any(name in group.agents for group in operator.app.groups.values())
-    )
-    if wrong := [name for name in emit if name not in outputs]:
-        raise click.BadParameter(f"{wrong[0]} is no output topic; they are {', '.join(outputs)}", param_hint="--emit")
+    require_outputs(operator, emit)
     settings, changelogs = operator.app.engine_settings(), operator.app.changelog_topics()
     names = [topic.name for topic in changelogs]
     if dry_run:
@@ -52,3 +46,16 @@ def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, a
     for name in [f"offsets of group {settings.app_id}", *names, *stores]:
         click.echo(f"{name}: {would}forgotten")
     note("The next worker folds the input topics from their beginning. Stores on other machines must be removed there.")
+
+
+def outputs_of(operator: Operator) -> list[str]:
+    """The topics that nobody in this application reads."""
+    groups = operator.app.groups.values()
+    return sorted(name for name in operator.app.declared if not any(name in group.agents for group in groups))
+
+
+def require_outputs(operator: Operator, emit: tuple[str, ...]) -> None:
+    """Raise click.BadParameter: what the application reads itself would count twice."""
+    outputs = outputs_of(operator)
+    if wrong := [name for name in emit if name not in outputs]:
+        raise click.BadParameter(f"{wrong[0]} is no output topic; they are {', '.join(outputs)}", param_hint="--emit")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.attest import read_attested
+from cli.bases import snapshots_of
 from cli.console import Found, Operator, json_option, note, put_json, put_table
 from cli.courses import event_difference, row_difference
 from cli.folding import describe, fold_pasts, scratch, spool_pasts
@@ -22,15 +24,19 @@ MOST_LINES = 20
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @json_option
 @click.pass_obj
-def snapshot(operator: Operator, file: Path, as_json: bool) -> None:
+def snapshot(operator: Operator, file: Path | None, as_json: bool) -> None:
     """Write every row of every table and every event into FILE (SQLite), as a fold of the log by the rules at hand.
 
-    It is read from the inputs and the journals, so workers may run or not, and nothing is written but FILE. Exit
-    codes: 0 done, 1 the log is not whole, 2 usage, 3 no broker answers.
+    It is read from the inputs and the journals, so workers may run or not, and nothing is written but FILE; without
+    FILE it goes beside the other snapshots of the data directory, where `replay --from` looks for one. Exit codes:
+    0 done, 1 the log is not whole, 2 usage, 3 no broker answers.
     """
+    if file is None:
+        file = snapshots_of(operator) / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.snapshot"
+        file.parent.mkdir(parents=True, exist_ok=True)
     with scratch(operator) as folder:
         operator.run(operator.after_check(_written(operator, folder)))
         made = folder / "was.snapshot"
@@ -44,13 +50,14 @@ def snapshot(operator: Operator, file: Path, as_json: bool) -> None:
 
 
 async def _written(operator: Operator, folder: Path) -> None:
+    taken_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
-        count, positions = await spool_pasts(operator, folder)
+        count, reached = await spool_pasts(operator, folder)
     except (LogMismatch, NotReadable) as error:
         raise Found(f"{error}.") from None
     await fold_pasts(operator, folder, count, folder / "was.snapshot")
     with Snapshot(folder / "was.snapshot") as found:
-        describe(found, positions)
+        describe(found, reached, taken_at)
 
 
 @click.command()

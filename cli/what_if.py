@@ -79,13 +79,13 @@ def what_if(
 
 async def _fold(operator: Operator, folder: Path, module: str | None) -> int:
     try:
-        count, positions = await spool_pasts(operator, folder)
+        count, reached = await spool_pasts(operator, folder)
     except (LogMismatch, NotReadable) as error:
         raise Found(f"{error}.") from None
     await fold_pasts(operator, folder, count, folder / "was.snapshot")
     would = await fold_shadow(operator, folder, count, folder / "rooms", module)
     with Snapshot(would) as snapshot:
-        describe(snapshot, positions)
+        describe(snapshot, reached)
     return count
 
 

@@ -91,7 +91,7 @@ class MemoryTransactions:
 
     def __init__(self, log: MemoryLog, transactional_id: str) -> None:
         self._log, self._id, self._epoch = log, transactional_id, 0
-        self._pending: dict[TopicPartition, Sequence[Fields]] = {}
+        self._pending: dict[TopicPartition, list[Fields]] = {}
         self._offsets: Offsets = {}
 
     async def start(self) -> None:
@@ -109,8 +109,9 @@ class MemoryTransactions:
     async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
         """What Kafka would answer: the offsets that these records will have. One transaction is open at a time here."""
         self._check()
-        self._pending = dict(records)
-        return {partition: len(self._log.topics[partition]) + len(sent) for partition, sent in records.items()}
+        for partition, sent in records.items():
+            self._pending.setdefault(partition, []).extend(sent)
+        return {tp: len(self._log.topics[tp]) + len(self._pending[tp]) for tp in records}
 
     async def send_offsets(self, offsets: Offsets) -> None:
         self._check()

@@ -1,7 +1,8 @@
 """pasts in a directory and a plan -> folded in a process of their own, which knows of no broker -> a snapshot.
 
-`python -m streams.folding past|shadow DIRECTORY NUMBER COUNT`: the rules are those of the directory that it is started
-in. Standard output says how many acts are done, line by line. It ends when its standard input does.
+`python -m streams.folding past|shadow|replay DIRECTORY NUMBER COUNT`: the rules are those of the directory that it is
+started in. Standard output says how many acts are done, line by line. It ends when its standard input does. That names
+the tasks for `replay`, one on a line; each leaves its store behind, and a line `done TASK`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby, islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import orjson
@@ -24,11 +27,17 @@ from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.shadow import Shadow, fold_past
 from streams.snapshot import Snapshot
+from streams.spool import keep_sent, read_acts, read_rows
 from streams.store import Memory, RocksStore
-from streams.topology import Group, task_name
+from streams.topology import Group, parse_task_name, task_name
 
 #: An application must name a broker; this one cannot exist (RFC 2606), and nobody looks for it.
 NO_BROKER = "kafka://none.invalid:9"
+#: The last word on a task.
+DONE = "done"
+#: Acts between two words on how far it is.
+AGAIN_AT_ONCE = 200
+ROWS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Plan:
     letters: str
     #: Groups that are left out: nothing of them follows from what is tried.
     apart: tuple[str, ...] = ()
+    #: Outputs whose records are kept.
+    emit: tuple[str, ...] = ()
     #: A module that is imported once the rules are there and before they are wired; its `wire`, if it has one, wires.
     rules: str | None = None
 
@@ -116,6 +127,45 @@ async def fold_shadow(folder: Path) -> None:
             await fold.close()
 
 
+async def fold_on_demand(folder: Path, names: SimpleQueue[str]) -> None:
+    """Each task that is named, as it is named; its rows stay in its store, its outputs of `emit` in a file."""
+    plan = Plan.read(folder)
+    app, memory = build(plan, folder), _memory(plan, folder)
+    while True:
+        name = await asyncio.to_thread(names.get)
+        group, partition = parse_task_name(name)
+        fold = _fold(plan, folder, "past", app.groups[group], partition, memory)
+        await fold_again(fold, folder / name, plan.emit)
+        await fold.close()
+        print(f"{DONE} {name}", flush=True)
+
+
+async def fold_again(fold: Fold, task: Path, emit: Sequence[str]) -> None:
+    """One task's spooled past with the rules at hand, on the rows that it is to go on from."""
+    rows = read_rows(task)
+    while piece := list(islice(rows, ROWS_AT_ONCE)):
+        changes: dict[str, dict[bytes, bytes | None]] = {}
+        for table, key, value in piece:
+            changes.setdefault(table, {})[key] = value
+        fold.store.apply(changes, {}, 0)
+    with keep_sent(task) as writer:
+        for topic, group in groupby(read_acts(task), key=lambda act: act.topic):
+            while acts := list(islice(group, AGAIN_AT_ONCE)):
+                if topic is None:
+                    said = [each for act in acts for each in fold.due(act.timestamp)]
+                else:
+                    said = list(await fold.feed(topic, [act.record(fold.partition) for act in acts]))
+                for to, fields in (sent for each in said for sent in each.sent if sent.to.topic in emit):
+                    writer.add((*to, *fields[:3], tuple(fields[3])))
+                _moved(len(acts))
+    fold.keep()
+
+
+def folded_store(plan: Plan, folder: Path, group: Group, partition: int, memory: Memory) -> RocksStore:
+    """What `replay` left of a task."""
+    return RocksStore(folder / f"past-{task_name(group.name, partition)}", group.tables, memory)
+
+
 def _fold(plan: Plan, folder: Path, what: str, group: Group, partition: int, memory: Memory) -> Fold:
     store = RocksStore(folder / f"{what}-{task_name(group.name, partition)}", group.tables, memory)
     return Fold(group, partition, store, TopicPartition(plan.letters, partition % plan.partitions))
@@ -130,14 +180,25 @@ def _moved(count: int) -> None:
     print(count, flush=True)
 
 
-def _end_with_parent() -> None:
+def _listen(names: SimpleQueue[str]) -> None:
     """A parent that was killed leaves nothing at work."""
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written to it
+    heard = b""
+    while piece := os.read(sys.stdin.fileno(), 4096):
+        *lines, heard = (heard + piece).split(b"\n")
+        for line in lines:
+            names.put(line.decode())
     os._exit(1)
 
 
 if __name__ == "__main__":
     what, where, number, count = sys.argv[1:5]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    asked: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     folder = Path(where)
-    asyncio.run(fold_pasts(folder, int(number), int(count)) if what == "past" else fold_shadow(folder))
+    match what:
+        case "past":
+            asyncio.run(fold_pasts(folder, int(number), int(count)))
+        case "shadow":
+            asyncio.run(fold_shadow(folder))
+        case _:
+            asyncio.run(fold_on_demand(folder, asked))

@@ -12,6 +12,8 @@ that they describe:
 - `replay`: `{"offsets": {topic: end}, "emit": [topic]}`, from `reset`: everything up to here is repeated by the next
   owner. The run that was open then ends at these offsets. Records that the replay sends are in the log already and are
   not sent again, but for the topics in `emit`.
+- `replayed`: what `replay` did to the task (streams/replay.py); `reported`: whoever asked for that run was told what
+  came of it. They say nothing of the order.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from streams.log import Log, Offsets
 from streams.records import Outgoing, Record, TopicPartition
 
 BEGAN, STEPS, REPLAY = b"began", b"steps", b"replay"
+REPLAYED, REPORTED = b"replayed", b"reported"
 
 
 class Run(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 
 import orjson
 
@@ -41,18 +42,42 @@ async def reached(log: Log, groups: Sequence[Group]) -> dict[TopicPartition, int
     return offsets | {journal: extent.end for journal, extent in (await log.survey(journals)).items()}
 
 
-async def past_of(log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int]) -> AsyncIterator[Act]:
-    """What this task did up to the offsets of `until`, which must be a moment that `reached` gave.
+class Cursor(NamedTuple):
+    """Where a fold has stopped: by input topic the next offset, and the record of the journal whose steps are not all
+    taken, with the number of those that are."""
+
+    offsets: Mapping[str, int]
+    journal: int
+    taken: int
+
+
+async def cursor_of(log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int]) -> Cursor:
+    """Where `past_of` stops that is asked for the past up to `until`."""
+    inputs, journal = group.inputs(partition), group.journal(partition)
+    bounds = await log.bounds(inputs)
+    ends = {tp.topic: until.get(tp, bounds[tp][0]) for tp in inputs}
+    async with aclosing(_steps(log, journal, until.get(journal, 0), None)) as steps:
+        async for step, at, number in steps:
+            if step.topic in ends and step.end > ends[step.topic]:
+                return Cursor(ends, at, number)
+    return Cursor(ends, until.get(journal, 0), 0)
+
+
+async def past_of(
+    log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int], since: Cursor | None = None
+) -> AsyncIterator[Act]:
+    """What this task did up to the offsets of `until`, a moment that `reached` gave; or what followed on `since`.
 
     The journal may say more than had happened then: the first step that leads beyond `until` is the last. What no step
     says is the run that was open, and only one input can have moved in it.
     """
     inputs, journal = group.inputs(partition), group.journal(partition)
     bounds = await log.bounds(inputs)
-    readers = {tp.topic: _Input(log, tp, bounds[tp][0], until.get(tp, bounds[tp][0])) for tp in inputs}
+    begins = {tp: bounds[tp][0] if since is None else since.offsets.get(tp.topic, bounds[tp][0]) for tp in inputs}
+    readers = {tp.topic: _Input(log, tp, begins[tp], until.get(tp, bounds[tp][0])) for tp in inputs}
     try:
-        async with aclosing(_steps(log, journal, until.get(journal, 0))) as steps:
-            async for step in steps:
+        async with aclosing(_steps(log, journal, until.get(journal, 0), since)) as steps:
+            async for step, _, _ in steps:
                 if step.topic is None:
                     yield Due(step.end)
                 elif (reader := readers.get(step.topic)) is not None:  # an input that is no more has no agent
@@ -68,13 +93,18 @@ async def past_of(log: Log, group: Group, partition: int, until: Mapping[TopicPa
             await reader.close()
 
 
-async def _steps(log: Log, journal: TopicPartition, end: int) -> AsyncGenerator[Step]:
-    async with aclosing(log.read({journal: 0}, {journal: end})) as pieces:  # type: ignore[type-var]  # a generator
+async def _steps(
+    log: Log, journal: TopicPartition, end: int, since: Cursor | None
+) -> AsyncGenerator[tuple[Step, int, int]]:
+    """Each step with the offset of its record and its number there."""
+    start = 0 if since is None else since.journal
+    async with aclosing(log.read({journal: start}, {journal: end})) as pieces:  # type: ignore[type-var]  # a generator
         async for _, records, _ in pieces:
             for record in records:
                 if record.key == STEPS and record.value is not None and record.offset < end:
-                    for topic, reached in orjson.loads(record.value):
-                        yield Step(topic, reached)
+                    first = since.taken if since is not None and record.offset == since.journal else 0
+                    for number, (topic, reached) in enumerate(orjson.loads(record.value)[first:], first):
+                        yield Step(topic, reached), record.offset, number
 
 
 class _Input:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupIdNotFound, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from streams import admin
+from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import BEGAN, REPLAY, boundary_now
 from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, committed_offsets
@@ -27,8 +29,8 @@ from streams.topology import Group, task_name, transactional_id
 
 #: A worker that was killed counts as a member until its session has passed.
 RUNNING = (
-    "group {group} has running workers: stop them first (one that was killed counts until its session has passed,"
-    " 6 s by default), then run this again"
+    "group {group} has running workers{which}: stop them first (one that was killed counts until its session has"
+    " passed, 6 s by default), then run this again"
 )
 #: The states of a group that nobody is in: never used, or all have left.
 NO_MEMBERS = ("", "Dead", "Empty")
@@ -96,16 +98,38 @@ def local_stores(settings: EngineSettings) -> list[Path]:
     return sorted(path for path in found if path.is_dir())
 
 
-async def require_no_members(settings: EngineSettings) -> None:
-    """Raise WorkersRunning before anything is touched; `forget_offsets` is the one that cannot be raced."""
+def stores_of(settings: EngineSettings, tasks: Collection[str]) -> list[Path]:
+    """Those of these tasks, in every directory that holds stores."""
+    found = (parent / task for parent in local_stores(settings) for task in sorted(tasks))
+    return [path for path in found if path.is_dir()]
+
+
+async def members(settings: EngineSettings) -> list[str]:
+    """Where the running workers answer; where one does not say so, the host that it runs on."""
     client = AIOKafkaAdminClient(**bootstrap_of(settings))
     try:
         await client.start()
+        found = []
         for response in await client.describe_consumer_groups([settings.app_id]):
-            if any(group[2] not in NO_MEMBERS for group in response.groups):
-                raise WorkersRunning(RUNNING.format(group=settings.app_id))
+            for _, _, state, _, _, in_it in (group[:6] for group in response.groups):
+                told = [_url(metadata) or f"on {host}" for _, _, host, metadata, _ in in_it]
+                found += told or ([] if state in NO_MEMBERS else [f"the group is {state}"])
+        return sorted(found)
     finally:
         await client.close()
+
+
+def _url(metadata: bytes) -> str | None:
+    try:
+        return Member.from_json(ConsumerProtocolMemberMetadata.decode(metadata).user_data).url
+    except (ValueError, KeyError, TypeError):  # it is joining, or is no worker of ours
+        return None
+
+
+async def require_no_members(settings: EngineSettings) -> None:
+    """Raise WorkersRunning before anything is touched; `forget_offsets` is the one that cannot be raced."""
+    if found := await members(settings):
+        raise WorkersRunning(RUNNING.format(group=settings.app_id, which=f" ({', '.join(found)})"))
 
 
 async def forget_offsets(settings: EngineSettings) -> None:
@@ -118,7 +142,7 @@ async def forget_offsets(settings: EngineSettings) -> None:
         for _, code in response.results:
             error = for_code(code)
             if error is NonEmptyGroup:
-                raise WorkersRunning(RUNNING.format(group=settings.app_id))
+                raise WorkersRunning(RUNNING.format(group=settings.app_id, which=""))
             if code and error is not GroupIdNotFound:
                 raise error(f"deleting group {settings.app_id}")
     finally:
@@ -156,7 +180,7 @@ async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicParti
             try:
                 await consumer.commit(wanted)
             except Exception as error:  # a group with members takes no commit from outside
-                raise WorkersRunning(RUNNING.format(group=settings.app_id)) from error
+                raise WorkersRunning(RUNNING.format(group=settings.app_id, which="")) from error
         return sorted(wanted)
     finally:
         await consumer.stop()

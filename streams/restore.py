@@ -29,7 +29,7 @@ REPORT_EVERY_S = 5.0
 
 MEND = (
     "Nothing is rebuilt silently. If the topic can be brought back (a mirror, a backup), bring it back and start again;"
-    " otherwise stop all workers and run `faust -A app reset`: the tables are then built anew from the input topics."
+    " otherwise stop all workers and run `faust -A app replay`: the tables are then built anew from the input topics."
 )
 
 ADOPT = "If it is new to this application, or its loss is accepted: `faust -A app topics adopt {topic}`."

@@ -97,6 +97,10 @@ class Snapshot:
         """In the order of the keys."""
         yield from self._db.execute("SELECT key, value FROM rows WHERE tbl = ? ORDER BY key", (table,))
 
+    def rows_of(self, table: str, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Those of one partition."""
+        yield from self._db.execute("SELECT key, value FROM rows WHERE tbl = ? AND part = ?", (table, partition))
+
     def events_of(self, topic: str, key: bytes) -> list[bytes | None]:
         self._write_events()
         found = self._db.execute("SELECT value FROM events WHERE topic = ? AND key = ? ORDER BY n", (topic, key))

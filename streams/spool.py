@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from streams.journal import Act, Run
-from streams.records import Headers, StoredRecord
+from streams.records import Headers, Outgoing, StoredRecord, TopicPartition
 
 #: Acts that are written, and read, together.
 CHUNK = 500
@@ -89,6 +89,28 @@ def read_acts(task: Path) -> Iterator[Taken]:
 def tell(task: Path) -> Writer:
     """Takes what a fold of the task's acts says of each of them."""
     return Writer(task.with_suffix(".told"))
+
+
+def keep_rows(task: Path) -> Writer:
+    """Takes the rows that a fold begins with."""
+    return Writer(task.with_suffix(".rows"))
+
+
+def read_rows(task: Path) -> Iterator[tuple[str, bytes, bytes]]:
+    """Table, key, value; nothing when the fold begins with nothing."""
+    for row in _read(task.with_suffix(".rows")):
+        yield row[0], row[1], row[2]
+
+
+def keep_sent(task: Path) -> Writer:
+    """Takes records that are to be sent once more."""
+    return Writer(task.with_suffix(".sent"))
+
+
+def read_sent(task: Path) -> Iterator[tuple[TopicPartition, Outgoing]]:
+    """In the order in which they were sent."""
+    for topic, partition, *fields in _read(task.with_suffix(".sent")):
+        yield TopicPartition(topic, partition), Outgoing(*fields)
 
 
 def read_told(task: Path) -> Iterator[Told]:

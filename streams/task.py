@@ -26,13 +26,14 @@ from streams import faults
 from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, using
 from streams.clock import Clock
-from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
-from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, hold_bounds, last_boundary, size
+from streams.errors import NotReadable, OutcomeUnknown, StoreDamaged
+from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, size
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
-from streams.restore import ADOPT, MEND, Restore, verify_identities
+from streams.restore import Restore, verify_identities
 from streams.settings import EngineSettings
+from streams.standing import Standing, find_standing, to_repeat
 from streams.store import IDENTITY, Store
 from streams.table import Table
 from streams.topology import Group, task_name, transactional_id
@@ -82,6 +83,7 @@ class Task:
         self._runs: dict[str, AgentRun] = {}
         self._waiting: list[tuple[TopicPartition, int, asyncio.Future[None]]] = []
         self._began = False
+        self._standing: Standing
         self._held = False
         self._flowing = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -90,7 +92,6 @@ class Task:
         self._restore: Restore | None = None
         self._writer = Writer(self.inputs)
         self._replay: Replay | None = None
-        self._replayed_to: int | None = None
         self._ahead: dict[TopicPartition, Sequence[Record]] = {}
         self._next_due_ms: int | None = None
         self._damage: StoreDamaged | None = None
@@ -130,48 +131,15 @@ class Task:
 
     async def _find_offsets(self) -> None:
         """The committed offsets; the beginning of the topics when this task has never run. Raises LogMismatch."""
-        committed = await self._log.committed([*self.inputs, self.journal])
-        self._replayed_to = committed.pop(self.journal, None)
-        self._began = bool(committed)
-        bounds = await self._log.bounds(self.inputs)
-        for partition, (_, end) in bounds.items():
-            name = f"{partition.topic}-{partition.partition}"
-            offset = committed.get(partition)
-            if offset is None and self._began:
-                raise LogMismatch(
-                    f"no offset is committed for {name}, though {self.name} has run before: the topic was deleted or"
-                    f" re-created. {MEND} {ADOPT.format(topic=partition.topic)}"
-                )
-            if offset is not None and offset > end:
-                raise LogMismatch(
-                    f"{offset} is committed for {name}, which ends at {end}: the topic was deleted or re-created."
-                    f" {MEND}"
-                )
-        self.committed = committed or {partition: begin for partition, (begin, _) in bounds.items()}
+        self._standing = await find_standing(self._log, self.group, self.partition)
+        self._began, self.committed = self._standing.began, self._standing.offsets
 
     async def _find_replay(self, journal: Extent) -> None:
         """Whether the past is to be repeated: a `reset` has forgotten the offsets, or the owner before was at it."""
-        name = f"{self.journal.topic}-{self.journal.partition}"
-        if journal.first is None:
-            if self._began:
-                raise LogMismatch(
-                    f"{name} is empty, though {self.name} has run before: the topic was lost or re-created, and a"
-                    f" replay could not take the inputs in their old order. {ADOPT.format(topic=self.journal.topic)}"
-                )
-            return
-        if self._began and self._replayed_to is None:
-            return
-        found = await last_boundary(self._log, self.journal, journal.end)
-        if found is None and not self._began:
-            raise LogMismatch(
-                f"no offsets are committed for {self.name}, though {name} says that it has run before: they were"
-                f" deleted, or expired while no worker ran (the broker's offsets.retention.minutes). {MEND}"
-            )
-        start = self._replayed_to or 0
-        if found is not None and start <= found[1]:
-            boundary, end = found
-            hold_bounds(self.name, boundary, await self._log.bounds(self.inputs), MEND)
-            self._replay = Replay(self._log, self.journal, start, boundary, end)
+        found = await to_repeat(self._log, self.group, self.partition, self._standing, journal)
+        if found is not None:
+            start = self._standing.replayed_to or 0
+            self._replay = Replay(self._log, self.journal, start, *found)
 
     async def _begin_for_the_first_time(self, identities: Mapping[str, bytes], new: bool) -> None:
         """One transaction says that this task has begun: an identity for each changelog, an offset for each input.

@@ -19,6 +19,7 @@ import pytest
 import cli.snapshot
 import cli.what_if
 from cli.console import Operator
+from cli.folding import Reached
 from cli.rooms import furnish
 from cli.snapshot import diff, snapshot
 from cli.what_if import what_if
@@ -69,10 +70,10 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
 def desk(past: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk whose log is that past; its data are the test's own."""
 
-    async def as_written(operator: Operator, folder: Path) -> tuple[int, dict[Any, int]]:
+    async def as_written(operator: Operator, folder: Path) -> tuple[int, Reached]:
         for file in past[0].glob("*.acts"):
             shutil.copy(file, folder)
-        return 100, {}
+        return 100, Reached({}, {})
 
     async def unchecked(self: Operator, work: Any) -> Any:
         return await work

@@ -10,7 +10,7 @@ import pytest
 
 from streams.driver import Driver
 from streams.fold import Fold, Said
-from streams.past import past_of, reached
+from streams.past import cursor_of, past_of, reached
 from streams.records import StoredRecord, TopicPartition
 from streams.store import MemoryStore
 from tests.streams.test_journal import live
@@ -51,6 +51,28 @@ async def test_any_moment_is_folded_to_the_rows_of_then(tmp_path: Path, seed: in
             )
         for until, *rows in moments:  # in hindsight: the journal has gone on
             assert [(await folded(driver, number, until))[0] for number in range(2)] == rows
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_fold_goes_on_from_where_another_stopped(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    async with Driver(make_app(tmp_path), batch_max_records=chance.choice([1, 2, 7, 100])) as driver:
+        groups, stops = list(driver.app.groups.values()), []
+        for _ in range(3):
+            await live(driver, chance, 25)
+            stops.append(await reached(driver.log, groups))
+        for number in range(2):
+            group, store, cursor = make_app(Path("unused")).groups["words"], MemoryStore(), None
+            for until in stops:
+                fold = Fold(group, number, store, TopicPartition("dead_letters.v1", number))
+                async for act in past_of(driver.log, group, number, until, cursor):
+                    await fold.take(act)
+                fold.keep()
+                await fold.close()
+                cursor = await cursor_of(driver.log, group, number, until)
+            assert {name: dict(store.range(name, b"\x01", b"\xff", False)) for name in group.tables} == held(
+                driver, number
+            )
 
 
 @pytest.mark.parametrize("seed", range(10))

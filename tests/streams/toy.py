@@ -15,6 +15,11 @@ GROUP = "words"
 def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options: Any) -> App:
     """`words` (key -> text) -> `counts` per key, `counted` events; "bad" is poison, "bug" raises after its writes."""
     app = App(app_id, data_dir=data_dir, broker=options.pop("broker", "kafka://127.0.0.1:9"), **options)
+    wire(app, partitions)
+    return app
+
+
+def wire(app: App, partitions: int) -> None:
     words = app.topic("words", group=GROUP, partitions=partitions)
     reminders = app.topic("reminders", group=GROUP, partitions=partitions)
     counted = app.topic("counted", partitions=partitions)
@@ -45,5 +50,3 @@ def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options
         async for event in stream.events():
             if event.key is not None:
                 del counts[event.key.decode()]
-
-    return app

@@ -1,0 +1,96 @@
+"""what `--from` says, and the snapshots that there are -> the one that a replay begins with, or what is missing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.console import Found, Operator
+from streams.past import Cursor
+from streams.snapshot import NoSnapshot, Snapshot
+from streams.spool import keep_rows
+from streams.topology import Group
+
+BEGINNING = "beginning"
+
+
+class Base(NamedTuple):
+    """A snapshot, and where each of its tasks stands."""
+
+    path: Path
+    taken_at: str
+    code: str
+    cursors: dict[str, Cursor]
+
+    def give_rows(self, group: Group, partition: int, task: Path) -> None:
+        """Write down what the fold of this task begins with."""
+        with Snapshot(self.path) as snapshot, keep_rows(task) as writer:
+            for table in group.tables:
+                for key, value in snapshot.rows_of(table, partition):
+                    writer.add((table, key, value))
+
+
+def snapshots_of(operator: Operator) -> Path:
+    """Where `snapshot` puts those that have no name."""
+    return operator.app.engine_settings().state_dir.parent / "snapshots"
+
+
+def read_base(path: Path) -> Base:
+    """Raises Found when it is no snapshot, or one that says no position (of an older version, or of `what-if`)."""
+    try:
+        with Snapshot(path) as snapshot:
+            said = snapshot.said()
+    except NoSnapshot as error:
+        raise Found(f"{error}.") from None
+    if "taken_at" not in said:
+        raise Found(f"{path} does not say where in the log it was taken: `faust -A app snapshot` writes one that does.")
+    inputs = [name.removeprefix("position ").rpartition("-") for name in said if name.startswith("position ")]
+    cursors = {}
+    for task, text in ((name.removeprefix("journal "), said[name]) for name in said if name.startswith("journal ")):
+        number = task.rpartition("-")[2]
+        offsets = {topic: int(said[f"position {topic}-{number}"]) for topic, _, each in inputs if each == number}
+        journal, _, taken = text.partition(":")
+        cursors[task] = Cursor(offsets, int(journal), int(taken))
+    return Base(path, said["taken_at"], said["code"], cursors)
+
+
+def find_base(operator: Operator, since: str, tasks: tuple[str, ...]) -> Base | None:
+    """None for the beginning. Raises Found when there is no snapshot then, ValueError for what is no moment."""
+    if since == BEGINNING:
+        return None
+    if Path(since).is_file():
+        return read_base(Path(since))
+    folder = snapshots_of(operator)
+    bases = sorted((read_base(path) for path in folder.glob("*.snapshot")), key=lambda base: base.taken_at)
+    if since.isascii() and since.isdigit():
+        if len(tasks) != 1:
+            raise ValueError("an offset is one of a journal: name its task with --domain and --partition")
+        fit = [base for base in bases if tasks[0] in base.cursors and base.cursors[tasks[0]].journal <= int(since)]
+        where = f"offset {since} of the journal of {tasks[0]}"
+        there = [f"{base.cursors[tasks[0]].journal}" for base in bases if tasks[0] in base.cursors]
+    else:
+        moment = _moment(since)
+        fit = [base for base in bases if datetime.fromisoformat(base.taken_at) <= moment]
+        where, there = since, [base.taken_at for base in bases]
+    if not fit:
+        have = f"the earliest of {len(there)} is of {there[0]}" if there else f"{folder} has none"
+        raise Found(
+            f"There is no snapshot of {where} or before it: {have}. A replay from there would have to know the tables"
+            " as they were. `faust -A app snapshot` keeps them as they are now, for a later --from; --from beginning"
+            " needs none."
+        )
+    return fit[-1]
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(
+            f"{text!r} is none of: {BEGINNING}, a time as 2026-11-21T12:00:00Z, an offset of a journal, a file of"
+            " `snapshot`"
+        )
+    return moment
