@@ -18,6 +18,7 @@ from cli import (
     sink,
     snapshot,
     topics,
+    verify,
     what_if,
 )
 from cli.console import Operator
@@ -40,6 +41,7 @@ COMMANDS = (
     reset.reset,
     acls.acls,
     attest.attest,
+    verify.verify,
     what_if.what_if,
     snapshot.snapshot,
     snapshot.diff,

@@ -15,8 +15,9 @@ from streams.snapshot import Parted, RowDiffers, Snapshot
 ORDERS = ("orders", "purchases")
 #: Topics whose records have an order's id as their key, in the order in which a reader wants to hear of them.
 STORIES = ("purchases.events.v1", "orders.events.v1", "payments.events.v1")
-#: What differs when only the way was another one.
-OF_THE_WAY = {"version", "updated_at", "updated_by"}
+#: What differs when only the way was another one. A series of numbers has no gap: one order less, and all that come
+#: after it have the number before theirs.
+OF_THE_WAY = {"version", "updated_at", "updated_by", "order_number"}
 #: Sums of an order in minor units.
 MONEY = ("total_minor", "captured_minor", "refunded_minor")
 LETTERS = "dead_letters.v1"

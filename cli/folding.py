@@ -110,7 +110,7 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, Reached]:
                     task = folder / task_name(group.name, number)
                     await spool(past_of(log, group, number, until), task, moved)
 
-            await _together(*(one(group, number) for group, number in tasks))
+            await together(*(one(group, number) for group, number in tasks))
         cursors = {task_name(group.name, number): await cursor_of(log, group, number, until) for group, number in tasks}
         return count, Reached(positions, cursors)
     finally:
@@ -122,7 +122,7 @@ async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -
     plan(operator).write(folder)
     processes = min(processors(), 1 + count // RECORDS_FOR_A_PROCESS)
     with progress("folding as it was", count) as bar:
-        await _together(*(_run("past", folder, ROOT, number, processes, bar.update) for number in range(processes)))
+        await together(*(_run("past", folder, ROOT, number, processes, bar.update) for number in range(processes)))
     with Snapshot(into, new=True) as snapshot:
         for number in range(processes):
             snapshot.take_in(part_of(folder, number))
@@ -151,7 +151,7 @@ def describe(snapshot: Snapshot, reached: Reached, taken_at: str | None = None) 
         snapshot.say("taken_at", taken_at)
 
 
-async def _together(*work: Any) -> None:
+async def together(*work: Any) -> None:
     """All of them; when one fails, none goes on."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

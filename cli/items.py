@@ -162,7 +162,7 @@ def list_items(
 def verify(operator: Operator, as_json: bool) -> None:
     """Count every stock and reservation anew from inventory.events.v1, compare them with the tables, and name the first
     offset at which something is wrong. Needs no worker; those that run may go on."""
-    count, finding = audit(operator, EVENTS, "counting", partial(_count, operator))
+    count, finding = audit(operator, EVENTS, "counting", partial(count_of, operator))
     if as_json:
         told = None if finding is None else finding._asdict()
         put_json({"right": finding is None, "events": count.events, **count.sums(), "finding": told})
@@ -173,7 +173,7 @@ def verify(operator: Operator, as_json: bool) -> None:
         click.echo(f"Right: {count.events:,} events, as the tables have them: {sums}.")
 
 
-async def _count(operator: Operator, read_before: dict[int, int]) -> Count:
+async def count_of(operator: Operator, read_before: dict[int, int]) -> Count:
     stocks = await table_of(operator, GROUP, "items")
     return Count(stocks, await table_of(operator, GROUP, "stock_reservations"), read_before)
 

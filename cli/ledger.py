@@ -47,7 +47,7 @@ def trial_balance(operator: Operator, url: str | None, as_json: bool) -> None:
 def verify(operator: Operator, as_json: bool) -> None:
     """Add every balance up anew from accounts.events.v1, compare it with the tables, and name the first offset at which
     something is wrong. Needs no worker; those that run may go on."""
-    books, finding = audit(operator, EVENTS, "adding up", partial(_books, operator))
+    books, finding = audit(operator, EVENTS, "adding up", partial(books_of, operator))
     lines = books.sums()
     told = None if finding is None else finding._asdict()
     counts = {"right": finding is None, "events": books.events, "movements": books.movements, "finding": told}
@@ -117,7 +117,7 @@ async def _asked(url: str) -> list[dict[str, Any]]:
         return list(told["currencies"])
 
 
-async def _books(operator: Operator, read_before: dict[int, int]) -> Books:
+async def books_of(operator: Operator, read_before: dict[int, int]) -> Books:
     accounts = await table_of(operator, "accounts", "accounts")
     return Books(accounts, await _statements(operator), read_before)
 

@@ -30,7 +30,7 @@ def numbers() -> None:
 def verify(operator: Operator, as_json: bool) -> None:
     """Count every series anew from outlets.events.v1, compare it with the tables and with what orders say of
     themselves, and name the first offset at which something is wrong. Needs no worker; those that run may go on."""
-    count, finding = audit(operator, EVENTS, "counting", partial(_count, operator))
+    count, finding = audit(operator, EVENTS, "counting", partial(count_of, operator))
     sums = count.sums()
     if as_json:
         told = None if finding is None else finding._asdict()
@@ -42,7 +42,7 @@ def verify(operator: Operator, as_json: bool) -> None:
         click.echo(f"Right: no gap and no number twice, {text}.")
 
 
-async def _count(operator: Operator, read_before: dict[int, int]) -> Count:
+async def count_of(operator: Operator, read_before: dict[int, int]) -> Count:
     """The orders before the tables, and both before the events: what they hold was given before they were read."""
     recorded = await _recorded(operator)
     last = await table_of(operator, GROUP, "number_series")

@@ -33,7 +33,7 @@ def sink() -> None:
 def verify(operator: Operator, as_json: bool) -> None:
     """Compare every order and item in PostgreSQL with the table that Kafka's changelog says, and name the first
     difference."""
-    _report(_verified(operator), as_json)
+    _report(verified(operator), as_json)
 
 
 @sink.command()
@@ -53,10 +53,11 @@ def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
             progress=lambda done, total: advance("writing rows", done, total),
         )
         offsets = _run(operator, operator.after_check(work))
-    _report(_verified(operator), as_json, {"offsets": offsets})
+    _report(verified(operator), as_json, {"offsets": offsets})
 
 
-def _verified(operator: Operator) -> Verified:
+def verified(operator: Operator) -> Verified:
+    """Every row of PostgreSQL held against the tables. Raises Found, Unreachable."""
     changelog = operator.app.groups["orders"].tables["orders"].changelog
     with _bars() as advance:
         work = postgres.verify_against_changelog(

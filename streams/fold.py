@@ -125,6 +125,11 @@ class Fold:
         self.keep()
         return self.store.range(table, *prefix_bounds(b""), reverse=False)
 
+    def raw(self, table: str, key: bytes) -> bytes | None:
+        """One row, as its changelog has it."""
+        written = self.batch.changes.get(self.group.tables[table], {})
+        return written[key] if key in written else self.store.get(table, key)
+
     async def close(self) -> None:
         for run in self._runs.values():
             await run.close()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     Options,
@@ -88,16 +89,20 @@ class Memory:
 
 
 class RocksStore:
-    """A Store on disk. Raises StoreDamaged when it cannot be trusted, StoreUnavailable when it cannot write."""
+    """A Store on disk. Raises StoreDamaged when it cannot be trusted, StoreUnavailable when it cannot write.
 
-    def __init__(self, path: Path, families: Iterable[str], memory: Memory) -> None:
+    `read_only`: what is on disk now of a store that a worker may hold; each family at the position that it has there.
+    """
+
+    def __init__(self, path: Path, families: Iterable[str], memory: Memory, *, read_only: bool = False) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        names = sorted(families)
+        access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
             known = set(Rdict.list_cf(str(path))) if (path / "CURRENT").exists() else set()
+            names = sorted(known & {*families} if read_only else families)
             wanted = {name: memory.options() for name in {*names, *known} - {"default"}}
-            self._db = Rdict(str(path), options=memory.options(), column_families=wanted)
+            self._db = Rdict(str(path), options=memory.options(), column_families=wanted, access_type=access)
         except Exception as error:
             raise _translated(error, f"opening {path}") from error
         self._families = {name: self._db.get_column_family(name) for name in names}
@@ -142,6 +147,11 @@ class RocksStore:
     def _closed(self) -> StoreUnavailable:
         """close() forgets the families, so whoever still holds the store misses them."""
         return StoreUnavailable(f"the store {self.path} is closed")
+
+    @property
+    def families(self) -> Collection[str]:
+        """Those that it has: a store that is only read may lack new ones."""
+        return list(self._families)
 
     def position(self, family: str) -> int:
         return _position(self.get(family, POSITION))[0]
@@ -193,7 +203,7 @@ class RocksStore:
             self._db.close()
 
     def abandon(self) -> None:
-        """Let go of a damaged store without flushing into it."""
+        """Let go of a store that is damaged, or only read, without flushing into it."""
         self._families.clear()
         self._handles.clear()
         self._db.close()

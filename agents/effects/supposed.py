@@ -4,7 +4,8 @@ The payment provider is the part of the world that answers what the rules ask. P
 
 - Of an order whose course has not parted from the log, its answers come as they came, or stay out as they did.
 - Of one that has parted, an answer of the log counts for the same step (authorise, capture, void, this refund) with the
-  amount that is asked now, and falls away when the step is not asked for any more.
+  amount that is asked now, and falls away when the step is not asked for any more. Money that was taken at once, when
+  it was only to be set aside, is taken so again.
 - What is asked only now, or after the log's last answer to the step, the provider does at once, as it was asked.
 """
 
@@ -60,6 +61,8 @@ class Supposed:
     def __init__(self) -> None:
         self._asked: dict[About, Asked] = {}
         self._to_come: Counter[About] = Counter()
+        #: Orders of which it said that the money is set aside; those where it took the money when asked for no more.
+        self._set_aside, self._at_once = set[str](), set[str]()
 
     def identity(self, value: bytes | None) -> bytes | None:
         """Commands have an id that follows from their cause, and not from what else a rule says in them."""
@@ -71,7 +74,12 @@ class Supposed:
 
     def foresee(self, record: Record) -> None:
         if (answer := _answer(record)) is not None:
-            self._to_come[_about(answer)] += 1
+            about = _about(answer)
+            self._to_come[about] += 1
+            if answer["type"] == "record_authorisation":
+                self._set_aside.add(about.order_uid)
+            elif about.step is Step.CAPTURE and about.order_uid not in self._set_aside:
+                self._at_once.add(about.order_uid)
 
     def heard(self, topic: str, value: bytes | None, parted: bool) -> Iterable[Answer]:
         event = asked_by(value) if topic == PAYMENT_EVENTS.name else None
@@ -92,6 +100,8 @@ class Supposed:
         if not parted:
             return record
         asked = self._asked.get(about)
+        if asked is None and about.step is Step.CAPTURE and about.order_uid in self._at_once:
+            asked = self._asked.get(about._replace(step=Step.AUTHORISE))
         if asked is None:
             return None
         if "amount_minor" not in answer or isinstance(asked, VoidRequested):

@@ -102,6 +102,9 @@ class Street:
         await self.driver.advance(1_000)
         return uid
 
+    async def unanswered(self) -> None:
+        """The provider says nothing."""
+
     async def answer(self) -> None:
         """The provider does what it is asked."""
         events = [orjson.loads(record.value or b"") for record in self.driver.read("payments.events.v1")]
@@ -296,6 +299,62 @@ async def test_the_provider_agrees_to_what_nobody_asked_it_then(
     assert numbers == ["o/2023/000002", "o/2023/000003"], "the second one has a number now, before it"
     assert old[third] == new[third].model_copy(update={"order_number": numbers[0]})
     assert set(parted_orders(was, would)) == {first, second}
+
+
+async def test_money_that_was_taken_unasked_is_what_is_asked_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider may take the money at once and have its answer lost: only its callback says so."""
+    app, _ = make_app(tmp_path, PARTITIONS)
+    async with Driver(app) as driver:
+        street = Street(driver)
+        await street.open()
+        monkeypatch.setattr(street, "answer", street.unanswered)
+        uid = await street.buy("ann", "provider", pen=2)
+        after = await street.buy("bob", "account", ink=1)
+        about = {"order_uid": uid, "source": "callback"}
+        await street.say("payments", uid, type="record_capture", amount_minor=30, **about)
+        lost = {"order_uid": uid, "source": "provider", "reason": "provider_unreachable"}
+        await street.say("payments", uid, type="record_decline", **lost)
+        await street.say("purchases", uid, type="ship_order", order_uid=uid, shipment_id="s")
+        await write_down(driver, tmp_path, PARTITIONS)
+    before = checkout._reserved
+
+    def dearer(event: StockReserved) -> RecordReservation:
+        said = before(event)
+        return said.model_copy(update={"price_minor": 20}) if event.item_id == "pen" else said
+
+    was = await as_it_was(tmp_path, PARTITIONS)
+    monkeypatch.setattr(checkout, "_reserved", dearer)
+    would = await as_it_would_be(tmp_path, PARTITIONS)
+    old, new = purchases(was)[uid], purchases(would)[uid]
+    assert (old.status, old.captured_minor) == ("shipped", 30)
+    assert (new.status, new.captured_minor) == ("shipped", 40)
+    assert purchases(was)[after] == purchases(would)[after]
+
+
+async def test_an_order_less_moves_the_numbers_of_others_and_not_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, _ = make_app(tmp_path, PARTITIONS)
+    async with Driver(app) as driver:
+        street = Street(driver)
+        await street.open()
+        poor = await street.buy("ann", "account", lamp=1)
+        after = await street.buy("bob", "account", ink=1)
+        await write_down(driver, tmp_path, PARTITIONS)
+    before = checkout._reserved
+
+    def dearer(event: StockReserved) -> RecordReservation:
+        said = before(event)
+        return said.model_copy(update={"price_minor": 10**9}) if event.item_id == "lamp" else said
+
+    was = await as_it_was(tmp_path, PARTITIONS)
+    monkeypatch.setattr(checkout, "_reserved", dearer)
+    found = report(was, await as_it_would_be(tmp_path, PARTITIONS), 1)
+    ends = {each["order_uid"]: each["ends_differently"] for each in found["differing"]}
+    assert ends == {poor: True, after: False}
+    assert found["orders"]["another_way_to_the_same_end"] == 1
 
 
 async def test_the_same_bytes_may_come_from_outside_and_from_an_agent(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ ENV = {
 class Target(ThreadingHTTPServer):
     """Keeps the webhook-id of each request, and answers once `lets_go` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.ids: list[str] = []
         self.lets_go = threading.Event()
-        super().__init__(("127.0.0.1", 0), Thinker)
+        super().__init__(("127.0.0.1", port), Thinker)
 
 
 class Thinker(BaseHTTPRequestHandler):
