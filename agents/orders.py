@@ -30,22 +30,25 @@ from tables.orders import OrderTables
 
 
 def decide(
-    order: Order | None, command: OrderCommand, occurred_at: str, *, answered: bool = False
+    order: Order | None, command: OrderCommand, occurred_at: str, *, answered: bool = False, taken: int = 0
 ) -> tuple[OrderEvent, ...]:
     """One case per row of the decision table. `()`: nothing new to say.
 
     `answered`: an event or a refusal of this command_id is in the order's timeline. A producer that did not hear the
-    answer sends the command again; it must not get a second one under the same event_id.
+    answer sends the command again; it must not get a second one under the same event_id. `taken`: the version of an
+    order of this order_uid that is none of these: it was bought here.
     """
     if answered:
         return ()
     match command:
         case PlaceOrder():
+            if order is None and taken:
+                return (_refused(command, occurred_at, PlacementRefusal.ORDER_UID_TAKEN, taken),)
             if order is None:
                 return (_placed(command, occurred_at),)
             if same_document(order.document, command.document):
                 return ()
-            return (_refused(order, command, occurred_at, PlacementRefusal.EXISTS_WITH_DIFFERENT_CONTENT),)
+            return (_refused(command, occurred_at, PlacementRefusal.EXISTS_WITH_DIFFERENT_CONTENT, order.version),)
         case CancelOrder():
             if order is None:
                 return (_not_cancelled(order, command, occurred_at, CancellationRefusal.NO_SUCH_ORDER),)
@@ -96,13 +99,13 @@ def _placed(command: PlaceOrder, occurred_at: str) -> OrderPlaced:
     )
 
 
-def _refused(order: Order, command: PlaceOrder, occurred_at: str, reason: PlacementRefusal) -> OrderRefused:
+def _refused(command: PlaceOrder, occurred_at: str, reason: PlacementRefusal, version: int) -> OrderRefused:
     return OrderRefused(
         event_id=event_id_for(command.command_id, 0),
         caused_by=command.command_id,
         occurred_at=occurred_at,
         order_uid=command.order_uid,
-        version=order.version,
+        version=version,
         reason=reason,
     )
 
@@ -146,8 +149,10 @@ def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: O
             return
         order = tables.order(uid)
         # A placement of what does not exist cannot have been answered: the common case pays for no look back.
-        answered = (order is not None or not isinstance(command, PlaceOrder)) and tables.answered(command, order)
-        for event in decide(order, command, rfc3339(cause.timestamp), answered=answered):
+        taken = tables.taken(uid) if order is None else 0
+        new = order is None and not taken and isinstance(command, PlaceOrder)
+        answered = not new and tables.answered(command, order)
+        for event in decide(order, command, rfc3339(cause.timestamp), answered=answered, taken=taken):
             before, order = order, evolve(order, event)
             tables.keep(before, order, event, Position(cause.topic, cause.partition, cause.offset))
             # A placement names its customer itself, and is what there is most of.

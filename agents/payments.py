@@ -293,15 +293,15 @@ def _declined(payment: Payment, command: RecordDecline, at: str) -> tuple[Paymen
 def _captured(payment: Payment, command: RecordCapture, at: str) -> tuple[PaymentEvent, ...]:
     """Money in time completes the payment; money too late goes back; the same money again is no news.
 
-    A capture that seemed to have failed and comes about before the void that followed is in time: nobody was told of
-    the failure yet, and the goods may be on their way.
+    A capture that seemed to have failed and comes about all the same is the order's, before the void that followed or
+    after it: the goods may be on their way. The order says what of it is owed, and asks back what is not.
     """
     amount, who = command.amount_minor, _from(command)
     voided: tuple[PaymentEvent, ...] = ()
     if payment.captured_minor:
         return ()
     taken = {"amount_minor": amount, "captured_minor": amount}
-    failed = payment.status is PaymentStatus.VOIDING and payment.reason == CAPTURE_FAILED
+    failed = payment.status in (PaymentStatus.VOIDING, PaymentStatus.VOIDED) and payment.reason == CAPTURE_FAILED
     in_time = failed and amount >= payment.capturing_minor
     match payment.status:
         case PaymentStatus.REQUESTED:

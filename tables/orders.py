@@ -97,6 +97,15 @@ class OrderTables:
         """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
 
+    def taken(self, order_uid: str) -> int:
+        """The latest version of an order of this order_uid, also of one bought here: they share the timeline. 0: none.
+
+        Asked for every new order: it looks at one key, and at the end of the timeline only when that is there.
+        """
+        if self.made(order_uid, 1) is None:
+            return 0
+        return max(entry.version for _, entry in self.timeline(order_uid, limit=1, reverse=True))
+
     def made(self, order_uid: str, version: int) -> TimelineEntry | None:
         """The event that made this version."""
         return self.entries.get(_version_key(order_uid, version))

@@ -11,7 +11,7 @@ from agents.purchases.rules import deadlines_of, decide
 from agents.purchases.state import evolve
 from schemas.base import rfc3339
 from schemas.outlets import NoteOutlet
-from schemas.purchases import PurchaseCommand, PurchaseEvent
+from schemas.purchases import PlaceCart, PurchaseCommand, PurchaseEvent
 from schemas.webhooks import about
 from streams import App, Position, Record, Stream, Topic
 from tables.orders import GROUP
@@ -45,8 +45,9 @@ def attach(
         if commands.take_home(cause, key=uid, value=command):
             return
         purchase = tables.purchase(uid)
-        answered = tables.answered(command, purchase)
-        for event in decide(purchase, command, rfc3339(cause.timestamp), answered=answered, outlets=tables.outlets):
+        answered, at = tables.answered(command, purchase), rfc3339(cause.timestamp)
+        taken = tables.orders.taken(uid) if purchase is None and isinstance(command, PlaceCart) else 0
+        for event in decide(purchase, command, at, answered=answered, outlets=tables.outlets, taken=taken):
             before, purchase = purchase, evolve(purchase, event)
             tables.keep(before, purchase, event, Position(cause.topic, cause.partition, cause.offset))
             set_deadlines(event)

@@ -85,16 +85,18 @@ def decide(
     *,
     answered: bool = False,
     outlets: Outlets = _SAID_NOTHING,
+    taken: int = 0,
 ) -> tuple[PurchaseEvent, ...]:
     """What a command comes to. `()`: nothing new to say.
 
     `answered`: an event or a refusal of this command_id is in the order's timeline already. `outlets`: how those that
-    said so take orders; what they say comes before what the cart came with.
+    said so take orders; what they say comes before what the cart came with. `taken`: the version of an order of this
+    order_uid that came as a document.
     """
     if answered or (purchase is not None and has_come_to_pass(purchase, command)):
         return ()
     if isinstance(command, PlaceCart):
-        return _place(purchase, command, occurred_at)
+        return _place(purchase, command, occurred_at, taken)
     reason = objection(purchase, command)
     if reason is not None:
         silent = reason is PurchaseRefusal.NOT_IN_THIS_STATUS and command.type in REPORTS | DEADLINES
@@ -161,7 +163,9 @@ def objection(purchase: Purchase | None, command: PurchaseCommand) -> PurchaseRe
 # --- the chapters -----------------------------------------------------------------------------------------------------
 
 
-def _place(purchase: Purchase | None, command: PlaceCart, occurred_at: str) -> tuple[PurchaseEvent, ...]:
+def _place(purchase: Purchase | None, command: PlaceCart, occurred_at: str, taken: int) -> tuple[PurchaseEvent, ...]:
+    if purchase is None and taken:
+        return (_refused(purchase, command, occurred_at, PurchaseRefusal.ORDER_UID_TAKEN, taken),)
     placed = CartPlaced(
         event_id=event_id_for(command.command_id, 0),
         caused_by=command.command_id,
@@ -305,14 +309,14 @@ def _cancel(story: Story, command: CancelPurchase) -> tuple[PurchaseEvent, ...]:
 
 
 def _refused(
-    purchase: Purchase | None, command: PurchaseCommand, occurred_at: str, reason: PurchaseRefusal
+    purchase: Purchase | None, command: PurchaseCommand, occurred_at: str, reason: PurchaseRefusal, version: int = 0
 ) -> PurchaseCommandRefused:
     return PurchaseCommandRefused(
         event_id=event_id_for(command.command_id, 0),
         caused_by=command.command_id,
         occurred_at=occurred_at,
         order_uid=command.order_uid,
-        version=purchase.version if purchase else 0,
+        version=purchase.version if purchase else version,
         command=command.type,
         reason=reason,
         shipment_id=command.shipment_id if isinstance(command, ShipOrder) and command.carrier else None,

@@ -78,8 +78,9 @@ OrderCommand = PlaceOrder | CancelOrder
 
 
 class PlacementRefusal(StrEnum):
-    """Why an order was not placed."""
+    """Why an order was not placed, in the order decide checks them. `taken`: by an order that was bought here."""
 
+    ORDER_UID_TAKEN = "order_uid_taken"
     EXISTS_WITH_DIFFERENT_CONTENT = "exists_with_different_content"
 
 

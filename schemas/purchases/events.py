@@ -33,6 +33,7 @@ class PurchaseRefusal(StrEnum):
     """Why a command changed nothing, in the order decide checks them."""
 
     NO_SUCH_ORDER = "no_such_order"
+    ORDER_UID_TAKEN = "order_uid_taken"
     EXISTS_WITH_DIFFERENT_CONTENT = "exists_with_different_content"
     NOT_IN_THIS_STATUS = "not_in_this_status"
     NO_SUCH_LINE = "no_such_line"

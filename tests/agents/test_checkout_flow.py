@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from schemas.orders import OrderStatus
-from schemas.purchases import EndReason, Terms
+from schemas.purchases import EndReason, Terms, order_uid_of
 from streams.driver import Driver
 from tests.agents.domain import make_app
 from tests.agents.shop import Shop
@@ -17,6 +18,7 @@ from web.orders.shapes import present
 
 PAID = ["cart_placed", "line_reserved", "order_validated", "order_paid", "order_approved"]
 #: Stock's outlet has numbered it before the account has paid.
+CART = {"user_id": "buyer", "lines": [{"item_id": "book", "quantity": 2}], "payment": {"method": "account"}}
 AND_THEN = ["order_numbered", "payment_settled"]
 
 
@@ -35,6 +37,38 @@ async def test_a_cart_is_reserved_paid_and_approved(shop: Shop) -> None:
     order = shop.order(uid)
     assert (order.status, order.total_minor, order.captured_minor) == (OrderStatus.APPROVED, 200, 200)
     assert shop.money() == (800, 0) and shop.stock_of("book") == (5, 2)
+
+
+DOCUMENT = orjson.loads((Path(__file__).parents[1] / "data" / "order.json").read_bytes())
+
+
+async def test_a_document_cannot_take_the_place_of_what_was_bought(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    await shop.fund(1000)
+    uid = await shop.buy(("book", 2))
+    before, told = shop.order(uid), shop.timeline(uid)
+    for _ in range(2):
+        shop.driver.produce("orders", key=uid, value=orjson.dumps({**DOCUMENT, "order_uid": uid}))
+    await shop.driver.run()
+    with shop.reading("orders", uid):
+        assert shop.domains.orders.order(uid) is None
+    assert shop.order(uid) == before
+    assert shop.timeline(uid) == [*told, *[("order_refused", "order_uid_taken")] * 2]
+
+
+async def test_a_cart_cannot_take_the_place_of_a_document(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    id = f"c{shop.count + 1}"
+    uid = order_uid_of(id)
+    shop.driver.produce("orders", key=uid, value=orjson.dumps({**DOCUMENT, "order_uid": uid}))
+    await shop.driver.run()
+    assert await shop.buy(("book", 2)) == uid
+    with shop.reading("orders", uid):
+        assert shop.domains.orders.order(uid) is not None and shop.domains.purchases.purchase(uid) is None
+    assert shop.timeline(uid) == [("order_placed", None), ("purchase_command_refused", "order_uid_taken")]
+    assert shop.stock_of("book") == (5, 0)
+    await shop.say("purchases", "place_cart", uid, **{**CART, "order_uid": uid, "command_id": id})
+    assert len(shop.timeline(uid)) == 2, "answered once"
 
 
 async def test_one_line_that_is_out_of_stock_frees_the_others(shop: Shop) -> None:
@@ -277,8 +311,30 @@ async def test_goods_have_left_and_the_capture_fails_for_good(shop: Shop) -> Non
     await shop.say("payments", "record_capture", uid, amount_minor=300, **told)
     with shop.reading("orders", uid):
         (refund,) = [refund for _, refund in shop.domains.payments.refunds_of(uid)]
-    assert (refund.refund_id, refund.amount_minor) == ("late", 300), "that is between the payment and the provider"
-    assert shop.order(uid).lost_minor == 200
+    order = shop.order(uid)
+    assert (order.lost_minor, order.failed_minor, order.captured_minor) == (0, 0, 300), "it came after all"
+    assert (refund.refund_id, refund.amount_minor) == (order_refund(shop, uid), 100), "what came back is owed no more"
+
+
+async def test_a_capture_after_its_void_goes_back_where_the_order_has_ended(shop: Shop) -> None:
+    await shop.stock("book", 5, 100)
+    uid = await shop.buy(("book", 3), method="provider")
+    told = {"order_uid": uid, "source": "callback"}
+    await shop.say("payments", "record_authorisation", uid, amount_minor=300, **told)
+    await shop.say("payments", "record_failure", uid, step="capture", reason="declined", **told)
+    await shop.say("payments", "record_void", uid, **told)
+    assert shop.order(uid).ended is EndReason.PAYMENT_FAILED
+    await shop.say("payments", "record_capture", uid, amount_minor=300, **told)
+    await shop.say("payments", "record_refund", uid, refund_id=order_refund(shop, uid), amount_minor=300, **told)
+    order = shop.order(uid)
+    assert (order.captured_minor, order.refund_minor, order.refunded_minor, order.lost_minor) == (300, 300, 300, 0)
+    assert order.status is OrderStatus.REJECTED and shop.stock_of("book") == (5, 0)
+
+
+def order_refund(shop: Shop, uid: str) -> str:
+    """The refund that the order asked for last."""
+    told = [orjson.loads(record.value or b"") for record in shop.driver.read("purchases.events.v1")]
+    return [str(each["refund_id"]) for each in told if each["order_uid"] == uid and each.get("refund_minor")][-1]
 
 
 async def test_money_that_comes_too_late_is_between_the_payment_and_the_provider(shop: Shop) -> None:

@@ -134,6 +134,12 @@ def test_orders(past: list[OrderEvent], command: OrderCommand, expected: list[Or
     assert list(decide(after(past), command, LATE, answered=known(past, command))) == expected
 
 
+def test_an_order_uid_that_was_bought_is_taken() -> None:
+    (event,) = decide(None, place("p-1"), LATE, taken=3)
+    assert isinstance(event, OrderRefused) and (event.reason, event.version) == ("order_uid_taken", 3)
+    assert decide(None, place("p-1"), LATE, answered=True, taken=3) == ()
+
+
 def test_a_placed_order() -> None:
     assert evolve(None, PLACED) == Order(
         order_uid=UID,

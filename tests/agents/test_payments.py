@@ -129,6 +129,7 @@ UNSURE: list[PaymentCommand] = [*REQUESTED, void("expired", "v0")]  # voided bef
 DECLINED: list[PaymentCommand] = [*REQUESTED, declined(id="rd0")]
 GIVING: list[PaymentCommand] = [*CAPTURED, refund(id="f0")]
 GIVEN: list[PaymentCommand] = [*GIVING, refunded(id="rr0")]
+UNDONE: list[PaymentCommand] = [*CAPTURING, failed(Step.CAPTURE, id="x1"), voided("rv0")]  # by a failed capture
 LATE: list[PaymentCommand] = [*VOIDED, captured(id="rc0")]
 BIG = MAX_AMOUNT_MINOR
 
@@ -257,6 +258,26 @@ ROWS: list[Any] = [
     param(
         [*CAPTURING, failed(Step.CAPTURE, id="x1"), captured(60, "y1")], failed(Step.VOID), [], id="its void is moot"
     ),
+    param(
+        UNDONE,
+        captured(60),
+        [("payment_captured", {"captured_minor": 60, "excess_minor": 0, "version": 7})],
+        id="a capture that seemed to have failed and came about after its void",
+    ),
+    param(
+        UNDONE,
+        captured(100),
+        [("payment_captured", {"excess_minor": 40}), ("refund_requested", {"refund_id": "excess", "amount_minor": 40})],
+        id="after its void, and more than was asked",
+    ),
+    param(
+        UNDONE,
+        captured(59),
+        [("late_money_received", {}), ("refund_requested", {"refund_id": "late", "amount_minor": 59})],
+        id="after its void, and less: it is not what was asked",
+    ),
+    param([*UNDONE, captured(60, "y1")], captured(60, "y2"), [], id="after its void, told twice"),
+    param([*UNDONE, captured(60, "y1")], refund(60), [("refund_requested", {"amount_minor": 60})], id="and given back"),
     # money that comes too late
     param(
         VOIDED,

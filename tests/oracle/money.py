@@ -19,7 +19,12 @@ MOVES: dict[str, dict[str, str | None]] = {
     "payment_authorised": {"requested": "authorised"},
     "payment_declined": {"requested": "declined"},
     "capture_requested": {"authorised": "capturing"},
-    "payment_captured": {"authorised": "captured", "capturing": "captured", "voiding": "captured"},
+    "payment_captured": {
+        "authorised": "captured",
+        "capturing": "captured",
+        "voiding": "captured",
+        "voided": "captured",
+    },
     "void_requested": dict.fromkeys(
         ("requested", "authorised", "capturing", "declined", "voiding", "voided"), "voiding"
     ),
@@ -122,10 +127,10 @@ class Money:
         verdict.equal("versions of payments", told, payment.version, event["version"])
         who = (event["user_id"], event["method"], event["currency"])
         verdict.equal(CHECK, told, (payment.user_id, payment.method, payment.currency), who)
-        _sums(payment, event, told, verdict)
+        _sums(payment, before, event, told, verdict)
 
 
-def _sums(payment: Payment, event: dict[str, Any], told: Told, verdict: Verdict) -> None:
+def _sums(payment: Payment, before: str, event: dict[str, Any], told: Told, verdict: Verdict) -> None:
     """What an event says of money must fit what was said before."""
 
     def fits(right: bool, what: str) -> None:
@@ -145,6 +150,10 @@ def _sums(payment: Payment, event: dict[str, Any], told: Told, verdict: Verdict)
             fits(event["captured_minor"] == amount, "two figures")
             late = event["type"] == "late_money_received"
             fits(late or amount >= payment.capturing or payment.method not in ASKED, "less than was asked")
+            # A capture that seemed to have failed is the order's when it comes about, also after its void.
+            fits(late or before != "voided" or payment.capturing > 0, "captured, voided and never asked for")
+            given_up = before in ("voiding", "voided") and 0 < payment.capturing <= amount
+            fits(not (late and given_up), "given back, and the order has asked for it")
             payment.captured = amount
         case "void_requested":
             fits(event["void_number"] in (payment.voids, payment.voids + 1), "another void")

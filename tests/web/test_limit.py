@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,9 +12,12 @@ import pytest
 from aiohttp import ClientResponse
 
 from schemas.accounts import account_id_of
+from tests.oracle.bought import order_of
+from tests.oracle.log import derived
 from tests.web.platform import Client, Platform, platform, problem
 
 WINDOW_MS = 60_000
+SAMPLE = Path(__file__).parents[1] / "data" / "order.json"
 
 
 @pytest.fixture
@@ -125,3 +129,21 @@ async def test_a_cart_of_many_lines_answers_with_its_own_position(two: Platform)
     answer = await two.workers[0].client.post("/api/v1/orders", data=orjson.dumps(cart))
     told = await answer.json()
     assert answer.status == 201 and told["position"].startswith("purchases.commands.v1-")
+
+
+@pytest.mark.parametrize("limited", [True, False])
+async def test_orders_of_two_kinds_never_share_a_number(limited: bool) -> None:
+    document = orjson.loads(SAMPLE.read_bytes())
+    limit: dict[str, Any] = {"orders_per_customer": 9, "orders_window_ms": WINDOW_MS} if limited else {}
+    async with platform(1, **limit) as running:
+        client = running.workers[0].client
+        bought = (await (await buy(client, "cart-1")).json())["order_id"]
+        refused = await client.post("/api/v1/orders", json={**document, "order_uid": bought})
+        said = await problem(refused, 409, "order-refused")
+        assert said["reason"] == "order_uid_taken" and "was bought here" in said["detail"]
+        assert "user_id" in await (await client.get(f"/api/v1/orders/{bought}")).json(), "it stands where it stood"
+        number = order_of(derived("cart\0asha\0cart-2"))
+        assert (await client.post("/api/v1/orders", json={**document, "order_uid": number})).status == 201
+        said = await problem(await buy(client, "cart-2"), 409, "order-refused")
+        assert said["reason"] == "order_uid_taken" and "another `idempotency_key`" in said["detail"]
+        assert "user_id" not in await (await client.get(f"/api/v1/orders/{number}")).json()

@@ -108,9 +108,8 @@ class OrderWrites:
             # New, or the same document again: nothing new, and the same answer as the first time.
             return _done(201, order, made["position"] if made else str(position))
         if caused is not None:
-            raise _refused(
-                problems.ORDER_REFUSED, caused, order, f"An order {command.order_uid} with other content exists."
-            )
+            exists = "with other content exists" if order is not None else "was bought here: use another order_uid"
+            raise _refused(problems.ORDER_REFUSED, caused, order, f"An order {command.order_uid} {exists}.")
         raise dead_lettered(position)
 
     async def _cancel(self, command: CancelOrder) -> web.Response:

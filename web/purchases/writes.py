@@ -248,6 +248,8 @@ class PurchaseWrites:
             wait_s = self._limits.read_wait_s
             answer = await self._desk.ask_about(self._questions.outcome, command.order_uid, args, wait_s=wait_s)
             order, caused = answer.meta["order"], answer.meta["caused"]
+            if order is None and caused is not None:
+                raise _taken(command, caused)
             if order is not None:
                 at = asked.position if caused is None else Position.parse(caused["position"])
                 return await self._answered(command, order, at)
@@ -261,7 +263,7 @@ class PurchaseWrites:
         if told is None:
             return _accepted(command, position)
         if told["order"] is None:
-            raise dead_lettered(position)
+            raise dead_lettered(position) if told["caused"] is None else _taken(command, told["caused"])
         return await self._answered(command, told["order"], position)
 
     async def _answered(self, command: PlaceCart, order: dict[str, Any], position: Position) -> web.Response:
@@ -357,6 +359,15 @@ class PurchaseWrites:
         args = {"order_uid": uid, "command_id": command.command_id}
         outcome = await outcome_of(self._desk, self._questions.outcome, uid, args, after=position, wait_s=wait_s)
         return position, None if outcome is None else outcome.meta
+
+
+def _taken(command: PlaceCart, caused: dict[str, Any]) -> Problem:
+    """The one refusal of a cart: somebody has placed a document under the number that it would have."""
+    detail = f"An order document {command.order_uid} was there before: send the cart under another `idempotency_key`."
+    headers = {answers.POSITION: caused["position"]}
+    return Problem(
+        problems.ORDER_REFUSED, detail, headers=headers, reason=caused["reason"], position=caused["position"]
+    )
 
 
 def _same(command: PlaceCart, order: dict[str, Any]) -> bool:
