@@ -10,6 +10,7 @@ import click
 
 from cli.console import Operator, json_option, note, put_json, put_table
 from schemas.topics import DEAD_LETTERS
+from streams.positions import TOPIC as OFFSETS
 from streams.rights import READ_WRITE, Operation, Resource, Right, with_more
 
 #: Its topic for a moment, made for the round trip of a record.
@@ -76,6 +77,7 @@ def _of_commands(operator: Operator) -> Iterator[Right]:
     yield Right(Resource.TRANSACTIONAL_ID, f"{app_id}-redrive", (Operation.WRITE,), "dead-letters redrive")
     yield Right(Resource.TOPIC, f"{app_id}-doctor-", DOCTORS_TOPICS, "doctor", prefixed=True)
     yield Right(Resource.GROUP, app_id, (Operation.DELETE,), "reset")
+    yield Right(Resource.TOPIC, OFFSETS, (Operation.READ,), "offsets: what the broker remembers of them")
 
 
 def command_lines(rights: Iterable[Right], principal: str, bootstrap: str) -> list[str]:

@@ -22,10 +22,13 @@ from cli.rooms import ROOT
 from streams import NotReadable, admin
 from streams.admin import TopicsDiffer, What
 from streams.attest import code_version
-from streams.errors import LogMismatch
+from streams.errors import Fenced, LogMismatch, OutcomeUnknown, StoreDamaged, StoreUnavailable
 from streams.folding import Plan
 from streams.replay import Compared, Job, Span, Target, name_of, targets, unfinished
 from streams.reset import WorkersRunning, members, stores_of
+
+#: What keeps a replay from being carried out; each says what to do. It may be run again.
+NOT_NOW = (Fenced, LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged, StoreUnavailable, WorkersRunning)
 
 
 @click.command()
@@ -81,7 +84,7 @@ def replay(
             _show_plan(shown, as_json)
             return
         outcome = _carried_out(operator, chosen, shown, yes)
-    except (LogMismatch, NotReadable, WorkersRunning) as error:
+    except NOT_NOW as error:
         raise Found(str(error)) from None
     try:
         _report(outcome, as_json)

@@ -11,7 +11,7 @@ from cli.console import Found, Operator, confirm, json_option, note, put_json, p
 from streams import admin
 from streams.admin import Difference, TopicConfig, What
 from streams.brokers import Brokers
-from streams.reset import WorkersRunning
+from streams.reset import OffsetGone, WorkersRunning
 from streams.reset import adopt as take_in
 
 
@@ -106,7 +106,7 @@ def adopt(operator: Operator, topic: str, as_json: bool) -> None:
     except KeyError:
         kinds = "an agent's input, a changelog or a journal"
         raise click.BadParameter(f"{topic} is not {kinds}", param_hint="TOPIC") from None
-    except WorkersRunning as error:
+    except (WorkersRunning, OffsetGone) as error:
         raise Found(str(error)) from None
     if as_json:
         put_json({"topic": topic, "partitions": [partition.partition for partition in taken]})

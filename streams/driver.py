@@ -38,6 +38,8 @@ class MemoryLog:
         self.topics: dict[TopicPartition, list[StoredRecord]] = defaultdict(list)
         self.offsets: dict[TopicPartition, int] = {}
         self.epochs: dict[str, int] = defaultdict(int)
+        #: Partitions whose offset was set from outside, as Kafka's own tools do.
+        self.set_by_hand: set[TopicPartition] = set()
         self._cursor: dict[TopicPartition, int] = {}
 
     def append(self, partition: TopicPartition, record: Fields) -> Position:
@@ -51,6 +53,9 @@ class MemoryLog:
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: self.offsets[partition] for partition in partitions if partition in self.offsets}
+
+    async def foreign(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
+        return self.set_by_hand & set(partitions)
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return {partition: (0, len(self.topics[partition])) for partition in partitions}
@@ -123,6 +128,7 @@ class MemoryTransactions:
             for record in records:
                 self._log.append(partition, record)
         self._log.offsets.update(self._offsets)
+        self._log.set_by_hand -= set(self._offsets)
 
     async def stop(self) -> None:
         self._pending = {}

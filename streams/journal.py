@@ -6,6 +6,7 @@ journal of a task (`<app id>-<group>-journal`, one partition for each task, kept
 that they describe:
 
 - `began`, once: the task's first owner ever wrote it. A journal without it was lost.
+- `adopted`, from `topics adopt`: `[topic, offset]`; this input was deleted, and goes on from there with another past.
 - `steps`: `[[topic, end], …, [null, now_ms]]`, run-length coded. A run of one topic is written down when another one
   follows, so a task that reads one topic at a time writes next to nothing. `end` is the offset after the run's last
   record; `null` says that deadlines were emitted as of `now_ms`.
@@ -30,6 +31,9 @@ from streams.records import Outgoing, Record, TopicPartition
 
 BEGAN, STEPS, REPLAY = b"began", b"steps", b"replay"
 REPLAYED, REPORTED = b"replayed", b"reported"
+ADOPTED = b"adopted"
+#: The first record of a journal whose task marks the offsets that it commits; in older ones it is empty.
+MARKED = b"marked"
 
 
 class Run(NamedTuple):
@@ -192,4 +196,4 @@ def hold_bounds(name: str, boundary: Boundary, bounds: Mapping[TopicPartition, t
 
 
 def began_record() -> Outgoing:
-    return Outgoing(0, BEGAN, b"")
+    return Outgoing(0, BEGAN, MARKED)

@@ -44,6 +44,8 @@ FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 #: What changes a transaction; produce requests are numbered, so those the broker can tell from repetitions.
 CHANGES_OF_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, TxnOffsetCommitRequest, EndTxnRequest)
 
+#: What tasks write beside the offsets that they commit. What Kafka's own tools commit has nothing there.
+BY_TASK = "task"
 #: A produce request holds one batch per partition; larger batches are split. Broker and topics take more than this.
 MAX_BATCH_BYTES = 900_000
 #: The largest single request; above the largest record that any of our topics takes.
@@ -87,6 +89,13 @@ async def committed_offsets(
     aiokafka's own committed() overlooks the error that stands for a whole answer ("I am still loading", "no longer I")
     and makes "nothing is committed" of it: after each restart of a broker a task might begin anew from nothing.
     """
+    return {tp: offset for tp, (offset, _) in (await committed_by(consumer, partitions, patience_s)).items()}
+
+
+async def committed_by(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], patience_s: float = COORDINATOR_S
+) -> dict[TopicPartition, tuple[int, str]]:
+    """The same, each with what its committer wrote beside it: BY_TASK, or whatever Kafka's tools write."""
     coordinator, deadline = consumer._coordinator, time.monotonic() + patience_s
     while True:
         try:
@@ -100,19 +109,21 @@ async def committed_offsets(
             await asyncio.sleep(COORDINATOR_PAUSE_S)
 
 
-async def _fetch_offsets(coordinator: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+async def _fetch_offsets(
+    coordinator: Any, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
     wanted: dict[str, list[int]] = defaultdict(list)
     for topic, partition in partitions:
         wanted[topic].append(partition)
     response = await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items())))
     require(response.error_code)
-    offsets: dict[TopicPartition, int] = {}
+    offsets: dict[TopicPartition, tuple[int, str]] = {}
     for topic, found in response.topics:
-        for partition, offset, _, code in found:
+        for partition, offset, beside, code in found:
             if for_code(code) is not UnknownTopicOrPartitionError:
                 require(code)
                 if offset >= 0:
-                    offsets[TopicPartition(topic, partition)] = offset
+                    offsets[TopicPartition(topic, partition)] = offset, beside or ""
     return offsets
 
 
@@ -246,7 +257,8 @@ class KafkaTransactions:
 
     async def send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Called after the produce futures: in flight together, the broker says "retry" and each costs a back-off."""
-        await self._guard(self._producer.send_offsets_to_transaction(dict(offsets), self._settings.app_id), "offsets")
+        marked = {partition: (offset, BY_TASK) for partition, offset in offsets.items()}
+        await self._guard(self._producer.send_offsets_to_transaction(marked, self._settings.app_id), "offsets")
 
     async def commit(self) -> None:
         await self._guard(self._producer.commit_transaction(), "committing")
@@ -322,6 +334,10 @@ class KafkaLog:
             committed_offsets(self._consumer, partitions), "committed offsets"
         )
         return found
+
+    async def foreign(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
+        found = await _asked(committed_by(self._consumer, partitions), "committed offsets")
+        return {partition for partition, (_, beside) in found.items() if beside != BY_TASK}
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return await _bounds(self._consumer, partitions)

@@ -48,6 +48,10 @@ class Log(Protocol):
         """The group's committed offsets, asked of the broker now; partitions without one are left out."""
         ...
 
+    async def foreign(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
+        """Those whose committed offset no task has committed: somebody has set it."""
+        ...
+
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """The first offset that is still there, and the one after the last committed record."""
         ...

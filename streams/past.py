@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import orjson
 
-from streams.journal import STEPS, Act, Due, Run, Step, boundary_now
+from streams.errors import LogMismatch
+from streams.journal import ADOPTED, STEPS, Act, Due, Run, Step, boundary_now
 from streams.log import Log
 from streams.records import Record, TopicPartition
 from streams.topology import Group
 
+NO_PAST = "What it held then is in the tables and nowhere else, so they cannot be made anew."
 #: The largest run that is handed out at once.
 MAX_RUN = 2_000
 
@@ -42,6 +44,11 @@ async def reached(log: Log, groups: Sequence[Group]) -> dict[TopicPartition, int
     return offsets | {journal: extent.end for journal, extent in (await log.survey(journals)).items()}
 
 
+def tails_of(bounds: Mapping[TopicPartition, tuple[int, int]]) -> dict[str, int]:
+    """By topic, where it ends."""
+    return {tp.topic: end for tp, (_, end) in bounds.items()}
+
+
 class Cursor(NamedTuple):
     """Where a fold has stopped: by input topic the next offset, and the record of the journal whose steps are not all
     taken, with the number of those that are."""
@@ -56,11 +63,12 @@ async def cursor_of(log: Log, group: Group, partition: int, until: Mapping[Topic
     inputs, journal = group.inputs(partition), group.journal(partition)
     bounds = await log.bounds(inputs)
     ends = {tp.topic: until.get(tp, bounds[tp][0]) for tp in inputs}
-    async with aclosing(_steps(log, journal, until.get(journal, 0), None)) as steps:
+    async with aclosing(_steps(log, journal, until.get(journal, 0), None, tails_of(bounds))) as steps:
+        found = Cursor(ends, until.get(journal, 0), 0)
         async for step, at, number in steps:
-            if step.topic in ends and step.end > ends[step.topic]:
-                return Cursor(ends, at, number)
-    return Cursor(ends, until.get(journal, 0), 0)
+            if at < found.journal and step.topic in ends and step.end > ends[step.topic]:
+                found = Cursor(ends, at, number)
+    return found
 
 
 async def past_of(
@@ -76,15 +84,17 @@ async def past_of(
     begins = {tp: bounds[tp][0] if since is None else since.offsets.get(tp.topic, bounds[tp][0]) for tp in inputs}
     readers = {tp.topic: _Input(log, tp, begins[tp], until.get(tp, bounds[tp][0])) for tp in inputs}
     try:
-        async with aclosing(_steps(log, journal, until.get(journal, 0), since)) as steps:
+        async with aclosing(_steps(log, journal, until.get(journal, 0), since, tails_of(bounds))) as steps:
+            beyond = False
             async for step, _, _ in steps:
+                if beyond:
+                    continue  # what is left is looked at all the same: it may say that the past is gone
                 if step.topic is None:
                     yield Due(step.end)
                 elif (reader := readers.get(step.topic)) is not None:  # an input that is no more has no agent
                     async for run in reader.up_to(step.end):
                         yield run
-                    if step.end > reader.end:
-                        break
+                    beyond = step.end > reader.end
         for reader in readers.values():
             async for run in reader.up_to(reader.end):
                 yield run
@@ -94,17 +104,42 @@ async def past_of(
 
 
 async def _steps(
-    log: Log, journal: TopicPartition, end: int, since: Cursor | None
+    log: Log, journal: TopicPartition, end: int, since: Cursor | None, tails: Mapping[str, int]
 ) -> AsyncGenerator[tuple[Step, int, int]]:
-    """Each step with the offset of its record and its number there."""
+    """Each step with the offset of its record and its number there. Raises LogMismatch (see `steps_of`)."""
     start = 0 if since is None else since.journal
     async with aclosing(log.read({journal: start}, {journal: end})) as pieces:  # type: ignore[type-var]  # a generator
         async for _, records, _ in pieces:
             for record in records:
-                if record.key == STEPS and record.value is not None and record.offset < end:
-                    first = since.taken if since is not None and record.offset == since.journal else 0
-                    for number, (topic, reached) in enumerate(orjson.loads(record.value)[first:], first):
-                        yield Step(topic, reached), record.offset, number
+                if record.offset < end:
+                    for number, step in steps_of(record, since, tails):
+                        yield step, record.offset, number
+
+
+def steps_of(record: Record, since: Cursor | None, tails: Mapping[str, int]) -> list[tuple[int, Step]]:
+    """The steps of a record of a journal that are not taken yet, with their numbers.
+
+    `tails`: where the inputs end. Raises LogMismatch for a past that is not in them any more.
+    """
+    if since is not None and record.offset < since.journal:
+        return []
+    if record.key == ADOPTED and record.value is not None:
+        topic, offset = orjson.loads(record.value)
+        raise LogMismatch(
+            f"{topic}-{record.partition} was deleted once; since `topics adopt` another goes on from {offset}."
+            f" {NO_PAST}"
+        )
+    if record.key != STEPS or record.value is None:
+        return []
+    first = since.taken if since is not None and record.offset == since.journal else 0
+    steps = [(number, Step(*step)) for number, step in enumerate(orjson.loads(record.value)) if number >= first]
+    for _, (topic, end) in steps:
+        if topic is not None and end > tails.get(topic, end):
+            raise LogMismatch(
+                f"{topic}-{record.partition} was taken up to {end} once and ends at {tails[topic]} now: it was deleted"
+                f" or re-created. {NO_PAST}"
+            )
+    return steps
 
 
 class _Input:

@@ -20,10 +20,10 @@ from streams import faults
 from streams.attest import attested
 from streams.clock import Clock
 from streams.errors import LogMismatch
-from streams.journal import REPLAYED, REPORTED, STEPS
+from streams.journal import REPLAYED, REPORTED
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
-from streams.past import Cursor
+from streams.past import Cursor, steps_of, tails_of
 from streams.records import Fields, Outgoing, TopicPartition
 from streams.restore import Restore
 from streams.standing import Standing, find_standing, to_repeat
@@ -166,11 +166,12 @@ async def find_span(log: Log, group: Group, partition: int, since: Cursor | None
     """What a replay of this task would take; None when it has never begun. Raises LogMismatch."""
     standing = await find_standing(log, group, partition)
     inputs, journal = group.inputs(partition), group.journal(partition)
-    extent = (await log.survey([journal]))[journal]
+    extent = (await log.survey([journal]))[journal]  # before the bounds: steps are of what is there
     pending = await to_repeat(log, group, partition, standing, extent)
     if extent.first is None:
         return None
-    begins = {tp.topic: begin for tp, (begin, _) in (await log.bounds(inputs)).items()}
+    bounds = await log.bounds(inputs)
+    begins, tails = {tp.topic: begin for tp, (begin, _) in bounds.items()}, tails_of(bounds)
     ends = _ends(standing, inputs, begins, None if pending is None else pending[0].offsets)
     if since is not None:
         _hold_cursor(task_name(group.name, partition), since, begins, ends, extent.end)
@@ -178,11 +179,8 @@ async def find_span(log: Log, group: Group, partition: int, since: Cursor | None
     steps, done, reported = 0, list[Done](), set[str]()
     async for _, records, _ in log.read({journal: 0}, {journal: extent.end}):
         for record in records:
-            if record.key == STEPS and record.value is not None:
-                taken = 0 if since is None or record.offset > since.journal else since.taken
-                passed = since is not None and record.offset < since.journal
-                steps += 0 if passed else len(orjson.loads(record.value)) - taken
-            elif record.key == REPLAYED and record.value is not None:
+            steps += len(steps_of(record, since, tails))
+            if record.key == REPLAYED and record.value is not None:
                 done.append(Done.decode(record.value))
             elif record.key == REPORTED and record.value is not None:
                 reported.add(record.value.decode())

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
@@ -20,8 +21,9 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from streams import admin
 from streams.assignment import Member
 from streams.errors import Misdeclared
-from streams.journal import BEGAN, REPLAY, boundary_now
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of, committed_offsets
+from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
+from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets
+from streams.positions import known_offsets
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY
@@ -38,6 +40,10 @@ NO_MEMBERS = ("", "Dead", "Empty")
 
 class WorkersRunning(Exception):
     """The group has members; what they are doing must not be pulled from under them."""
+
+
+class OffsetGone(Exception):
+    """What is missing is an offset, and not the topic."""
 
 
 async def reset(
@@ -159,7 +165,7 @@ async def adopt(settings: EngineSettings, groups: Mapping[str, Group], topic: st
         changelogs = {table.changelog for table in group.tables.values()}
         partitions = [TopicPartition(topic, number) for number in range(group.partitions)]
         if topic in group.agents:
-            return await _adopt_input(settings, partitions)
+            return await _adopt_input(settings, group, partitions)
         if topic in changelogs:
             return await _adopt_log(settings, partitions, IDENTITY)
         if topic == group.journal_topic:
@@ -167,23 +173,47 @@ async def adopt(settings: EngineSettings, groups: Mapping[str, Group], topic: st
     raise KeyError(topic)
 
 
-async def _adopt_input(settings: EngineSettings, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+async def _adopt_input(
+    settings: EngineSettings, group: Group, partitions: Sequence[TopicPartition]
+) -> list[TopicPartition]:
+    """Begin where the topic begins now. Where records of it were taken before, their past is gone: the journal says so,
+    and no replay takes the new ones for the old. Raises OffsetGone."""
     consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
+    producer = PlainProducer(settings)
     try:
         await consumer.start()
+        await producer.start()
         consumer.assign(partitions)
-        begins = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+        bounds = await KafkaLog(settings, consumer).bounds(partitions)
         committed = await committed_offsets(consumer, partitions)
-        wanted = {p: begins[p] for p in partitions if not 0 <= committed.get(p, -1) <= ends[p]}
+        wanted = {p: begin for p, (begin, end) in bounds.items() if not 0 <= committed.get(p, -1) <= end}
         if wanted:
+            await require_no_members(settings)
+            last = await known_offsets(settings, consumer) | committed
+            for p in sorted(wanted.keys() & last.keys()):
+                await _say_adopted(producer, group, p, last[p], *bounds[p])
             try:
-                await consumer.commit(wanted)
+                await consumer.commit({p: (offset, BY_TASK) for p, offset in wanted.items()})
             except Exception as error:  # a group with members takes no commit from outside
                 raise WorkersRunning(RUNNING.format(group=settings.app_id, which="")) from error
         return sorted(wanted)
     finally:
+        await producer.stop()
         await consumer.stop()
+
+
+async def _say_adopted(
+    producer: PlainProducer, group: Group, partition: TopicPartition, last: int, begin: int, end: int
+) -> None:
+    name = f"{partition.topic}-{partition.partition}"
+    if begin < last <= end:
+        raise OffsetGone(
+            f"{name} was taken up to {last}, and it has records until {end}: it is there, and its offset was deleted."
+            " Taken in from its beginning, what it holds would count twice. Run `faust -A app offsets restore`"
+        )
+    if last > 0:
+        said = orjson.dumps([partition.topic, begin])
+        await producer.send(group.journal_topic, partition.partition, ADOPTED, said, ())
 
 
 async def _adopt_log(

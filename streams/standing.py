@@ -8,11 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streams.errors import LogMismatch
-from streams.journal import Boundary, hold_bounds, last_boundary
+from streams.journal import MARKED, Boundary, hold_bounds, last_boundary
 from streams.log import Extent, Log
 from streams.records import TopicPartition
 from streams.restore import ADOPT, MEND
 from streams.topology import Group, task_name
+
+RESTORE = (
+    "Stop all workers and run `faust -A app offsets restore`, which puts back what the tasks have committed, as long as"
+    " the broker remembers it."
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,9 @@ async def find_standing(log: Log, group: Group, partition: int) -> Standing:
         offset = committed.get(tp)
         if offset is None and began:
             raise LogMismatch(
-                f"no offset is committed for {name}, though {task} has run before: the topic was deleted or"
-                f" re-created. {MEND} {ADOPT.format(topic=tp.topic)}"
+                f"no offset is committed for {name}, though {task} has run before: the topic is new to this"
+                f" application, it was deleted or re-created, or its offset was deleted. {RESTORE}"
+                f" {ADOPT.format(topic=tp.topic)}"
             )
         if offset is not None and offset > end:
             raise LogMismatch(
@@ -47,6 +53,18 @@ async def find_standing(log: Log, group: Group, partition: int) -> Standing:
                 f" without it. {ADOPT.format(topic=tp.topic)}"
             )
     return Standing(committed or {tp: begin for tp, (begin, _) in bounds.items()}, began, replayed_to)
+
+
+async def _hold_marks(log: Log, group: Group, partition: int) -> None:
+    """Raise LogMismatch for offsets that somebody else has committed."""
+    strange = await log.foreign([*group.inputs(partition), group.journal(partition)])
+    if strange:
+        names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(strange))
+        raise LogMismatch(
+            f"the offsets of {names} were set by somebody else than {task_name(group.name, partition)} (by Kafka's own"
+            " tools with --reset-offsets, for instance). Taken from there, records would count twice or be missed:"
+            f" tables and offsets belong together. {RESTORE}"
+        )
 
 
 async def to_repeat(
@@ -66,13 +84,16 @@ async def to_repeat(
                 f" not take the inputs in their old order. {ADOPT.format(topic=tp.topic)}"
             )
         return None
+    if standing.began and journal.first.value == MARKED:
+        await _hold_marks(log, group, partition)
     if standing.began and standing.replayed_to is None:
         return None
     found = await last_boundary(log, tp, journal.end)
     if found is None and not standing.began:
         raise LogMismatch(
             f"no offsets are committed for {task}, though {name} says that it has run before: they were deleted, or"
-            f" expired while no worker ran (the broker's offsets.retention.minutes). {MEND}"
+            f" expired while no worker ran (the broker's offsets.retention.minutes). {RESTORE} Where the broker does"
+            " not know them any more, `faust -A app reset`: what one topic brought last may then be sent again."
         )
     if found is None or (standing.replayed_to or 0) > found[1]:
         return None

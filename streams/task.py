@@ -26,7 +26,7 @@ from streams import faults
 from streams.agent import AgentRun
 from streams.batch import Batch, CommittedView, using
 from streams.clock import Clock
-from streams.errors import NotReadable, OutcomeUnknown, StoreDamaged
+from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, size
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
@@ -219,6 +219,7 @@ class Task:
                 continue
             records = await self._fetch_until(partition, step.end, min(room, left), timeout_s)
             if not records:
+                await self._hold_end(partition, step.end)
                 waiting = True
                 break
             run = Run(partition, records)
@@ -235,6 +236,15 @@ class Task:
         if not waiting and await replay.current() is None:
             await self._end_replay(replay)
         return size(acts)
+
+    async def _hold_end(self, partition: TopicPartition, wanted: int) -> None:
+        """Raise LogMismatch when a replay would wait for ever."""
+        _, end = (await self._log.bounds([partition]))[partition]
+        if wanted > end:
+            raise LogMismatch(
+                f"{self.name} took {partition.topic}-{partition.partition} up to {wanted} once, but that topic ends at"
+                f" {end}: it was deleted or re-created, and what it held cannot be replayed"
+            )
 
     async def _fetch_until(self, partition: TopicPartition, end: int, most: int, timeout_s: float) -> Sequence[Record]:
         """Records before `end`; what came beyond it is kept for the next step. Offsets have gaps, so some may come."""

@@ -35,6 +35,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
+from streams.kafka import BY_TASK
 from streams.records import Fields, StoredRecord, TopicPartition
 from tests.simulation.cluster import Cluster
 from tests.simulation.group import Group
@@ -273,7 +274,7 @@ class SimConsumer(Reads):
             return OffsetFetchResponse_v3(0, [], LOAD_IN_PROGRESS)
         found = await insist(self.network, self.cluster.committed.copy)
         listed = [
-            (topic, [(number, found.get(TopicPartition(topic, number), -1), "", 0) for number in numbers])
+            (topic, [(number, found.get(TopicPartition(topic, number), -1), BY_TASK, 0) for number in numbers])
             for topic, numbers in wanted
         ]
         return OffsetFetchResponse_v3(0, listed, 0)
@@ -409,9 +410,11 @@ class SimProducer:
             self._sending = asyncio.get_running_loop().create_task(self._send())
         return future
 
-    async def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, int], group_id: str) -> None:
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, tuple[int, str]], group_id: str
+    ) -> None:
         self._check()
-        await self._background(self._send_offsets(dict(offsets)))
+        await self._background(self._send_offsets({tp: offset for tp, (offset, _) in offsets.items()}))
 
     async def commit_transaction(self) -> None:
         """Commits without the batches that failed: whoever wants them all must look at their futures."""

@@ -43,6 +43,9 @@ class PastLog:
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._fresh.committed(partitions)
 
+    async def foreign(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
+        return set()
+
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return {tp: (0, self._cluster.at(tp).stable) for tp in partitions}
 
