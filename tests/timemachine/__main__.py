@@ -25,6 +25,8 @@ STEPS: dict[str, tuple[str, Step]] = {
     "make": ("a log under faults", lambda ground, given: asyncio.run(Making(ground, given.seed, given.events).run())),
     "attest": ("hashes of what it came to live", lambda ground, given: replays.attest(ground)),
     "reset": ("replay by reset, one worker killed halfway", lambda ground, given: replays.by_reset(ground)),
+    "replay": ("replay by a fold, killed in its midst and run again", lambda ground, given: replays.by_fold(ground)),
+    "verify": ("everything against everything", lambda ground, given: trials.verify(ground)),
     "cuts": (
         "random moments, against fresh engines",
         lambda ground, given: asyncio.run(cuts.random_cuts(ground, given.cuts, given.seed)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import orjson
 
 from tests.oracle.log import LETTERS
-from tests.processes import Worker
+from tests.processes import ROOT, Worker
 from tests.timemachine.ground import EVENTS, INPUTS, Ground
 
 BEFORE = "before.json"
@@ -93,6 +95,43 @@ def short_batches(held: Held) -> dict[str, str]:
     """A short log would be taken in one batch, and nothing could come in between."""
     records = sum(held.ends.values())
     return {"ORDERSTREAM_BATCH_MAX_RECORDS": "20"} if records < 50_000 else {}
+
+
+def by_fold(ground: Ground) -> dict[str, Any]:
+    """`replay` without workers, killed once some of its tasks are done, and run again."""
+    held, began = Held(ground), time.monotonic()
+    killed_after = killed(ground, "replay", "--yes")
+    again = time.monotonic()
+    told = orjson.loads(ground.stack.faust("replay", "--yes", "--json", timeout_s=1_800).stdout)
+    return {
+        "killed after, s": round(killed_after, 1),
+        "seconds, the second run": round(time.monotonic() - again, 1),
+        "seconds": round(time.monotonic() - began, 1),
+        "said": {name: value for name, value in told.items() if isinstance(value, int | float | str | bool)},
+        **held.require(),
+    }
+
+
+def killed(ground: Ground, *command: str) -> float:
+    """kill -9 when some tasks are done and others are not begun. Gives the seconds that it ran."""
+    log = ground.directory / "killed.log"
+    began = time.monotonic()
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "faust", "-A", "app", *command],
+            cwd=ROOT,
+            env=ground.stack.env,
+            stdout=file,
+            stderr=file,
+        )
+    read: set[str] = set()
+    while len(read) < 6:
+        read |= {file.stem for file in ground.stack.data_dir.glob("folding-*/**/*.acts")}
+        assert child.poll() is None, f"it was over before the kill:\n{log.read_text()}"
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    return time.monotonic() - began
 
 
 def kill_halfway(ground: Ground, workers: list[Worker], chance: Random) -> tuple[float, float]:

@@ -35,6 +35,16 @@ def what_if(ground: Ground, *arguments: str) -> tuple[dict[str, Any], float]:
     return found, time.monotonic() - began
 
 
+def verify(ground: Ground) -> dict[str, Any]:
+    """No difference anywhere; the sink has taken what there is, so that PostgreSQL is among it."""
+    began = time.monotonic()
+    told = orjson.loads(ground.stack.faust("verify", "--json", timeout_s=1_800).stdout)
+    assert told["equal"], told["differences"][:1]
+    sums = {name: sum(each.get(name, 0) for each in told["parts"]) for name in ("records", "rows", "events", "stores")}
+    seconds = time.monotonic() - began
+    return {"parts": len(told["parts"]), **sums, "seconds": round(seconds, 1)}
+
+
 def same_rules(ground: Ground) -> dict[str, Any]:
     """Nothing differs: no order, no row of any table, no event."""
     found, seconds = what_if(ground)
