@@ -18,11 +18,12 @@ from typing import Any
 
 from tests.timemachine import cuts, replays, trials
 from tests.timemachine.ground import Ground
-from tests.timemachine.making import Making
+from tests.timemachine.making import Making, rest
 
 Step = Callable[[Ground, argparse.Namespace], Mapping[str, Any]]
 STEPS: dict[str, tuple[str, Step]] = {
     "make": ("a log under faults", lambda ground, given: asyncio.run(Making(ground, given.seed, given.events).run())),
+    "rest": ("until nothing is under way", lambda ground, given: rest(ground)),
     "attest": ("hashes of what it came to live", lambda ground, given: replays.attest(ground)),
     "reset": ("replay by reset, one worker killed halfway", lambda ground, given: replays.by_reset(ground)),
     "replay": ("replay by a fold, killed in its midst and run again", lambda ground, given: replays.by_fold(ground)),
@@ -64,9 +65,9 @@ def main() -> int:
 
 
 def is_based(ground: Ground, step: str) -> bool:
-    """Whether what the step stands on is there: a log, and its hashes."""
+    """Whether what the step stands on is there: a log at rest, and its hashes."""
     seen = ground.kept.get("seen", {})
-    before = list(STEPS)[: min(list(STEPS).index(step), 2)]
+    before = list(STEPS)[: min(list(STEPS).index(step), 3)]
     return all(seen.get(each, {}).get("held") for each in before)
 
 
