@@ -56,6 +56,7 @@ app = App(
         "transaction_timeout_ms": settings.transaction_timeout_ms,
         "group_instance_id": settings.group_instance_id,
         "standby_replicas": settings.standby_replicas,
+        "audit_every_s": settings.audit_every_s,
     },
 )
 

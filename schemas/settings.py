@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     standby_replicas: Annotated[int, Field(ge=0)] = Field(
         0, description="Copies of each store kept warm on other workers. 1 keeps a failover short, at twice the disk."
     )
+    audit_every_s: Annotated[float, Field(ge=0)] = Field(
+        0, description="Seconds between two slices of its tables that a worker compares with the changelogs. 0: none."
+    )
     batch_max_records: Count = Field(
         2_000, description="Most records in one transaction. Above it throughput no longer grows; latency does."
     )

@@ -16,6 +16,7 @@ from mode import Service
 
 from streams import faults
 from streams.assignment import Member, TaskAssignor
+from streams.audit import Audit
 from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
@@ -89,6 +90,13 @@ class Engine(Service):
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
         self.add_future(self._membership())
         self.add_future(self._observe())
+        if self.settings.audit_every_s > 0:
+            audit = Audit(self.tasks, self.metrics, self.clock, lambda: self.pressed)
+            self.add_future(audit.keep_on(self._log, self.settings.audit_every_s))
+
+    def _log(self) -> KafkaLog | None:
+        """The log for whoever only looks; None while this worker is no member."""
+        return None if self._consumer is None else KafkaLog(self.settings, self._consumer)
 
     async def on_stop(self) -> None:
         """Finish or drop the batch under way, then leave the group, so that the others need no time-out."""

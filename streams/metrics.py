@@ -68,3 +68,17 @@ class Metrics:
         self.reads = Counter(
             "streams_reads_total", "Reads of committed state by outcome.", ["outcome"], registry=registry
         )
+        self._of_the_audit(registry)
+
+    def _of_the_audit(self, registry: CollectorRegistry) -> None:
+        self.audit_slices = Counter(
+            "streams_audit_slices_total", "Slices of tables that were held against their changelogs.", registry=registry
+        )
+        self.audit_differences = Counter(
+            "streams_audit_differences_total", "Slices that differed from their changelogs.", registry=registry
+        )
+        self.audit_whole_pass = Gauge(
+            "streams_audit_whole_pass_timestamp_seconds",
+            "When the audit had last gone through all tables here, or had begun to; 0 while it is off.",
+            registry=registry,
+        )

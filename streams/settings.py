@@ -49,6 +49,9 @@ class EngineSettings:
     # The wait before a failed task is tried again doubles from here to its maximum.
     restart_backoff_s: float = 0.2
     restart_backoff_max_s: float = 15.0
+    # Seconds between two slices of tables that a worker holds against their changelogs; 0: never. Each reads a
+    # changelog from its beginning, at a twentieth of a processor.
+    audit_every_s: float = 0.0
     # How long an idle task waits in one fetch before it looks up again.
     poll_s: float = 0.5
 
