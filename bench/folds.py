@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
@@ -201,11 +201,19 @@ class Product(OnOurEngine):
     """The real app: full validation, timeline, indexes, refusals, dead letters; the sink beside it unless `sink` is
     off. Its topics have fixed names, so there is one at a time."""
 
-    def __init__(self, ground: Ground, workers: int = 1, sink: bool = True, mixed: bool = True) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        workers: int = 1,
+        sink: bool = True,
+        mixed: bool = True,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """`more`: settings besides."""
         super().__init__(ground, f"product-{workers}", workers)
         self.title, self.mixed = f"product ({workers} workers)", mixed
         self.source, self.output, self.group = "orders", "orders.events.v1", "orderstream"
-        self._sink = sink
+        self._sink, self._more = sink, dict(more or {})
 
     @property
     def env(self) -> dict[str, str]:
@@ -214,6 +222,7 @@ class Product(OnOurEngine):
             "ORDERSTREAM_POSTGRES": self.ground.dsn,
             "ORDERSTREAM_DATA_DIR": str(self.folder),
             "ORDERSTREAM_SINK": "1" if self._sink else "0",
+            **self._more,
         }
 
     def create(self) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from agents.effects.provider import ProviderMetrics
+from agents.effects.webhooks.sending import SenderMetrics
 from schemas.settings import PREFIX, Settings
 from streams.effects import EffectMetrics
 from streams.metrics import Metrics
@@ -61,6 +62,7 @@ def our_metrics() -> dict[str, set[str]]:
     SinkMetrics(metrics.registry)
     EffectMetrics(metrics.registry)
     ProviderMetrics(metrics.registry)
+    SenderMetrics(metrics.registry)
     HttpMetrics(metrics.registry)
     return _series(metrics.registry) | _series(REGISTRY)
 

@@ -132,6 +132,12 @@ ORDERSTREAM: dict[str, tuple[Panel, ...]] = {
                ("sum by (effect) (rate(streams_effect_records_total[$__rate_interval]))", "done, {{effect}}"),
                ("sum by (effect) (increase(streams_effect_errors_total[1m]))", "failed, {{effect}}"))),
     ),
+    "Webhooks": (
+        Panel("Attempts", "By what came of them; all but `delivered` are made again.", "ops",
+              (("sum by (outcome) (rate(orderstream_webhook_attempts_total[$__rate_interval]))", "{{outcome}}"),)),
+        Panel("Time of an attempt", "Until the target's answer, or until it was given up.", "s",
+              quantiles("orderstream_webhook_attempt_seconds")),
+    ),
 }  # fmt: skip
 
 MACHINES: dict[str, tuple[Panel, ...]] = {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.faults import rows
 from tests.faults.row import Outcome, shortcoming, table, write
+from tests.faults.webhook_rows import CHECK, Got, judge_deliveries
+from tests.oracle.verdict import Kind, Verdict
 from tests.processes import ROOT
 
 
@@ -15,7 +17,27 @@ def test_every_row_is_there_and_described() -> None:
     described = re.findall(
         r"^\| (\d+)(?: ⛁)? \| [^|]+ \| [^|]+ \| [^|]*\|$", (ROOT / "docs" / "faults.md").read_text(), re.M
     )
-    assert sorted(rows) == list(range(1, 26)) == sorted(set(map(int, described)))
+    assert sorted(rows) == list(range(1, 27)) == sorted(set(map(int, described)))
+
+
+def test_deliveries_are_held_to_what_happened() -> None:
+    log = [{"event_id": event, "delivery_id": f"d{event}", "state": "delivered"} for event in "ab"]
+    got = [Got("", f"d{event}", event, mood) for event, mood in (("a", "error"), ("a", "ok"), ("b", "ok"), ("b", "ok"))]
+
+    def judged(events: str, log: list[dict[str, str]], got: list[Got]) -> Verdict:
+        verdict = Verdict()
+        judge_deliveries(events, log, got, verdict)
+        return verdict
+
+    assert judged("ab", log, got).clean
+    assert set(judged("ab", log, got[:2]).examples) == {(Kind.LOST, CHECK)}, "never taken"
+    assert set(judged("ab", log, [got[0], *got[2:]]).examples) == {(Kind.LOST, CHECK)}, "taken with an error"
+    assert set(judged("ab", log[:1], got).examples) == {(Kind.LOST, CHECK)}, "not in the log"
+    assert set(judged("ab", [*log, log[0]], got).examples) == {(Kind.DOUBLED, CHECK)}
+    assert (Kind.DOUBLED, CHECK) in judged("ab", log, [*got, Got("", "other", "a", "ok")]).examples
+    assert set(judged("a", log, got).examples) == {(Kind.WRONG, CHECK)}, "of nothing that happened"
+    waits = [{**log[0], "state": "given_up"}, log[1]]
+    assert set(judged("ab", waits, got).examples) == {(Kind.WRONG, CHECK)}
 
 
 def test_what_does_not_hold_is_said_with_its_seed(tmp_path: Path) -> None:

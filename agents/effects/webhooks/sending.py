@@ -32,6 +32,7 @@ from schemas import signatures
 from schemas.base import derived_id
 from schemas.signatures import address_fault, url_fault
 from schemas.webhooks import AttemptDue, RecordAttempt, read_delivery_event
+from streams import faults
 from streams.records import Record
 from streams.sink import masked
 
@@ -166,6 +167,7 @@ class Sender:
             retry_after_ms=retry_after_ms,
             took_ms=int(took_s * 1000),
         )
+        faults.point("webhook_answered")
         await self._commands.send(key=event.subscription_id, value=command)
 
     async def _attempt(self, event: AttemptDue) -> tuple[int | None, str | None, int | None, str]:
