@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from schemas.accounts import (
     Account,
@@ -100,10 +101,11 @@ class AccountTables:
         return self.commands.get(f"{account_id}\0{command_id}")
 
     def statement(
-        self, account_id: str, *, after: str | None = None, limit: int | None = None
+        self, account_id: str, *, until: int | None = None, after: str | None = None, limit: int | None = None
     ) -> Iterator[tuple[str, LedgerEntry]]:
-        """What moved in an account, oldest first. `after`: a key given before."""
-        return self.entries.range(f"{account_id}\0", after=after, limit=limit)
+        """What moved in an account, oldest first. `after`: a key given before. `until`: the account's last version."""
+        rows = self.entries.range(f"{account_id}\0", after=after, limit=limit)
+        return rows if until is None else takewhile(lambda row: row[1].version <= until, rows)
 
     def of_user(self, user_id: str) -> list[Account]:
         """The user's accounts in this partition; there are at most as many as currencies."""

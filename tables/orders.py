@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from schemas.base import MAX_TIME_MS, time_ms, unix_ms
 from schemas.orders import Order, OrderCancelled, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
 from streams import App, Codec, Position, Table
-from tables.versions import Cut, Mark, marks_of, version_among
+from tables.versions import AfterRecord, AtTime, AtVersion, Cut, Mark, Undecided, marks_of, version_among
 
 GROUP = "orders"
 
@@ -96,6 +96,20 @@ class OrderTables:
     ) -> Iterator[tuple[str, TimelineEntry]]:
         """What happened to an order, oldest first, refusals after the version they met. `after`: a key given before."""
         return self.entries.range(f"{order_uid}\0", after=after, limit=limit, reverse=reverse)
+
+    def timeline_at(
+        self, order_uid: str, version: int, cut: Cut, *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[str, TimelineEntry, bool]]:
+        """The same as it stood at a cut, which is the order's `version`: each line, and whether it stood there.
+
+        A refusal did if it met an earlier version, or if the cut says that it came before. A version says no more than
+        that it was made: who was refused after that comes later. Raises Undecided.
+        """
+        for key, entry in self.timeline(order_uid, after=after, limit=limit):
+            if entry.version > version:
+                return
+            made = key == _version_key(order_uid, version)
+            yield key, entry, entry.version < version or made or _stood(entry, cut)
 
     def taken(self, order_uid: str) -> int:
         """The latest version of an order of this order_uid, also of one bought here: they share the timeline. 0: none.
@@ -180,6 +194,19 @@ class OrderTables:
         place = _places_of(placed_at) + order_uid
         self.by_time[place] = status
         self.by_customer[f"{customer_id}\0{place}"] = status
+
+
+def _stood(refusal: TimelineEntry, cut: Cut) -> bool:
+    """Whether a refusal that met the version of the cut was there."""
+    match cut:
+        case AtVersion():
+            return False
+        case AtTime(at):
+            return refusal.occurred_at <= at
+        case AfterRecord(position):
+            if position[:2] != (refusal.topic, refusal.partition):
+                raise Undecided(refusal.topic)
+            return refusal.offset <= position.offset
 
 
 def _marks_of(entries: list[TimelineEntry]) -> list[Mark]:

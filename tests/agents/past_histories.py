@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -105,8 +105,10 @@ class Fresh(Driver):
 class Cuts:
     """Holds what the whole history says of a moment against what stands in the engine that has come to it."""
 
-    def __init__(self, whole: Driver, asked: Domains, fresh: Fresh, chance: Random, often: float) -> None:
+    def __init__(self, whole: Driver, asked: Domains, fresh: Fresh, now: Domains, chance: Random, often: float) -> None:
+        """`asked`, `now`: the tables of the whole history, and those of the engine that has come to the cut."""
         self.whole, self.fresh, self.chance, self.often = whole, fresh, chance, often
+        self.asked, self.now = asked, now
         self.at = {kind: of(asked) for kind, (_, _, of) in KINDS.items()}
         self.made_at = {kind: of(asked) for kind, (_, of) in TOLD.items()}
         self.keys = {kind: sorted(whole.rows(table)) for kind, (_, table, _) in KINDS.items()}
@@ -178,8 +180,33 @@ class Cuts:
                 self.seen["undecided"] += 1
                 return
         assert said == stood, (what, kind, key, cut, said, stood)
+        if stood is not None and kind != "item":
+            self.hold_lines(kind, key, stood.version, cut)
         self.seen[what] += 1
         self.seen[f"{kind}{'' if stood else ' not yet'}"] += 1
+
+    def hold_lines(self, kind: str, key: str, version: int, cut: Cut) -> None:
+        """What a statement or a timeline says of the moment, held against what it is in the engine that came to it."""
+        group, number = KINDS[kind][0], partition_for(key.encode(), PARTITIONS)
+        with self.whole.reading(group, number):
+            try:
+                then = [*self.lines_then(kind, key, version, cut)]
+            except Undecided:  # a command of another topic was refused
+                self.seen["undecided lines"] += 1
+                return
+        with self.fresh.reading(group, number):
+            now = [*(self.now.accounts.statement(key) if kind == "account" else self.now.orders.timeline(key))]
+        if isinstance(cut, AtVersion):  # it says nothing of who was refused since
+            now = [(at, line) for at, line in now if line.version < version or at.count("\0") == 1]
+        assert then == now, (kind, key, cut, then, now)
+        self.seen[f"lines of {kind}"] += len(now)
+
+    def lines_then(self, kind: str, key: str, version: int, cut: Cut) -> Iterator[tuple[str, Any]]:
+        if kind == "account":
+            yield from self.asked.accounts.statement(key, until=version)
+        else:
+            lines = self.asked.orders.timeline_at(key, version, cut)
+            yield from ((at, line) for at, line, stood in lines if stood)
 
 
 async def talk(shop: Shop, rounds: int) -> None:
@@ -227,13 +254,13 @@ async def play(seed: int, *, rounds: int = 40, often: float = 0.5) -> Counter[st
     chance = Random(seed)
     size = chance.choice([1, 3, 1_000])
     app, domains = make_app(Path("unused"), PARTITIONS)
-    again, _ = make_app(Path("unused"), PARTITIONS)
+    again, now = make_app(Path("unused"), PARTITIONS)
     whole, fresh = Recording(app, batch_max_records=size), Fresh(again, batch_max_records=size)
     async with whole, fresh:
         shop = Shop(whole, chance)
         await shop.open()
         await talk(shop, rounds)
-        cuts = Cuts(whole, domains, fresh, chance, often)
+        cuts = Cuts(whole, domains, fresh, now, chance, often)
         await fresh.feed(whole.done)
         for kind, (_, table, _) in KINDS.items():
             assert fresh.rows(table) == whole.rows(table), f"the same records came to other {kind}s"

@@ -16,4 +16,5 @@ async def test_whatever_is_asked_of_the_past_is_what_a_fresh_engine_has() -> Non
         seen += await play(seed, rounds=25, often=0.25)
     assert all(seen[what] >= 100 for what in CUTS), seen
     assert all(seen[kind] >= 50 for kind in KINDS), seen
+    assert all(seen[f"lines of {kind}"] >= 50 for kind in ("order", "purchase", "account")), seen
     assert all(seen[f"{kind} not yet"] for kind in ("order", "purchase", "item")), seen

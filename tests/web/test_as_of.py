@@ -17,6 +17,7 @@ from streams.records import TopicPartition
 from tests.web.platform import PARTITIONS, Platform, document, platform, problem, raw
 
 ACCOUNT = account_id_of("asha", "INR")
+DEPOSITS = f"accounts/{ACCOUNT}/deposits"
 
 
 @pytest.fixture
@@ -329,3 +330,56 @@ async def test_a_cursor_belongs_to_its_moment(two: Platform) -> None:
     other = {"limit": "2", "cursor": first["next_cursor"]}
     told = await problem(await client.get("/api/v1/orders", params=other), 400, "bad-parameter")
     assert "other filters" in told["detail"]
+
+
+async def test_a_statement_and_a_timeline_as_they_were(two: Platform) -> None:
+    entries, timeline = f"accounts/{ACCOUNT}/entries", "orders/then/timeline"
+    seen: list[tuple[str, dict[str, Any], list[str]]] = []
+    opened: dict[str, Any] = {"user_id": "asha", "currency": "INR"}
+    for number in range(4):
+        done = await (post(two, DEPOSITS, {"amount_minor": number}) if number else post(two, "accounts", opened))
+        said = [now(two), done["position"], last_told(two, "accounts.events.v1", ACCOUNT)]
+        seen.append((entries, await get(two, entries), said))
+    for path, body in (("orders", document("then")), ("orders/then/cancel", {"reason": "no"})):
+        done = await post(two, path, body)
+        told = await get(two, timeline)
+        said = [now(two), str(len(told["entries"])), done["position"], last_told(two, "orders.events.v1", "then")]
+        seen.append((timeline, told, said))
+    two.driver.clock.advance(1_000)
+    refused = await two.workers[0].client.post("/api/v1/orders/then/cancel", json={"reason": "again"})
+    assert refused.status == 409
+    seen.append((timeline, await get(two, timeline), [now(two), (await refused.json())["position"]]))
+    for path, told, said in seen:
+        for moment in said:
+            assert await get(two, path, as_of=moment) == told, (path, moment)
+    assert [len(told["entries"]) for _, told, _ in seen] == [0, 1, 2, 3, 1, 2, 3]
+
+    of_then = seen[3][2][0]
+    first = await get(two, entries, as_of=of_then, limit="2")
+    rest = await get(two, entries, as_of=of_then, limit="2", cursor=first["next_cursor"])
+    assert first["entries"] + rest["entries"] == seen[3][1]["entries"] and rest["next_cursor"] is None
+    other = await two.workers[0].client.get(f"/api/v1/{entries}", params={"cursor": first["next_cursor"]})
+    assert other.status == 400, "a page of the past is not one of now"
+    page = await get(two, timeline, as_of="2", limit="1")
+    assert len(page["entries"]) == 1 and len((await get(two, timeline, as_of="2", limit="2"))["entries"]) == 2
+    for path in (entries, timeline):
+        response = await two.workers[0].client.get(f"/api/v1/{path}", params={"as_of": "2020-01-01T00:00:00Z"})
+        assert (response.status, (await response.json())["reason"]) == (404, "not_there")
+
+
+async def test_a_timeline_of_many_refusals_is_looked_through_page_by_page(two: Platform) -> None:
+    """Whoever was refused after the moment is passed over, and a page ends where enough was looked at."""
+    await post(two, "orders", document("then"))
+    at = now(two)
+    two.driver.clock.advance(1_000)
+    for number in range(250):
+        other = {**document("then"), "customer_id": f"other{number}"}
+        said = {"type": "place_order", "command_id": f"c{number}", "order_uid": "then", "document": other}
+        two.driver.produce("orders.commands.v1", key="then", value=orjson.dumps(said))
+    async with two.turn:
+        await two.driver.run()
+    assert len((await get(two, "orders/then/timeline", limit="200"))["entries"]) == 200
+    first = await get(two, "orders/then/timeline", as_of=at, limit="2")
+    assert len(first["entries"]) == 1 and first["next_cursor"] is not None
+    rest = await get(two, "orders/then/timeline", as_of=at, limit="2", cursor=first["next_cursor"])
+    assert rest["entries"] == [] and rest["next_cursor"] is None

@@ -50,10 +50,15 @@ class AccountQuestions:
         return Answer(as_of.moment(args, account.version, account.opened_at, TOLD_ON, made_at))
 
     def _statement(self, args: Mapping[str, str]) -> Answer:
-        account, limit = self._tables.account(args["account_id"]), int(args["limit"])
-        rows = list(self._tables.statement(args["account_id"], after=args.get("after"), limit=limit + 1))
+        id, limit, cut = args["account_id"], int(args["limit"]), as_of.cut_in(args)
+        account, past = self._at(self._tables.account(id), cut)
+        until = account.version if account is not None and cut is not None else None
+        rows = (
+            list(self._tables.statement(id, until=until, after=args.get("after"), limit=limit + 1)) if account else []
+        )
         return Answer(
             {
+                **past,
                 "account": present(account) if account else None,
                 "entries": [present_entry(entry) for _, entry in rows[:limit]],
                 "next": rows[limit - 1][0] if len(rows) > limit else None,

@@ -28,9 +28,7 @@ class AccountReads:
         """GET /api/v1/accounts/{account_id}"""
         reading.only(request, "min_offset", "as_of")
         account_id = shapes.account_id(request)
-        cut = as_of.cut_of(request, self._inputs | {TOLD_ON})
-        about = About(f"account {account_id}", "account_id", account_id, {TOLD_ON}, self._questions.moment)
-        cut = await self._told.settle(cut, about)
+        about, cut = await self._cut(request, account_id)
         told = (await self._ask(request, self._questions.account, account_id, {}, cut)).meta
         as_of.require(told, about.what, cut)
         account = told["account"]
@@ -43,14 +41,16 @@ class AccountReads:
 
     async def statement(self, request: web.Request) -> web.Response:
         """GET /api/v1/accounts/{account_id}/entries"""
-        reading.only(request, "min_offset", "limit", "cursor")
+        reading.only(request, "min_offset", "as_of", "limit", "cursor")
         account_id = shapes.account_id(request)
         limit = reading.whole(request, "limit", self._limits.page_default, self._limits.timeline_most)
-        digest = listing.filters_digest("entries", account_id)
+        about, cut = await self._cut(request, account_id)
+        digest = listing.filters_digest("entries", account_id, *as_of.carried(cut).values())
         args = {"limit": str(limit)}
         if cursor := reading.one(request, "cursor"):
             args["after"] = listing.read_cursor(cursor, digest)
-        told = (await self._ask(request, self._questions.statement, account_id, args)).meta
+        told = (await self._ask(request, self._questions.statement, account_id, args, cut)).meta
+        as_of.require(told, about.what, cut)
         if told["account"] is None:
             raise shapes.no_such_account(account_id)
         page = {
@@ -60,6 +60,12 @@ class AccountReads:
             "next_cursor": listing.write_cursor(told["next"], digest) if told["next"] else None,
         }
         return answers.answer(200, page, answers.FRESH)
+
+    async def _cut(self, request: web.Request, account_id: str) -> tuple[About, Cut | None]:
+        """The moment that is asked for, and of what."""
+        cut = as_of.cut_of(request, self._inputs | {TOLD_ON})
+        about = About(f"account {account_id}", "account_id", account_id, {TOLD_ON}, self._questions.moment)
+        return about, await self._told.settle(cut, about)
 
     async def of_user(self, request: web.Request) -> web.Response:
         """GET /api/v1/accounts?user_id=: every partition is asked, and one that cannot answer makes the answer 503."""

@@ -193,8 +193,8 @@ OPERATIONS = (
         "An account's statement",
         "Every movement with the running balance, oldest first.",
         {200: Success("A page of the statement.", Statement)},
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ACCOUNT, *EVERYWHERE),
-        ("account_id", "min_offset", "timeline_limit", "cursor"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_ACCOUNT, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("account_id", "min_offset", "as_of", "timeline_limit", "cursor"),
     ),
     Operation(
         "deposit",

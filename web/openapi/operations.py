@@ -119,8 +119,8 @@ OPERATIONS = (
         "Every event and every refusal, with the record that caused it. An order number that was only ever refused has"
         " a timeline too.",
         {200: Success("A page of the timeline, oldest first.", Timeline)},
-        (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, *EVERYWHERE),
-        ("order_uid", "min_offset", "timeline_limit", "cursor"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_ORDER, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("order_uid", "min_offset", "as_of", "timeline_limit", "cursor"),
     ),
     Operation(
         "placeOrder",

@@ -65,10 +65,34 @@ class Questions:
         return Answer(as_of.moment(args, found.version, found.placed_at, told_on, made_at))
 
     def _timeline(self, args: Mapping[str, str]) -> Answer:
-        limit = int(args["limit"])
-        rows = list(self._tables.timeline(args["order_uid"], after=args.get("after"), limit=limit + 1))
+        uid, limit, after = args["order_uid"], int(args["limit"]), args.get("after")
+        if (cut := as_of.cut_in(args)) is not None:
+            return self._timeline_at(uid, cut, limit, after)
+        rows = list(self._tables.timeline(uid, after=after, limit=limit + 1))
         entries = [present_entry(entry) for _, entry in rows[:limit]]
         return Answer({"entries": entries, "next": rows[limit - 1][0] if len(rows) > limit else None})
+
+    def _timeline_at(self, uid: str, cut: Cut, limit: int, after: str | None) -> Answer:
+        """The same as it stood at the cut. A page looks at a bounded number of lines, so it may have few, or none."""
+        now = self._found(uid)
+        if now is None:
+            return Answer({"entries": [], "next": None})
+        then, past = self._found_at(now, cut)
+        if then is None:
+            return Answer({"entries": [], "next": None, **past})
+        most = max(limit + 1, self._limits.page_scan_past_rows)
+
+        def look() -> list[tuple[str, TimelineEntry, bool]]:
+            return list(self._tables.timeline_at(uid, then.version, cut, after=after, limit=most))
+
+        lines, past = as_of.looked_up(look, now.version, now.placed_at)
+        if lines is None:
+            return Answer({"entries": [], "next": None, **past})
+        stood = [(key, entry) for key, entry, there in lines if there]
+        entries = [present_entry(entry) for _, entry in stood[:limit]]
+        if len(stood) > limit:
+            return Answer({"entries": entries, "next": stood[limit - 1][0]})
+        return Answer({"entries": entries, "next": lines[-1][0] if len(lines) == most else None})
 
     def _outcome(self, args: Mapping[str, str]) -> Answer:
         """What became of a command: the order as it stands now, the entry that the command caused, and the entry

@@ -34,9 +34,7 @@ class OrderReads:
         """GET /api/v1/orders/{order_uid}"""
         reading.only(request, "min_offset", "as_of")
         order_uid = shapes.order_uid(request)
-        cut = as_of.cut_of(request, self._inputs | TELLERS)
-        about = About(f"order {order_uid}", "order_uid", order_uid, TELLERS, self._questions.moment)
-        cut = await self._told.settle(cut, about)
+        about, cut = await self._cut(request, order_uid)
         answer = await self._ask(request, self._questions.order, order_uid, {}, cut)
         as_of.require(answer.meta, about.what, cut)
         if not answer.parts:
@@ -48,19 +46,27 @@ class OrderReads:
 
     async def timeline(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders/{order_uid}/timeline"""
-        reading.only(request, "min_offset", "limit", "cursor")
+        reading.only(request, "min_offset", "as_of", "limit", "cursor")
         order_uid = shapes.order_uid(request)
         limit = reading.whole(request, "limit", self._limits.page_default, self._limits.timeline_most)
-        digest = listing.filters_digest("timeline", order_uid)
+        about, cut = await self._cut(request, order_uid)
+        digest = listing.filters_digest("timeline", order_uid, *as_of.carried(cut).values())
         args = {"limit": str(limit)}
         if cursor := reading.one(request, "cursor"):
             args["after"] = listing.read_cursor(cursor, digest)
-        answer = await self._ask(request, self._questions.timeline, order_uid, args)
+        answer = await self._ask(request, self._questions.timeline, order_uid, args, cut)
+        as_of.require(answer.meta, about.what, cut)
         entries, after = answer.meta["entries"], answer.meta["next"]
-        if not entries and "after" not in args:
+        if not entries and "after" not in args and after is None:
             raise shapes.no_such_order(order_uid)
         following = listing.write_cursor(after, digest) if after else None
         return answers.answer(200, {"order_uid": order_uid, "entries": entries, "next_cursor": following})
+
+    async def _cut(self, request: web.Request, order_uid: str) -> tuple[About, Cut | None]:
+        """The moment that is asked for, and of what."""
+        cut = as_of.cut_of(request, self._inputs | TELLERS)
+        about = About(f"order {order_uid}", "order_uid", order_uid, TELLERS, self._questions.moment)
+        return about, await self._told.settle(cut, about)
 
     async def newest(self, request: web.Request) -> web.Response:
         """GET /api/v1/orders: every partition is asked, and one that cannot answer makes the answer 503."""
