@@ -8,10 +8,10 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench faults simulate audit lint format lock clean
+.PHONY: help setup demo dev test bench faults simulate timemachine audit lint format lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything in requirements.lock (the other targets do it by themselves)
 
@@ -32,6 +32,9 @@ faults: $(READY) ## the fault runs of docs/faults.md: FAULTS=1,2,5 SEED=7 ROUNDS
 
 simulate: $(READY) ## histories of real tasks over a simulated Kafka: HISTORIES=1000, or one of them: SEED=4711
 	@$(PY) -m tests.simulation --histories "$(or $(HISTORIES),1000)" $(if $(SEED),--seed "$(SEED)") $(ARGS)
+
+timemachine: $(READY) ## a long log under faults, and every claim about its past: EVENTS=200000 SEED=1 ARGS="--data DIR"
+	@EVENTS="$(EVENTS)" SEED="$(SEED)" $(PY) -m tests.timemachine $(ARGS)
 
 audit: $(READY) ## known holes in locked packages (pip-audit); says so where its database cannot be reached
 	@$(PY) -m tests.security.audit

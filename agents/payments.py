@@ -5,7 +5,7 @@ Accounts and the provider are asked by events and answer by commands (Record…)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from schemas.accounts import MAX_AMOUNT_MINOR
@@ -509,6 +509,15 @@ def evolve_refund(refund: Refund | None, event: RefundChanged) -> Refund:
             )
             return asked._replace(state=RefundState.REFUNDED, refunded_at=event.occurred_at) if done else asked
     assert_never(event)
+
+
+def fold(
+    payment: Payment | None, refunds: Mapping[str, Refund], event: PaymentEvent
+) -> tuple[Payment | None, Mapping[str, Refund]]:
+    """The payment and its refunds, by their ids, after the event."""
+    if isinstance(event, RefundChanged) and event.refund_id:
+        refunds = {**refunds, event.refund_id: evolve_refund(refunds.get(event.refund_id), event)}
+    return evolve(payment, event), refunds
 
 
 # -- deadlines: what time brings about, as records ---------------------------------------------------------------------

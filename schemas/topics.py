@@ -159,6 +159,7 @@ PAYMENT_EVENTS = TopicSpec(
     public=True,
     # The provider's effect goes on from where it was; a new reader, such as a sink, starts at the beginning.
     retention_ms=FOR_EVER,
+    looked_into=True,
 )
 
 PURCHASE_COMMANDS = TopicSpec(

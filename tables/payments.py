@@ -10,8 +10,9 @@ A payment has one writer, the task of its order_uid. The layout of the keys (NUL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from schemas.payments import (
     Attempt,
@@ -26,6 +27,9 @@ from streams import App, Codec, Table
 
 GROUP = "orders"
 
+#: A payment and its refunds by their ids, before an event and after it.
+Fold = Callable[[Payment | None, Mapping[str, Refund], PaymentEvent], tuple[Payment | None, Mapping[str, Refund]]]
+
 
 @dataclass(frozen=True)
 class PaymentTables:
@@ -35,6 +39,8 @@ class PaymentTables:
     refunds: Table[Refund]
     log: Table[Attempt]
     commands: Table[CommandAnswer]
+    #: The rules' own fold (agents/payments.py): what a payment was follows from its events as what it is did.
+    fold: Fold
 
     def payment(self, order_uid: str) -> Payment | None:
         """The order's payment as it stands."""
@@ -49,10 +55,11 @@ class PaymentTables:
         return self.commands.get(f"{order_uid}\0{command_id}")
 
     def attempts(
-        self, order_uid: str, *, after: str | None = None, limit: int | None = None
+        self, order_uid: str, *, until: int | None = None, after: str | None = None, limit: int | None = None
     ) -> Iterator[tuple[str, Attempt]]:
-        """What was asked, answered or refused, oldest first. `after`: a key given before."""
-        return self.log.range(f"{order_uid}\0", after=after, limit=limit)
+        """What was asked, answered or refused, oldest first. `after`: a key given before. `until`: the last number."""
+        rows = self.log.range(f"{order_uid}\0", after=after, limit=limit)
+        return rows if until is None else takewhile(lambda row: row[1].number <= until, rows)
 
     def refunds_of(self, order_uid: str) -> Iterator[tuple[str, Refund]]:
         """The refunds of a payment by their ids."""
@@ -86,8 +93,8 @@ class PaymentTables:
         self.refunds[f"{order_uid}\0{refund.refund_id}"] = refund
 
 
-def declare(app: App) -> PaymentTables:
-    """Declare the tables on the app. Their changelogs are named after them."""
+def declare(app: App, fold: Fold) -> PaymentTables:
+    """Declare the tables on the app. Their changelogs are named after them. `fold`: the rules' own."""
     return PaymentTables(
         payments=app.Table(
             "payments", group=GROUP, codec=Codec(Payment.to_json, Payment.from_json), help="Payments by order."
@@ -107,4 +114,5 @@ def declare(app: App) -> PaymentTables:
             codec=Codec(CommandAnswer.to_json, CommandAnswer.from_json),
             help="Answered commands, so that none counts twice.",
         ),
+        fold=fold,
     )

@@ -115,7 +115,7 @@ def attach(
         AccountWrites(desk, account_questions, topics["accounts.commands.v1"], once, limits),
         ItemReads(desk, item_questions, item_inputs, limits),
         ItemWrites(desk, item_questions, topics["inventory.commands.v1"], once, limits),
-        PaymentReads(desk, payment_questions, inputs, limits),
+        PaymentReads(desk, payment_questions, inputs, limits, payments.fold),
         Callbacks(desk, payment_questions, topics["payments.commands.v1"], callback_secret, limits),
         Health(checks, sinks, [registry], effects),
         documents := Documents(),

@@ -82,7 +82,7 @@ class Told:
             tells = f"{newest['told_on']} tells of {about.what}"
             raise reading.bad(as_of.PARAMETER, f"is on {topic}, but {tells}.")
         if not first <= offset < end:
-            raise _not_in_the_log(cut.position, first, end)
+            raise not_in_the_log(cut.position, first, end)
 
         async def sought(version: int) -> Sought:
             found = await self._moment(about, version)
@@ -108,7 +108,7 @@ def is_version(key: bytes, version: int, record: Record) -> bool:
     return record.key == key and record.value is not None and bool(orjson.loads(record.value)["version"] >= version)
 
 
-def _not_in_the_log(position: Position, first: int, end: int) -> Problem:
+def not_in_the_log(position: Position, first: int, end: int) -> Problem:
     has = f"has the offsets from {first} to {end - 1}" if first < end else "is empty"
     detail = f"{position} is not in the log: {position.topic}-{position.partition} {has}."
     return Problem(problems.NO_SUCH_PAST, detail, reason="not_in_the_log")

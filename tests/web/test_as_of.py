@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -10,11 +10,14 @@ import orjson
 import pytest
 from pytest import mark, param
 
+from agents.payments import fold
 from schemas.accounts import account_id_of
 from schemas.base import rfc3339
+from schemas.payments import Payment, Refund, read_event
 from streams import partition_for
 from streams.records import TopicPartition
 from tests.web.platform import PARTITIONS, Platform, document, platform, problem, raw
+from web.payments.shapes import present
 
 ACCOUNT = account_id_of("asha", "INR")
 DEPOSITS = f"accounts/{ACCOUNT}/deposits"
@@ -383,3 +386,88 @@ async def test_a_timeline_of_many_refusals_is_looked_through_page_by_page(two: P
     assert len(first["entries"]) == 1 and first["next_cursor"] is not None
     rest = await get(two, "orders/then/timeline", as_of=at, limit="2", cursor=first["next_cursor"])
     assert rest["entries"] == [] and rest["next_cursor"] is None
+
+
+async def test_a_payment_as_it_was(two: Platform) -> None:
+    """Asked for, captured, given back in part, and refused what is too much: each moment, said in every way."""
+    await item_moments(two)
+    await account_moments(two)
+    order = await post(two, "orders", {"user_id": "asha", "item_id": "pen", "quantity": 2})
+    uid = order["order_id"]
+    path, seen = f"payments/{uid}", list[tuple[dict[str, Any], list[str]]]()
+
+    async def look(*more: str) -> None:
+        shown = await get(two, path)
+        seen.append((shown, [now(two), last_told(two, "payments.events.v1", uid), *more]))
+
+    await look(str((await get(two, path))["version"]))
+    for action, body in (
+        ("shipments", {"shipment_id": "s"}),
+        ("shipments/s/delivered", {}),
+        ("returns", {"return_id": "r", "parts": [{"line": 1, "quantity": 1}], "reason": "torn"}),
+        ("returns/r/approve", {}),
+        ("returns/r/receive", {}),
+    ):
+        await post(two, f"orders/{uid}/{action}", body)
+        await look(str((await get(two, path))["version"]))
+    two.driver.clock.advance(1_000)
+    said = {"type": "capture_payment", "command_id": "again", "order_uid": uid, "amount_minor": 1}
+    two.driver.produce("payments.commands.v1", key=uid, value=orjson.dumps(said))
+    async with two.turn:
+        await two.driver.run()
+    await look()
+    assert len({orjson.dumps(shown) for shown, _ in seen}) >= 3
+    assert seen[-1][0]["attempts"][-1]["type"] == "payment_command_refused" and seen[-1][0]["refunds"]
+    for shown, ways in seen:
+        for moment in ways:
+            assert await get(two, path, as_of=moment) == shown, moment
+    payment: Payment | None = None
+    refunds: Mapping[str, Refund] = {}
+    place = TopicPartition("payments.events.v1", partition_for(uid.encode(), PARTITIONS))
+    for record in two.driver.log.topics[place]:
+        if record.key == uid.encode():
+            payment, refunds = fold(payment, refunds, read_event(record.value or b""))
+            then = await get(two, path, as_of=f"{place.topic}-{place.partition}-{record.offset}")
+            assert payment is not None and then.items() >= present(payment).items()
+            assert len(then["attempts"]) == payment.attempts and len(then["refunds"]) == len(refunds)
+    records = two.driver.log.topics[place]
+    records[:] = [*records[:-1], *records]  # a replay was told to send them again, before the last one came
+    records[:] = [record._replace(offset=offset) for offset, record in enumerate(records)]
+    assert await get(two, path, as_of=now(two)) == seen[-1][0]
+    again = [record.offset for record in records if b'"payment_requested"' in (record.value or b"")][-1]
+    then = await get(two, path, as_of=f"{place.topic}-{place.partition}-{again}")
+    assert payment is not None and len(then["attempts"]) == payment.attempts - 1, "nothing begins anew there"
+    first = await get(two, path, as_of=seen[-1][1][0], limit="2")
+    rest = await get(two, path, as_of=seen[-1][1][0], cursor=first["next_cursor"])
+    assert first["attempts"] + rest["attempts"] == seen[-1][0]["attempts"]
+
+
+async def test_where_there_was_no_payment(two: Platform) -> None:
+    await item_moments(two)
+    await account_moments(two)
+    uid = (await post(two, "orders", {"user_id": "asha", "item_id": "pen", "quantity": 1}))["order_id"]
+    client, home = two.workers[0].client, partition_for(uid.encode(), PARTITIONS)
+    for moment, status, said in (
+        ("2020-01-01T00:00:00Z", 404, "not_there"),
+        ("99", 404, "not_there"),
+        (f"payments.events.v1-{home}-999", 404, "not_in_the_log"),
+        (f"payments.events.v1-{(home + 1) % PARTITIONS}-0", 400, "lives on partition"),
+        (f"payments.commands.v1-{home}-0", 400, "names topic"),
+    ):
+        response = await client.get(f"/api/v1/payments/{uid}", params={"as_of": moment})
+        assert response.status == status and said in await response.text(), moment
+    assert (await client.get("/api/v1/payments/nobody", params={"as_of": "1"})).status == 404
+
+
+async def test_a_payment_among_very_many_is_not_looked_for(two: Platform) -> None:
+    await item_moments(two)
+    await account_moments(two)
+    uid = (await post(two, "orders", {"user_id": "asha", "item_id": "pen", "quantity": 1}))["order_id"]
+    records = two.driver.log.topics[TopicPartition("payments.events.v1", partition_for(uid.encode(), PARTITIONS))]
+    mine = [record for record in records if record.key == uid.encode()]
+    other = records[0]._replace(key=b"other", timestamp=mine[-1].timestamp)
+    records[:] = [
+        record._replace(offset=offset) for offset, record in enumerate([mine[0], *[other] * 100_000, *mine[1:]])
+    ]
+    response = await two.workers[0].client.get(f"/api/v1/payments/{uid}", params={"as_of": now(two)})
+    assert response.status == 400 and "would take more than 100000 records" in await response.text()

@@ -100,8 +100,8 @@ OPERATIONS = (
         "Look an order's payment up",
         "How it stands, what was captured and given back, and every attempt. Any worker answers for any payment.",
         {200: Success("The payment.", PaymentDetails)},
-        (problems.BAD_PARAMETER, problems.NO_SUCH_PAYMENT, *EVERYWHERE),
-        ("order_uid", "min_offset", "timeline_limit", "cursor"),
+        (problems.BAD_PARAMETER, problems.NO_SUCH_PAYMENT, problems.NO_SUCH_PAST, *EVERYWHERE),
+        ("order_uid", "min_offset", "as_of", "timeline_limit", "cursor"),
     ),
     Operation(
         "paymentCallback",

@@ -18,13 +18,14 @@ class PaymentQuestions:
         self.outcome = desk.learn(Question("payment_outcome", GROUP, self._outcome))
 
     def _payment(self, args: Mapping[str, str]) -> Answer:
-        """The payment, its refunds and a page of its attempts."""
-        uid, limit = args["order_uid"], int(args["limit"])
-        payment = self._tables.payment(uid)
-        rows = list(self._tables.attempts(uid, after=args.get("after"), limit=limit + 1))
+        """The payment, its refunds and a page of its attempts; `until`: those up to this number."""
+        uid, limit, until = args["order_uid"], int(args["limit"]), args.get("until")
+        payment, last = self._tables.payment(uid), None if until is None else int(until)
+        rows = list(self._tables.attempts(uid, until=last, after=args.get("after"), limit=limit + 1))
         return Answer(
             {
                 "payment": present(payment) if payment else None,
+                "count": payment.attempts if payment else 0,
                 "refunds": [present_refund(refund) for _, refund in self._tables.refunds_of(uid)],
                 "attempts": [present_attempt(attempt) for _, attempt in rows[:limit]],
                 "next": rows[limit - 1][0] if len(rows) > limit else None,
