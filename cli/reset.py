@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.console import Found, Operator, confirm, json_option, note, put_json
+from streams.errors import LogMismatch
 from streams.reset import WorkersRunning, local_stores
 from streams.reset import reset as forget
 
@@ -20,8 +21,8 @@ def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, a
 
     Stop all workers first. The next ones take every record again in the order in which it was taken before, and
     answer 503 until they are done. What they sent before is not sent again, but for the topics of --emit: those get
-    the same events with the same ids once more. Exit codes: 0 done, 1 workers run or it was not confirmed, 2 a topic
-    that --emit cannot name, 3 no broker answers.
+    the same events with the same ids once more. Exit codes: 0 done, 1 workers run, it was not confirmed, or an input
+    was deleted whose records only the tables have, 2 a topic that --emit cannot name, 3 no broker answers.
     """
     require_outputs(operator, emit)
     settings, changelogs = operator.app.engine_settings(), operator.app.changelog_topics()
@@ -36,7 +37,7 @@ def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, a
         )
         try:
             stores = [str(path) for path in operator.run(forget(settings, operator.app.groups, changelogs, emit))]
-        except WorkersRunning as error:
+        except (LogMismatch, WorkersRunning) as error:
             raise Found(str(error)) from None
     if as_json:
         forgotten = {"group": settings.app_id, "changelogs": names, "stores": stores}

@@ -88,10 +88,14 @@ class Done:
         return orjson.dumps(content | {"lines": [line._asdict() for line in self.lines]})
 
     @classmethod
-    def decode(cls, raw: bytes) -> Done:
+    def decode(cls, raw: bytes) -> Done | None:
+        """None for what a newer version wrote: it is no run that this one could go on with."""
         content = orjson.loads(raw)
-        lines = tuple(Compared(**line) for line in content["lines"])
-        return cls(content["run"], content["at_ms"], Job.of(content["job"]), lines)
+        try:
+            lines = tuple(Compared(**line) for line in content["lines"])
+            return cls(content["run"], content["at_ms"], Job.of(content["job"]), lines)
+        except (KeyError, TypeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ async def find_span(log: Log, group: Group, partition: int, since: Cursor | None
         for record in records:
             steps += len(steps_of(record, since, tails))
             if record.key == REPLAYED and record.value is not None:
-                done.append(Done.decode(record.value))
+                done += [found for found in [Done.decode(record.value)] if found is not None]
             elif record.key == REPORTED and record.value is not None:
                 reported.add(record.value.decode())
     boundary = None if pending is None else pending[1]

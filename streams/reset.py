@@ -23,6 +23,7 @@ from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
 from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets
+from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
@@ -56,8 +57,8 @@ async def reset(
 
     Gives the store directories removed. Killed anywhere in between, it is run again: offsets go before anything else
     goes, so no start can take half of it for the whole. Stores on other machines are found at their next start, which
-    stops and says so. `emit`: the output topics that get their records again. Raises WorkersRunning, and Misdeclared
-    for a topic in `emit` that the replay itself reads.
+    stops and says so. `emit`: the output topics that get their records again. Raises WorkersRunning, LogMismatch for a
+    past that is not there any more, and Misdeclared for a topic in `emit` that the replay itself reads.
     """
     inputs = {topic for group in groups.values() for topic in group.agents}
     if again := sorted(inputs & set(emit)):
@@ -88,6 +89,8 @@ async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: froz
             await fence.stop()
         extents = await log.survey([group.journal(number) for group, number in tasks])
         for group, number in tasks:
+            await _hold_past(log, group, number, extents[group.journal(number)].end)
+        for group, number in tasks:
             journal = group.journal(number)
             if extents[journal].first is not None:
                 boundary = await boundary_now(log, group.inputs(number), journal, extents[journal].end, emit)
@@ -95,6 +98,14 @@ async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: froz
     finally:
         await producer.stop()
         await consumer.stop()
+
+
+async def _hold_past(log: KafkaLog, group: Group, number: int, end: int) -> None:
+    """Raise LogMismatch for a task whose tables hold what no input holds any more: they would be gone for ever."""
+    journal, tails = group.journal(number), tails_of(await log.bounds(group.inputs(number)))
+    async for _, records, _ in log.read({journal: 0}, {journal: end}):
+        for record in records:
+            steps_of(record, None, tails)
 
 
 def local_stores(settings: EngineSettings) -> list[Path]:

@@ -101,9 +101,6 @@ async def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_rows_and
     await folded_again_though_killed(toy)
     assert await hashes(app.engine_settings(), app.groups) == later
     assert await sent(toy) == after
-    worker = await restarted(toy, worker)
-    await asyncio.to_thread(worker.wait_ready)
-    assert await settled(toy) == (more, after)
 
 
 async def folded_again_though_killed(toy: Toy) -> None:

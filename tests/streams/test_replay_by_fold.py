@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from streams import faults
@@ -130,7 +131,10 @@ async def test_rows_that_are_not_what_the_past_says_are_named_and_mended(tmp_pat
         assert (line.changed, line.first, line.rows, line.equal) == (3, "b", 3, False)
         await driver.start("words", 0)
         assert driver.rows("counts") == {"a": 1, "b": 1, "c": 1}
-        assert Done.decode(driver.read("toy-words-journal")[-2].value or b"").lines == done["words-0"].lines
+        written = driver.read("toy-words-journal")[-2].value or b""
+        assert (read := Done.decode(written)) is not None and read.lines == done["words-0"].lines
+        newer = orjson.dumps(orjson.loads(written) | {"job": orjson.loads(written)["job"] | {"of_later": 1}})
+        assert Done.decode(newer) is None
 
 
 @pytest.mark.parametrize("point", POINTS)
