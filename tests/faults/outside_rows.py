@@ -75,11 +75,11 @@ async def topics_vanish(trial: Trial) -> None:
         trial.struck()
     await trial.converge(minimum=500)
     assert await asyncio.to_thread(worker.stop) == 0
-    for topic in ("orderstream-orders-changelog", "orders"):
+    for topic, mend in (("orderstream-orders-changelog", "replay"), ("orders", "topics adopt")):
         await admin.delete(trial.stack.kafka, [topic])
         await _refused(trial, worker.port, topic, "topics create")
         await asyncio.to_thread(trial.stack.faust, "topics", "create")
-        await _refused(trial, worker.port, topic, "reset")
+        await _refused(trial, worker.port, topic, mend)
         await asyncio.to_thread(trial.stack.faust, "topics", "adopt", topic)
         shutil.rmtree(worker.state_dir)
         again = await trial.begin(worker.port)
