@@ -13,8 +13,8 @@ from streams import faults
 from streams.driver import Driver
 from streams.errors import Fenced, LogMismatch
 from streams.fold import Fold
-from streams.journal import REPORTED
-from streams.past import past_of
+from streams.journal import REPORTED, Run
+from streams.past import Cursor, cursor_of, past_of, reached
 from streams.records import Fields, TopicPartition
 from streams.replay import Done, Job, NotWhole, Rebuild, Span, Target, find_span, targets, unfinished
 from streams.store import MemoryStore
@@ -273,3 +273,56 @@ def test_a_scope_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         targets(make_app(tmp_path).groups, domains, partitions, tables)
+
+
+@pytest.mark.parametrize("emit", [(), ("counted",)])
+async def test_a_run_is_not_gone_on_with_when_records_came_in_since(tmp_path: Path, emit: tuple[str, ...]) -> None:
+    """But for outputs that it has sent already: those must not be sent a third time."""
+    async with Driver(make_app(tmp_path)) as driver:
+        await live(driver, random.Random(11))
+        kill_at("replay_committed")
+        with pytest.raises(Killed):
+            await replay(driver, job_of(driver, emit=emit))
+        faults.watch(None)
+        await restarted(driver)
+        for number in range(20):
+            driver.produce("words", key=f"new-{number}", value=b"word")
+        await driver.run()
+        spans = await spans_of(driver, job_of(driver, emit=emit))
+        assert [len(span.done) for span in spans] == [1, 0]
+        found = unfinished(spans, job_of(driver, emit=emit))
+        assert (found is not None) is bool(emit)
+        assert unfinished(spans, job_of(driver, emit=emit, since="2026-11-21T12:00:00Z")) is None
+
+
+@pytest.mark.parametrize(
+    ("cursor", "said"),
+    [
+        (Cursor({"words": 99}, 0, 0), "the snapshot has words-0 at 99 of words, of which 0 to 3 was taken"),
+        (Cursor({"words": 1}, 99, 0), "at 99 of its journal, which ends at"),
+    ],
+)
+async def test_a_snapshot_of_another_log_is_refused(tmp_path: Path, cursor: Cursor, said: str) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        for _ in range(3):
+            driver.produce("words", key="a", value=b"word")
+        await driver.run()
+        with pytest.raises(LogMismatch, match=said):
+            await find_span(driver.log, driver.app.groups["words"], 0, cursor)
+
+
+async def test_from_a_snapshot_on_only_what_followed_is_taken(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1), batch_max_records=1) as driver:
+        for topic in ("words", "reminders", "words"):
+            driver.produce(topic, key="a", value=b"word")
+            await driver.run()
+        groups = list(driver.app.groups.values())
+        cursor = await cursor_of(driver.log, groups[0], 0, await reached(driver.log, groups))
+        for topic in ("reminders", "words"):
+            driver.produce(topic, key="b", value=b"word")
+            await driver.run()
+        span = await find_span(driver.log, groups[0], 0, cursor)
+        assert span is not None and (span.records, span.steps, span.begins) == (2, 2, {"words": 2, "reminders": 1})
+        acts = [act async for act in past_of(driver.log, groups[0], 0, span.until, span.since)]
+        runs = [(act.partition.topic, act.end) for act in acts if isinstance(act, Run)]
+        assert runs == [("reminders", 2), ("words", 3)]
