@@ -10,7 +10,8 @@ import pytest
 
 from streams.driver import Driver
 from streams.fold import Fold, Said
-from streams.past import cursor_of, past_of, reached
+from streams.journal import STEPS, Step
+from streams.past import Cursor, cursor_of, past_of, reached, steps_of
 from streams.records import StoredRecord, TopicPartition
 from streams.store import MemoryStore
 from tests.streams.test_journal import live
@@ -104,3 +105,13 @@ async def test_a_task_that_was_reset_counts_as_far_as_it_had_come(tmp_path: Path
             before[tp] for tp in driver.tasks["words-0"].inputs
         ]
         assert (await folded(driver, 0, after))[0] == rows
+
+
+def test_a_fold_that_goes_on_takes_no_step_twice() -> None:
+    record = StoredRecord("toy-words-journal", 0, 4, 0, STEPS, b'[["words",2],[null,17],["reminders",1]]')
+    tails = {"words": 5, "reminders": 5}
+    steps = [(0, Step("words", 2)), (1, Step(None, 17)), (2, Step("reminders", 1))]
+    assert steps_of(record, None, tails) == steps_of(record, Cursor({}, 3, 2), tails) == steps
+    assert steps_of(record, Cursor({}, 4, 2), tails) == steps[2:]
+    assert steps_of(record, Cursor({}, 5, 0), tails) == []
+    assert steps_of(record._replace(key=b"replayed"), None, tails) == []
