@@ -23,6 +23,7 @@ from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
 from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets
+from streams.log import Log
 from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
 from streams.records import TopicPartition
@@ -89,7 +90,7 @@ async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: froz
             await fence.stop()
         extents = await log.survey([group.journal(number) for group, number in tasks])
         for group, number in tasks:
-            await _hold_past(log, group, number, extents[group.journal(number)].end)
+            await hold_past(log, group, number, extents[group.journal(number)].end)
         for group, number in tasks:
             journal = group.journal(number)
             if extents[journal].first is not None:
@@ -100,7 +101,7 @@ async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: froz
         await consumer.stop()
 
 
-async def _hold_past(log: KafkaLog, group: Group, number: int, end: int) -> None:
+async def hold_past(log: Log, group: Group, number: int, end: int) -> None:
     """Raise LogMismatch for a task whose tables hold what no input holds any more: they would be gone for ever."""
     journal, tails = group.journal(number), tails_of(await log.bounds(group.inputs(number)))
     async for _, records, _ in log.read({journal: 0}, {journal: end}):
