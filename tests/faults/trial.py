@@ -27,7 +27,7 @@ from streams import admin
 from tests.agents.domain import make_app
 from tests.faults.row import Outcome, Row
 from tests.faults.shop import Shop, documents_only
-from tests.oracle.ask import Poller, judge_whole_list, judge_window
+from tests.oracle.ask import PAUSE_S, Poller, judge_whole_list, judge_window
 from tests.oracle.broker import Tail, _consumer, judge_ends
 from tests.oracle.history import Fold
 from tests.oracle.inlet import PREFIX, origin_of
@@ -48,6 +48,8 @@ ON_ITS_WAY_S = 0.3
 #: I8: a strike while nothing is going on proves nothing.
 NUMBERS_AFTER_A_STRIKE = 100
 SAMPLED = 60
+#: A full trial looks as often as it can without ever waiting for the next look.
+EAGER_S = 0.005
 #: What Kafka 4.2 logs when it has loaded a group twice at once, as it may after a kill -9: it leads a partition,
 #: loses it and leads it again while the first load still runs. It then refuses the group until its next start.
 LOADED_TWICE = b"is out of sync with the underlying log"
@@ -161,7 +163,7 @@ class Trial(Job):
         self.bugs: set[Position] = set()
         self._struck_at = 0
         self._broker_said = stack.broker.log.stat().st_size
-        self._poller = Poller(self.urls, self.watched)
+        self._poller = Poller(self.urls, self.watched, PAUSE_S if brief else EAGER_S)
         self.pulse = Pulse(stack.kafka, EVENTS)
         self.shop: Shop | None = None
 

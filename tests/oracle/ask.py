@@ -18,6 +18,8 @@ from tests.oracle.window import Answer, Sight, judge_list, judge_order, judge_ti
 
 AT_ONCE = 24
 PAGE = 200
+#: Between two looks of one poller. Four without a pause take a whole core from what they look at.
+PAUSE_S = 0.04
 ORDERS = "/api/v1/orders"
 
 
@@ -97,7 +99,7 @@ class Poller:
     `choose` gives the next order to look at, or None when there is none yet; `urls` may change while it runs.
     """
 
-    def __init__(self, urls: list[str], choose: Callable[[], str | None], pause_s: float = 0.005) -> None:
+    def __init__(self, urls: list[str], choose: Callable[[], str | None], pause_s: float = PAUSE_S) -> None:
         self.urls, self.sights = urls, list[Sight]()
         self._choose, self._pause_s, self._turn = choose, pause_s, 0
 

@@ -94,7 +94,7 @@ def wait_until_read(bootstrap: str, timeout_s: float, group: str = "orderstream"
     while left := unread(bootstrap, group):
         waited = time.monotonic() - began
         assert waited < timeout_s, f"not worked on after {timeout_s} s: {left}"
-        time.sleep(0.2)
+        time.sleep(0.5)  # a look is a dozen clients of librdkafka, and takes from those that are waited for
     return time.monotonic() - began
 
 

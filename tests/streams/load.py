@@ -39,7 +39,7 @@ class Toy:
         return {"TOY_DATA_DIR": str(self.stack.data_dir), "TOY_KAFKA": self.stack.kafka}
 
     @asynccontextmanager
-    async def load(self, per_second: int = 2_000, poison_every: int = 97) -> AsyncIterator[None]:
+    async def load(self, per_second: int = 800, poison_every: int = 97) -> AsyncIterator[None]:
         """Records at a steady rate for as long as the block runs; one in `poison_every` is poison."""
         producer = AIOKafkaProducer(bootstrap_servers=self.stack.kafka, linger_ms=5)
         await producer.start()
