@@ -8,6 +8,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from local import ports
@@ -185,6 +186,7 @@ def find_java() -> str:
     )
 
 
+@cache
 def java_major(java: str) -> int:
     """The major version of a Java runtime, 0 when it does not run."""
     try:

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from pytest import mark, param
@@ -175,6 +175,7 @@ RULES: list[Rule] = [
 ]
 
 
+@cache  # five hundred files are read and parsed once, for all rules
 def sources() -> list[Source]:
     """Every Python file of ours: app.py and the rooms; not what a virtual environment or a data directory holds."""
     folders = {name.split(".")[0] for name in MAY_IMPORT} - {"app"}
@@ -182,6 +183,7 @@ def sources() -> list[Source]:
     return [Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths if path.exists()]
 
 
+@mark.xdist_group("tidy")
 @mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__.removeprefix("faults_of_"))
 def test_tidy(rule: Rule) -> None:
     faults = [fault for source in sources() for fault in rule(source)]

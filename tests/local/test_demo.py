@@ -18,7 +18,7 @@ def answer(url: str) -> bytes:
         return body
 
 
-def test_the_demo_ends_its_start_in_addresses_and_looked_up_orders_and_dev_finds_them_again(site: Site) -> None:
+def test_the_demo_ends_in_looked_up_orders_dev_finds_them_again_and_ends_with_its_worker(site: Site) -> None:
     demo = site.up("demo")
     rows = re.findall(r"^  (\S+) +placed +\S+ +[\d,]+ [A-Z]{3} +\S+Z$", demo.output, re.MULTILINE)
     assert len(rows) == len(set(rows)) == SHOWN
@@ -39,9 +39,14 @@ def test_the_demo_ends_its_start_in_addresses_and_looked_up_orders_and_dev_finds
     dev = site.up("dev")
     orders = json.loads(answer(f"http://127.0.0.1:{site.web_port}/api/v1/orders?limit=100"))["orders"]
     assert set(rows) <= {order["order_uid"] for order in orders}
-    code, rest = dev.end(signal.SIGINT)
-    assert code == 0 and "Traceback" not in rest
     assert (site.data_dir / "logs" / "worker.log").stat().st_size > 0
+
+    worker = next(p for p in dev.family if p.cmdline()[1:] == ["-m", "faust", "-A", "app", "worker"])
+    worker.kill()
+    rest, _ = dev.process.communicate(timeout=60)
+    assert dev.process.returncode == 1 and "The worker ended by itself with code 137" in rest
+    assert "Traceback" not in rest
+    assert eventually(lambda: gone(dev.family), 20)
 
 
 def test_a_taken_web_port_is_told_before_anything_is_started(site: Site) -> None:
@@ -52,12 +57,3 @@ def test_a_taken_web_port_is_told_before_anything_is_started(site: Site) -> None
     assert failed.returncode == 1
     assert f"port {site.web_port}" in failed.stderr and "ORDERSTREAM_WEB_PORT=" in failed.stderr
     assert not site.data_dir.exists()
-
-
-def test_a_worker_that_dies_ends_the_demo_and_is_named(site: Site) -> None:
-    dev = site.up("dev")
-    worker = next(p for p in dev.family if p.cmdline()[1:] == ["-m", "faust", "-A", "app", "worker"])
-    worker.kill()
-    rest, _ = dev.process.communicate(timeout=60)
-    assert dev.process.returncode == 1 and "The worker ended by itself with code 137" in rest
-    assert eventually(lambda: gone(dev.family), 20)

@@ -24,6 +24,9 @@ from tests.cli.running import Desk
 from tests.processes import RunningStack, Worker, Workers
 from tests.security.secured import PASSWORD, Secured, SecuredKafka
 
+#: One broker that asks who you are is enough: they stay in one process of the suite.
+pytestmark = mark.xdist_group("secured")
+
 
 @pytest.fixture(scope="session")
 def broker(secured: Secured) -> SecuredKafka:
@@ -116,7 +119,9 @@ def test_a_worker_does_all_its_work_with_exactly_what_is_printed(
     secured: Secured, broker: SecuredKafka, secured_workers: Workers
 ) -> None:
     """By the printed lines, run with Kafka's own tool; over TLS with SCRAM to Kafka, over TLS to PostgreSQL."""
-    broker.grant_by_tool("worker", app.rights())
+    by_tool = {(right.resource, right.prefixed): right for right in app.rights()}.values()  # each is a Java process
+    broker.grant_by_tool("worker", by_tool)
+    broker.grant("worker", [right for right in app.rights() if right not in by_tool])
     worker = secured_workers.start(
         env={"ORDERSTREAM_OUTCOME_WAIT_MS": "20000", "ORDERSTREAM_REQUEST_TIMEOUT_MS": "30000"}
     )
