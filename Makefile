@@ -25,7 +25,7 @@ dev: $(READY) ## the same without samples, with the worker's log on the terminal
 	@$(PY) -m local dev --with-parent
 
 test: $(READY) ## all tests, in two processes, each with a real Kafka and a real PostgreSQL
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
 
 bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1
 	@LINES="$(LINES)" ROUNDS="$(ROUNDS)" SCALE="$(SCALE)" $(PY) -m bench

@@ -51,6 +51,7 @@ app = App(
         "dead_letter_partitions": settings.partitions,
         "batch_max_records": settings.batch_max_records,
         "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+        "commit_interval_ms": settings.commit_interval_ms,
         "retry_backoff_ms": settings.retry_backoff_ms,
         "session_timeout_ms": settings.session_timeout_ms,
         "transaction_timeout_ms": settings.transaction_timeout_ms,

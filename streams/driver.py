@@ -140,13 +140,24 @@ class Driver:
     Give it an app on which `attach` was called; nothing of it is started but its tasks.
     """
 
-    def __init__(self, app: App, *, batch_max_records: int = 2_000, now_ms: int = 1_700_000_000_000) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        batch_max_records: int = 2_000,
+        commit_interval_ms: int = 0,
+        now_ms: int = 1_700_000_000_000,
+    ) -> None:
         self.app, self.log, self.clock, self.metrics = app, MemoryLog(), ManualClock(now_ms), Metrics()
         self.tasks: dict[str, Task] = {}
         self._started: list[Task] = []
         self._stores: dict[str, MemoryStore] = defaultdict(MemoryStore)
         self._settings = EngineSettings(
-            app_id=str(app.conf.id), bootstrap="", state_dir=Path(), batch_max_records=batch_max_records
+            app_id=str(app.conf.id),
+            bootstrap="",
+            state_dir=Path(),
+            batch_max_records=batch_max_records,
+            commit_interval_ms=commit_interval_ms,
         )
 
     async def __aenter__(self) -> Driver:

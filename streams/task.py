@@ -169,9 +169,11 @@ class Task:
                     continue
                 self._quiet.clear()
                 try:
-                    await self.step(self._settings.poll_s)
+                    taken = await self.step(self._settings.poll_s)
                 finally:
                     self._quiet.set()
+                if taken and self._settings.commit_interval_ms and not self.pressed and self._replay is None:
+                    await asyncio.sleep(self._settings.commit_interval_ms / 1000)
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -203,7 +203,7 @@ async def test_workers_join_leave_and_are_killed_under_load(job: Job) -> None:
     gap = judge_sights(poller.sights, job.verdict, longest_gap_s=2 * LONGEST_OUTAGE_S)
     refused = sum(sight.status == 503 for sight in poller.sights)
     print(f"{refused} of {len(poller.sights)} looks were answered 503; longest without an answer {gap:.1f} s")
-    job.conclude(inputs=4_000, **{"looks at orders": 1_000})
+    job.conclude(inputs=4_000, **{"looks at orders": 500})
 
 
 async def _third_comes_and_goes(job: Job, urls: list[str]) -> None:

@@ -183,7 +183,6 @@ def sources() -> list[Source]:
     return [Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths if path.exists()]
 
 
-@mark.xdist_group("tidy")
 @mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__.removeprefix("faults_of_"))
 def test_tidy(rule: Rule) -> None:
     faults = [fault for source in sources() for fault in rule(source)]

@@ -10,6 +10,8 @@ from bench.results import Goal, Line
 from bench.rounds import Bench
 
 PER_S, WARM_S, SECONDS = 1_000, 10, 20
+#: Kafka Streams' commit interval with exactly-once: what the product costs at the same one.
+PACED_MS = 100
 
 
 def run(bench: Bench) -> None:
@@ -34,6 +36,7 @@ def run(bench: Bench) -> None:
     ways = {
         "ours": way("ours", lambda: OurFold(ground, 1)),
         "product": way("product", lambda: Product(ground, 1)),
+        "paced": way("paced", lambda: Product(ground, 1, more={"ORDERSTREAM_COMMIT_INTERVAL_MS": str(PACED_MS)})),
     }
     if bench.peers:
         ways |= {
@@ -58,4 +61,16 @@ def _lines(prefix: str, title: str, who: str) -> tuple[Line, ...]:
     )
 
 
-LINES = (*_lines("latency", "bare fold", "ours"), *_lines("latency_product", "product", "product"))
+def _paced(name: str, what: str, quantity: str, unit: str, *goals: Goal) -> Line:
+    title = f"{what} at 1,000/s, product that commits every {PACED_MS} ms"
+    peers = {"at once": ("product",), "Kafka Streams exactly-once": ("exactly_once",)}
+    return Line(f"latency_paced_{name}", title, quantity, unit, ("paced",), peers, goals, more_is_better=False)
+
+
+LINES = (
+    *_lines("latency", "bare fold", "ours"),
+    *_lines("latency_product", "product", "product"),
+    _paced("p50", "latency, p50", "p50_ms", "ms"),
+    _paced("p99", "latency, p99", "p99_ms", "ms"),
+    _paced("cpu", "the worker's CPU", "cpu_percent", "% of a core", Goal(0.7, of="at once", at_least=False)),
+)

@@ -17,9 +17,6 @@ from streams.admin import BrokerUnreachable
 from streams.brokers import Brokers, NotLetIn, client_options, let_in, told
 from tests.security.secured import MUTUAL, PASSWORD, PLAIN, Secured, SecuredKafka
 
-#: One broker that asks who you are is enough: they stay in one process of the suite.
-pytestmark = mark.xdist_group("secured")
-
 
 @pytest.fixture(scope="session")
 def broker(secured: Secured) -> SecuredKafka:

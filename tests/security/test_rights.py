@@ -24,9 +24,6 @@ from tests.cli.running import Desk
 from tests.processes import RunningStack, Worker, Workers
 from tests.security.secured import PASSWORD, Secured, SecuredKafka
 
-#: One broker that asks who you are is enough: they stay in one process of the suite.
-pytestmark = mark.xdist_group("secured")
-
 
 @pytest.fixture(scope="session")
 def broker(secured: Secured) -> SecuredKafka:

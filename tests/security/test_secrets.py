@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiokafka import AIOKafkaProducer
 
 from app import app
@@ -21,9 +20,6 @@ from schemas.orders import samples
 from tests.processes import ROOT, Worker, Workers
 from tests.security.secured import PASSWORD, Secured, SecuredKafka
 from tests.security.test_rights import wait_for
-
-#: One broker that asks who you are is enough: they stay in one process of the suite.
-pytestmark = pytest.mark.xdist_group("secured")
 
 #: Each is in a good order, a spoilt one, a refused one and bytes that are no JSON, and in headers and addresses.
 PEOPLE = {

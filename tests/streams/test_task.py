@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -10,6 +11,7 @@ import pytest
 
 from streams.driver import Driver
 from streams.errors import Fenced, NotReadable, StoreDamaged, StoreUnavailable
+from streams.journal import Act, size
 from streams.store import Memory, RocksStore
 from tests.streams.toy import make_app
 
@@ -42,6 +44,33 @@ async def test_a_task_knows_when_records_wait_for_it(tmp_path: Path) -> None:
             await task.step(0.0)
             found.append(task.pressed)
         assert found == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("interval_ms", "batch_max", "batches"), [(0, 100, 6), (400, 100, 2), (400, 2, 6)])
+async def test_what_arrives_within_the_commit_interval_shares_a_transaction(
+    tmp_path: Path, interval_ms: int, batch_max: int, batches: int
+) -> None:
+    """The first record after a rest waits for nothing, nor does any when half a batch is there already."""
+    options = {"commit_interval_ms": interval_ms, "batch_max_records": batch_max}
+    async with Driver(make_app(tmp_path, partitions=1), **options) as driver:
+        task, taken, done = driver.tasks["words-0"], [], asyncio.Event()
+        process = task.process
+
+        async def counted(acts: Sequence[Act]) -> None:
+            taken.append(size(acts))
+            await process(acts)
+            if sum(taken) == 6:
+                done.set()
+
+        task.process = counted  # type: ignore[method-assign]
+        running = asyncio.create_task(task.run())
+        for _ in range(6):
+            driver.produce("words", key="a", value=b"x")
+            await asyncio.sleep(0.02)
+        assert taken[0] == 1, "at once"
+        await asyncio.wait_for(done.wait(), 5)
+        running.cancel()
+        assert len(taken) == batches
 
 
 async def test_put_is_for_agents(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ app = make_app(
         "session_timeout_ms": int(os.environ.get("TOY_SESSION_MS", "3000")),
         "group_instance_id": os.environ.get("TOY_INSTANCE"),
         "heartbeat_interval_ms": 300,
+        "commit_interval_ms": int(os.environ.get("TOY_COMMIT_MS", "25")),
         "batch_max_records": int(os.environ.get("TOY_BATCH", "2000")),
         "standby_replicas": int(os.environ.get("TOY_STANDBYS", "0")),
     },
