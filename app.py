@@ -81,7 +81,8 @@ requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys 
 
 # -- effects: what leaves the log -------------------------------------------------------------------------------------
 
-sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings))] if settings.sink else []
+folds = cli.Folds(orders, purchases, payments)  # what effects and commands that read events know of the rules
+sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings), folds.rows)] if settings.sink else []
 effects = [provider.attach(app, topics["payments.commands.v1"], settings, lambda: local.provider(settings))]
 router, outbound = webhooks.attach(app, topics["webhooks.commands.v1"], settings, lambda: local.webhook_keys(settings))
 effects += outbound
@@ -112,4 +113,4 @@ app.on_web(
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )
-cli.attach(app, settings, cli.Folds(orders, purchases))
+cli.attach(app, settings, folds)

@@ -105,7 +105,7 @@ def wire_orders(app: App, topics: Topics) -> OrderTables:
 
 
 def wire_payments(app: App, topics: Topics, tell: Tell) -> PaymentTables:
-    tables = payment_tables.declare(app, payment_rules.fold)
+    tables = payment_tables.declare(app, payment_rules.fold, payment_rules.evolve)
     commands, events = topics["payments.commands.v1"], topics["payments.events.v1"]
     payment_rules.attach(app, commands=commands, events=events, tables=tables, tell=tell)
     return tables

@@ -17,6 +17,7 @@ from schemas import purchases as purchase_words
 from streams import Position, Record, TopicPartition, partition_for
 from streams.brokers import Brokers
 from tables.orders import OrderTables
+from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from tables.versions import AfterRecord, AtTime, AtVersion, Cut
 
@@ -46,6 +47,12 @@ class Folds:
 
     orders: OrderTables
     purchases: PurchaseTables
+    payments: PaymentTables
+
+    @property
+    def rows(self) -> dict[str, Callable[[Any, Any], Any]]:
+        """Those by which PostgreSQL's rows follow from events, by table."""
+        return {"purchases": self.purchases.evolve, "payments": self.payments.evolve}
 
     def kinds(self) -> tuple[Kind, Kind]:
         return (

@@ -31,8 +31,8 @@ def sink() -> None:
 @json_option
 @click.pass_obj
 def verify(operator: Operator, as_json: bool) -> None:
-    """Compare every order and item in PostgreSQL with the table that Kafka's changelog says, and name the first
-    difference."""
+    """Compare every order, item, purchase and payment in PostgreSQL with the tables that Kafka's changelogs say, and
+    name the first difference."""
     _report(verified(operator), as_json)
 
 
@@ -44,12 +44,13 @@ def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
     """Empty the sink's tables, fill them again from the log, and compare. Needs no worker; running ones help."""
     confirm(f"Empty the tables of {operator.postgres_place()} and fill them again from the log?", yes)
     dsn = operator.postgres()
+    assert operator.folds is not None, "app.py hands them over"
     with _bars() as advance:
         work = postgres.rebuild(
             dsn,
             operator.brokers,
             postgres.TOPICS,
-            postgres.make_sink(operator.app, lambda: dsn),
+            postgres.make_sink(operator.app, lambda: dsn, operator.folds.rows),
             progress=lambda done, total: advance("writing rows", done, total),
         )
         offsets = _run(operator, operator.after_check(work))
@@ -58,13 +59,14 @@ def rebuild(operator: Operator, yes: bool, as_json: bool) -> None:
 
 def verified(operator: Operator) -> Verified:
     """Every row of PostgreSQL held against the tables. Raises Found, Unreachable."""
-    changelog = operator.app.groups["orders"].tables["orders"].changelog
+    tables = operator.app.groups["orders"].tables
     with _bars() as advance:
         work = postgres.verify_against_changelog(
             operator.postgres(),
             operator.brokers,
-            changelog,
+            tables["orders"].changelog,
             postgres.TOPICS,
+            bought={tables[name].changelog: kind for name, kind in postgres.KINDS.items()},
             progress=lambda step, done, total: advance(STEPS[step], done, total),
         )
         return _run(operator, operator.after_check(work))
@@ -114,6 +116,7 @@ def _report(result: Verified, as_json: bool, more: dict[str, Any] | None = None)
                 "equal": found is None,
                 "orders": result.rows,
                 "items": result.items,
+                **result.bought,
                 "ahead": result.ahead,
                 "digest": result.digest,
                 "difference": None if found is None else _shown(found),
@@ -121,7 +124,8 @@ def _report(result: Verified, as_json: bool, more: dict[str, Any] | None = None)
         )
     elif result.difference is None:
         ahead = f", {result.ahead} of them newer in PostgreSQL already" if result.ahead else ""
-        click.echo(f"Equal: {result.rows:,} orders{ahead} and {result.items:,} items, hash {result.digest}.")
+        bought = "".join(f", {count:,} {table}" for table, count in result.bought.items())
+        click.echo(f"Equal: {result.rows:,} orders{ahead} and {result.items:,} items{bought}, hash {result.digest}.")
     if result.difference is not None:
         raise Found(f"Row {result.rows:,} differs: {result.difference}. `faust -A app sink rebuild` mends it.")
 

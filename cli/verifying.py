@@ -167,7 +167,7 @@ def _postgres(operator: Operator) -> Result:
         sides = {"the tables": first.expected, "PostgreSQL": first.found}
         difference = {"what": str(first), "name": first.table, "partition": None, "key": first.key, "sides": sides}
         difference["at"] = None
-    return {"positions": {}, "rows": found.rows + found.items, "difference": difference}
+    return {"positions": {}, "rows": found.rows + found.items + sum(found.bought.values()), "difference": difference}
 
 
 def parts(operator: Operator) -> Iterator[str]:

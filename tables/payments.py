@@ -41,6 +41,8 @@ class PaymentTables:
     commands: Table[CommandAnswer]
     #: The rules' own fold (agents/payments.py): what a payment was follows from its events as what it is did.
     fold: Fold
+    #: The same of one event, without refunds: what PostgreSQL's rows follow from.
+    evolve: Callable[[Payment | None, PaymentEvent], Payment | None]
 
     def payment(self, order_uid: str) -> Payment | None:
         """The order's payment as it stands."""
@@ -93,9 +95,12 @@ class PaymentTables:
         self.refunds[f"{order_uid}\0{refund.refund_id}"] = refund
 
 
-def declare(app: App, fold: Fold) -> PaymentTables:
-    """Declare the tables on the app. Their changelogs are named after them. `fold`: the rules' own."""
+def declare(
+    app: App, fold: Fold, evolve: Callable[[Payment | None, PaymentEvent], Payment | None]
+) -> PaymentTables:
+    """Declare the tables on the app. Their changelogs are named after them. `fold`, `evolve`: the rules' own."""
     return PaymentTables(
+        evolve=evolve,
         payments=app.Table(
             "payments", group=GROUP, codec=Codec(Payment.to_json, Payment.from_json), help="Payments by order."
         ),

@@ -21,7 +21,7 @@ from tests.cli.running import desk
 ORDER = {"order_uid": "a b/c", "version": 2, "status": "cancelled", "document": {"payment": {"amount": 1817}}}
 NO_SUCH_ORDER = {"type": "/problems#no-such-order", "status": 404, "detail": "There is no order x."}
 DOMAINS = make_app(Path("unused"))[1]
-FOLDS = Folds(DOMAINS.orders, DOMAINS.purchases)
+FOLDS = Folds(DOMAINS.orders, DOMAINS.purchases, DOMAINS.payments)
 Answer = Callable[[web.Request], web.Response]
 
 

@@ -67,7 +67,7 @@ class Bar:
 
 
 async def folded(shop: Shop, uid: str, cut: Cut | None) -> Standing:
-    return await as_it_was("", Folds(shop.domains.orders, shop.domains.purchases), uid, cut)  # type: ignore[arg-type]
+    return await as_it_was("", Folds(shop.domains.orders, shop.domains.purchases, shop.domains.payments), uid, cut)  # type: ignore[arg-type]
 
 
 def told(uid: str, offset: int) -> AfterRecord:

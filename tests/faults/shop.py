@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import orjson
 
 from local.carrier import ENDS
@@ -32,6 +33,8 @@ CARTS_PER_SECOND = 3.0
 #: A provider that was away is asked six times, then the step is tried again after a minute.
 RESTED_S = 150.0
 SAMPLED = 25
+#: What of checkout is in PostgreSQL, and how long the sink may take to be there when all is at rest.
+SUNK, SUNK_S = ("purchases", "payments"), 60.0
 #: Where the workers' clocks jump by an hour, signatures are as far off.
 JUMPED_S = 3 * 3600
 COMMAND_TOPICS = tuple(domain.commands for domain in DOMAINS)
@@ -116,7 +119,26 @@ class Shop:
                 verdict.add(Kind.LOST, "acknowledged", position, "was acknowledged to a client")
         verdict.looked("acknowledged", len(told))
         await judge_answers(urls, found, verdict, self._chance, SAMPLED)
+        await self._judge_postgres(found, verdict)
         return self._figures(log, found)
+
+    async def _judge_postgres(self, found: Checkout, verdict: Verdict) -> None:
+        """I5: the sink's rows are the oracle's, once it is abreast of the log."""
+        deadline = time.monotonic() + SUNK_S
+        connection = await asyncpg.connect(self.stack.postgres)
+        try:
+            for table in SUNK:
+                expected = found.rows(table)
+                columns = ", ".join(next(iter(expected.values()), {"version": 0}))
+                while True:
+                    rows = await connection.fetch(f"SELECT order_uid, {columns} FROM orderstream.{table}")
+                    there = {uid: {**row} for row in map(dict, rows) if (uid := row.pop("order_uid"))}
+                    if there == expected or time.monotonic() > deadline:
+                        break
+                    await asyncio.sleep(0.5)
+                verdict.same_rows(f"rows of {table} in postgres", expected, there)
+        finally:
+            await connection.close()
 
     def _figures(self, log: Log, found: Checkout) -> dict[str, float | int | str]:
         orders = Counter(order.status for order in found.bought.orders.values())

@@ -1,4 +1,7 @@
-"""orders.events.v1 and dead_letters.v1 -> rows of PostgreSQL, each exactly once. How it is wired, rebuilt, verified."""
+"""events of orders, purchases and payments, dead letters -> rows of PostgreSQL, each exactly once.
+
+How it is wired, rebuilt, verified.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from agents.effects.postgres import bought
+from agents.effects.postgres.bought import KINDS, Folds
 from agents.effects.postgres.changelog import Stalled
 from agents.effects.postgres.destination import PostgresDestination
 from agents.effects.postgres.migrate import SCHEMA
@@ -17,29 +22,33 @@ from streams.app import App
 from streams.sink import Sink, SinkMetrics
 
 __all__ = [
-    "NAME", "SCHEMA", "TOPICS", "Difference", "Stalled", "Verified", "attach", "make_sink", "rebuild", "verify",
-    "verify_against_changelog",
+    "KINDS", "NAME", "SCHEMA", "TOPICS", "Difference", "Folds", "Stalled", "Verified", "attach", "make_sink", "rebuild",
+    "verify", "verify_against_changelog",
 ]  # fmt: skip
 
 NAME = "postgres"
-READERS = {ORDER_EVENTS.name: read_event, DEAD_LETTERS.name: read_dead_letter}
+READERS = {ORDER_EVENTS.name: read_event, DEAD_LETTERS.name: read_dead_letter, **bought.READERS}
 #: What the sink reads.
 TOPICS = tuple(READERS)
 
 
 def make_sink(
-    app: App, dsn: Callable[[], str], metrics: SinkMetrics | None = None, pressed: Callable[[], bool] = lambda: False
+    app: App,
+    dsn: Callable[[], str],
+    folds: Folds,
+    metrics: SinkMetrics | None = None,
+    pressed: Callable[[], bool] = lambda: False,
 ) -> Sink:
     """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again.
 
-    Without `metrics`, as for a command, nobody sees its figures.
+    `folds`: the rules', by table. Without `metrics`, as for a command, nobody sees its figures.
     """
     counted = metrics or SinkMetrics(CollectorRegistry())
-    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS), metrics=counted, pressed=pressed)
+    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS, folds), metrics=counted, pressed=pressed)
 
 
-def attach(app: App, dsn: Callable[[], str]) -> Sink:
+def attach(app: App, dsn: Callable[[], str], folds: Folds) -> Sink:
     """Run the sink in every worker of the app; they share the partitions. Its `health()` is for health checks."""
-    sink = make_sink(app, dsn, SinkMetrics(app.metrics.registry), lambda: app.engine.pressed)
+    sink = make_sink(app, dsn, folds, SinkMetrics(app.metrics.registry), lambda: app.engine.pressed)
     app.add_service(sink)
     return sink

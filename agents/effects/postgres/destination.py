@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from agents.effects.postgres import bought
 from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.migrate import SCHEMA, migrate
 from agents.effects.postgres.rows import Row, Rows
@@ -148,9 +149,14 @@ async def connect(dsn: str, **settings: str) -> Any:
 class PostgresDestination:
     """The tables of `migrations/`; `readers` say, topic by topic, what a record becomes. It is called by one task."""
 
-    def __init__(self, dsn: Callable[[], str], readers: Mapping[str, Reader]) -> None:
-        """`dsn` is asked at each connection: a database that was not there at the start may be there later."""
-        self._dsn, self._readers = dsn, readers
+    def __init__(
+        self, dsn: Callable[[], str], readers: Mapping[str, Reader], folds: bought.Folds | None = None
+    ) -> None:
+        """`dsn` is asked at each connection: a database that was not there at the start may be there later.
+
+        `folds`: the rules', for readers of events that are folded.
+        """
+        self._dsn, self._readers, self._folds = dsn, readers, folds or {}
         self._connection: Any = None
 
     async def positions(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Standing]:
@@ -206,7 +212,7 @@ class PostgresDestination:
             await asyncio.sleep(0)
         await connection.execute("SAVEPOINT batch")
         try:
-            written = await _insert(connection, rows)
+            written = await _insert(connection, rows) + await bought.keep(connection, rows, self._folds)
         except REFUSALS as error:
             await connection.execute("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
             if len(records) > 1:

@@ -14,6 +14,7 @@ from streams.sink import Sink
 #: Positions first: every writer locks them first, so that this waits for the write in hand instead of deadlocking.
 TABLES = (
     "sink_positions", "orders", "order_items", "order_events", "dead_letters", "dead_letter_redrives", "refused_rows",
+    "purchases", "purchase_lines", "purchase_events", "payments", "payment_attempts",
 )  # fmt: skip
 
 

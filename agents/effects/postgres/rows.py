@@ -86,6 +86,8 @@ class Rows:
     events: list[Row] = field(default_factory=list)
     letters: dict[str, Row] = field(default_factory=dict)
     redrives: dict[str, datetime] = field(default_factory=dict)
+    #: Table -> events to be folded into its rows (bought.py), each with its own row.
+    told: dict[str, list[tuple[Any, Row]]] = field(default_factory=dict)
     refused: list[Row] = field(default_factory=list)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
 from agents.effects.postgres import rows as shapes
+from agents.effects.postgres.bought import Kind
 from agents.effects.postgres.changelog import STALLED_S, Stalled, bounds, folded
 from agents.effects.postgres.destination import connect, read_positions
 from agents.effects.postgres.rows import Row
+from agents.effects.postgres.verify_bought import compare
 from streams.brokers import Brokers
 from streams.records import TopicPartition
 
@@ -56,6 +59,7 @@ class Verified:
     ahead: int = 0  # orders that changed while the comparison ran; PostgreSQL has the newer version
     digest: str = ""
     difference: Difference | None = None
+    bought: dict[str, int] = field(default_factory=dict)  # rows of the tables of purchases and payments
 
 
 class OrderRows(NamedTuple):
@@ -143,24 +147,54 @@ async def verify_against_changelog(
     changelog: str,
     topics: Collection[str],
     *,
+    bought: Mapping[str, Kind] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     client: Mapping[str, Any] | None = None,
 ) -> Verified:
     """Fold the table's changelog, wait until the sink is past all that can be in it, compare. Safe while orders flow.
 
-    Raises Stalled when the sink does not move. `progress` gets what is done: "read", "wait" or "compare", and how far.
+    `bought`: the same for changelogs of purchases and payments. Raises Stalled when the sink does not move. `progress`
+    gets what is done: "read", "wait" or "compare", and how far.
     """
     before = await bounds(brokers, topics, committed=True, client=client)
-    async with folded(brokers, changelog, progress=lambda d, t: progress("read", d, t), client=client) as tables:
+    async with AsyncExitStack() as stack:
+
+        async def read(name: str) -> AsyncIterator[Mapping[str, Any]]:
+            table = folded(brokers, name, progress=lambda d, t: progress("read", d, t), client=client)
+            return await stack.enter_async_context(table)
+
+        tables, states = await read(changelog), {kind: await read(name) for name, kind in (bought or {}).items()}
         after = await bounds(brokers, topics, committed=False, client=client)
         ends = {partition: end for partition, (_, end) in after.items()}
         await caught_up(dsn, ends, progress=lambda done, total: progress("wait", done, total))
-        return await verify(
-            dsn,
-            tables,
-            ends={partition: end for partition, (_, end) in before.items()},
-            progress=lambda rows: progress("compare", rows, 0),
-        )
+        known = {partition: end for partition, (_, end) in before.items()}
+        result = await verify(dsn, tables, ends=known, progress=lambda rows: progress("compare", rows, 0))
+        return result if result.difference else await verify_bought(dsn, result, states, known)
+
+
+async def verify_bought(
+    dsn: str,
+    result: Verified,
+    states: Mapping[Kind, AsyncIterator[Mapping[str, Any]]],
+    ends: Mapping[TopicPartition, int],
+) -> Verified:
+    """Purchases and payments too, into the same result; `ends` as in `verify`."""
+    connection = await connect(dsn, idle_in_transaction_session_timeout="0")
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            for kind, rows in states.items():
+                count, ahead, found = await compare(connection, kind, rows, ends)
+                result.bought[kind.table] = count
+                result.ahead += ahead
+                if found is not None:
+                    sides = (found.expected, found.found)
+                    if found.column == "row":
+                        sides = (found.expected or NOTHING, found.found or NOTHING)
+                    result.difference = Difference(found.table, found.key, found.column, *sides)
+                    break
+    finally:
+        connection.terminate()
+    return result
 
 
 async def caught_up(
