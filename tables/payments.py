@@ -95,9 +95,7 @@ class PaymentTables:
         self.refunds[f"{order_uid}\0{refund.refund_id}"] = refund
 
 
-def declare(
-    app: App, fold: Fold, evolve: Callable[[Payment | None, PaymentEvent], Payment | None]
-) -> PaymentTables:
+def declare(app: App, fold: Fold, evolve: Callable[[Payment | None, PaymentEvent], Payment | None]) -> PaymentTables:
     """Declare the tables on the app. Their changelogs are named after them. `fold`, `evolve`: the rules' own."""
     return PaymentTables(
         evolve=evolve,
