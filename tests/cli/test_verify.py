@@ -19,13 +19,9 @@ import pytest
 from confluent_kafka import Producer
 
 import cli.verify
-from agents.wiring import wire
 from cli.console import Operator
 from cli.verify import sentence, verify
-from schemas.orders.samples import generate
 from schemas.settings import Settings
-from schemas.topics import topics
-from streams import App, admin
 from tests.agents.domain import make_app
 from tests.agents.effects.test_webhooks_on_kafka import post
 from tests.cli.running import Desk
@@ -146,34 +142,32 @@ def test_a_long_value_is_cut(desk: Desk) -> None:
 
 
 def test_all_is_equal_and_each_planted_difference_is_named(clean_stack: RunningStack, workers: Workers) -> None:
-    app = App("orderstream", data_dir=clean_stack.data_dir, broker=f"kafka://{clean_stack.kafka}")
-    wire(app, topics(4, 1))
-    asyncio.run(admin.create(clean_stack.kafka, app.required_topics()))
-    given = {"kafka": clean_stack.kafka, "postgres": clean_stack.postgres, "data_dir": clean_stack.data_dir}
-    desk, worker = Desk(app, Settings.load({}, **given)), workers.start()
-    producer = Producer({"bootstrap.servers": clean_stack.kafka})
-    for number in range(60):
-        producer.produce("orders", generate(number, 0))
-    assert producer.flush(10) == 0
+    clean_stack.faust("topics", "create")
+    worker = workers.start()
+    clean_stack.faust("produce", "--count", "60")
     _buy(worker)
     deadline = time.monotonic() + 30
     while metric(worker, "streams_lag_records") or _rows(clean_stack) < 60:
         assert time.monotonic() < deadline, "not worked on in 30 s"
         time.sleep(0.1)
     _killed_halfway(clean_stack)
-    shown = desk.run(verify, "--json", "--processes", "1")  # the worker runs
-    assert shown.exit_code == 0 and "Going on with a run" in shown.stderr, shown.output
-    by_part = {each["part"]: each for each in json.loads(shown.stdout)["parts"]}
+    shown = clean_stack.faust("verify", "--json", "--processes", "2")  # the worker runs
+    found = json.loads(shown.stdout)
+    assert found["equal"] and "Going on with a run" in shown.stderr
+    by_part = {each["part"]: each for each in found["parts"]}
     orders = [each for name, each in by_part.items() if name.startswith("orders-")]
     assert sum(each["events"] for each in orders) >= 60 and sum(each["records"] for each in orders) >= 60
     assert by_part["postgres"]["rows"] >= 60 and by_part["ledger"]["events"] >= 2
 
     asyncio.run(_execute(clean_stack, "UPDATE orderstream.orders SET status = 'other' WHERE ctid = '(0,1)'"))
+    producer = Producer({"bootstrap.servers": clean_stack.kafka})
     forged = {"type": "funds_deposited", "account_id": "nobody", "version": 1, "amount_minor": 5}
     producer.produce("accounts.events.v1", orjson.dumps(forged), b"nobody", 0)
     assert producer.flush(10) == 0
     options = [option for part in ("postgres", "ledger", "accounts-0") for option in ("--part", part)]
-    named = {each["part"]: each for each in desk.json(verify, *options, exit_code=1)["differences"]}
+    wrong = clean_stack.faust("verify", "--json", "--processes", "1", *options, check=False)
+    assert wrong.returncode == 1
+    named = {each["part"]: each for each in json.loads(wrong.stdout)["differences"]}
     assert "column status" in named["postgres"]["what"]
     assert named["ledger"]["key"] == "nobody" and named["ledger"]["at"].startswith("accounts.events.v1-0-")
     assert named["accounts-0"]["sides"] == {"a fold of the log": None, named["ledger"]["at"]: forged}
@@ -200,7 +194,7 @@ async def _execute(stack: RunningStack, statement: str) -> Any:
 
 def _killed_halfway(stack: RunningStack) -> None:
     """kill -9 once something is written down; its processes end with it."""
-    command = [sys.executable, "-m", "faust", "-A", "app", "verify", "--processes", "2"]
+    command = [sys.executable, "-m", "faust", "-A", "app", "verify", "--processes", "1"]
     child = subprocess.Popen(command, cwd=ROOT, env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kept, deadline = stack.data_dir / "verifying.jsonl", time.monotonic() + 60
     while not kept.exists() or kept.read_bytes().count(b"\n") < 3:
