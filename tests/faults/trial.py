@@ -48,8 +48,8 @@ ON_ITS_WAY_S = 0.3
 #: I8: a strike while nothing is going on proves nothing.
 NUMBERS_AFTER_A_STRIKE = 100
 SAMPLED = 60
-#: A full trial looks as often as it can without ever waiting for the next look.
-EAGER_S = 0.005
+#: Four pollers without a pause take a core, and two cores also have to start what was killed: 150 looks a second.
+EAGER_S = 0.02
 #: What Kafka 4.2 logs when it has loaded a group twice at once, as it may after a kill -9: it leads a partition,
 #: loses it and leads it again while the first load still runs. It then refuses the group until its next start.
 LOADED_TWICE = b"is out of sync with the underlying log"

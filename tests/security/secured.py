@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,6 +66,10 @@ class SecuredKafka(Kafka):
         # Kafka reads keys of PKCS 8 only; trustme writes the older form.
         _pkcs8(self.authority.issue_cert(HOST, "localhost"), self.directory / "broker.pem")
         self.authority.issue_cert("worker.test").private_key_and_cert_chain_pem.write_to_path(str(self.client_pem))
+
+    def _java(self, options: Sequence[str], main_class: str, *arguments: str) -> list[str]:
+        """It lives for two minutes: the quick compiler alone takes half the CPU."""
+        return super()._java((*options, "-XX:TieredStopAtLevel=1"), main_class, *arguments)
 
     def properties(self, controller: int) -> dict[str, str]:
         plain = super().properties(controller)
