@@ -7,7 +7,7 @@ import shutil
 import time
 
 from tests.faults.row import row
-from tests.faults.trial import BUGGY, PLANTED, Restarts, Trial, metric
+from tests.faults.trial import BUGGY, PLANTED, RECOVERED_S, Restarts, Trial, metric
 from tests.oracle.broker import partitions_of
 from tests.oracle.log import INTAKE
 from tests.processes import Worker
@@ -171,7 +171,8 @@ async def zombies(trial: Trial) -> None:
             trial.gone(zombie)
             assert await asyncio.to_thread(zombie.stop) == 0
     trial.figures["zombies fenced"] = f"{trial.fenced} of {len(points)}"
-    await trial.converge(minimum=1_000)
+    # Who looks at a worker that is frozen that very moment waits out a patience of 10 s, besides the session of 6.
+    await trial.converge(minimum=1_000, gap_s=RECOVERED_S + 10)
     assert trial.fenced, "no zombie came back with something to write, so nothing was proven"
 
 
