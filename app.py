@@ -109,7 +109,7 @@ app.on_web(
         registry=app.metrics.registry,
         sinks=sinks,
         effects=effects,
-        carrier=lambda: local.carrier(settings),
+        carrier=lambda: local.has_carrier(settings),
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )

@@ -1,6 +1,15 @@
 """Nothing but Python -> a real Apache Kafka and a real PostgreSQL on this machine -> `running(data_dir)` finds them."""
 
-from local.addresses import bootstrap, carrier, no_access, no_broker, no_postgres, postgres_dsn, provider, webhook_keys
+from local.addresses import (
+    bootstrap,
+    has_carrier,
+    no_access,
+    no_broker,
+    no_postgres,
+    postgres_dsn,
+    provider,
+    webhook_keys,
+)
 from local.errors import LocalError
 from local.stack import Embedded, Stack, running
 
@@ -9,7 +18,7 @@ __all__ = [
     "LocalError",
     "Stack",
     "bootstrap",
-    "carrier",
+    "has_carrier",
     "no_access",
     "no_broker",
     "no_postgres",

@@ -54,7 +54,7 @@ def no_postgres(settings: Settings) -> str:
     return "Start the embedded one with `make dev` (or `python -m local up`), or set ORDERSTREAM_POSTGRES."
 
 
-def carrier(settings: Settings) -> bool:
+def has_carrier(settings: Settings) -> bool:
     """Whether somebody fetches what is packed: a carrier on the topics, or the running stack's sandbox."""
     if settings.carrier == "sandbox":
         stack = running(settings.data_dir)

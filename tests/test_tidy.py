@@ -159,6 +159,18 @@ def faults_of_addresses(source: Source) -> Iterator[str]:
             yield f"{source.path}:{number} names a path of one machine"
 
 
+def faults_of_shadows(source: Source) -> Iterator[str]:
+    """What a room exports under a module's name is that module from the moment that somebody imports it."""
+    if not source.path.endswith("/__init__.py"):
+        return
+    room = (ROOT / source.path).parent
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and node.module and "." in node.module:
+            for name in (each.asname or each.name for each in node.names):
+                if (room / f"{name}.py").exists() and node.module.rpartition(".")[2] != name:
+                    yield f"{source.path}:{node.lineno} exports {name}, and {name}.py stands beside it"
+
+
 def _functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     return (node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
@@ -172,6 +184,7 @@ RULES: list[Rule] = [
     faults_of_names,
     faults_of_docstrings,
     faults_of_addresses,
+    faults_of_shadows,
 ]
 
 
@@ -228,6 +241,7 @@ def test_the_rules_see_the_whole_house() -> None:
         param(faults_of_names, "web/order_helpers.py", "", id="helpers"),
         param(faults_of_names, "web/a.py", "class TableManager: ...", id="a manager"),
         param(faults_of_docstrings, "cli/a.py", "import sys", id="no docstring"),
+        param(faults_of_shadows, "local/__init__.py", "from local.addresses import carrier", id="a module's name"),
         param(faults_of_addresses, "cli/a.py", "x = '/work/" + "shared/DESIGN.md'", id="a path of one machine"),
     ],
 )
