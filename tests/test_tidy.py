@@ -163,9 +163,9 @@ def faults_of_shadows(source: Source) -> Iterator[str]:
     """What a room exports under a module's name is that module from the moment that somebody imports it."""
     if not source.path.endswith("/__init__.py"):
         return
-    room = (ROOT / source.path).parent
+    room, package = (ROOT / source.path).parent, source.path.removesuffix("/__init__.py").replace("/", ".")
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.ImportFrom) and node.module and "." in node.module:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != package:
             for name in (each.asname or each.name for each in node.names):
                 if (room / f"{name}.py").exists() and node.module.rpartition(".")[2] != name:
                     yield f"{source.path}:{node.lineno} exports {name}, and {name}.py stands beside it"
