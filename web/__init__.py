@@ -133,8 +133,11 @@ def _describe(
     """What /openapi.json and /asyncapi.json say."""
     specs = topic_specs(settings.partitions, settings.replication_factor)
     encrypted = settings.kafka_security_protocol.endswith("SSL")
-    topics_told = asyncapi.document(specs, settings.kafka, encrypted=encrypted)
-    documents.describe(openapi.document(_public(routes), limits, inputs), topics_told)
+    addresses = _public(routes)
+    documents.describe(
+        lambda: openapi.document(addresses, limits, inputs),
+        lambda: asyncapi.document(specs, settings.kafka, encrypted=encrypted),
+    )
 
 
 def _public(routes: Iterable[Route]) -> list[openapi.Address]:
