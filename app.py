@@ -6,10 +6,9 @@ A reader who wants to know what happens to an order reads this page downwards: w
 
 from __future__ import annotations
 
-from aiohttp import web
-
 import cli
 import local
+import web
 from agents.effects import postgres, provider, webhooks
 from agents.wiring import (
     declare_topics,
@@ -90,12 +89,8 @@ effects += outbound
 
 # -- the window and the operator's hands ------------------------------------------------------------------------------
 
-
-def open_window(web_app: web.Application) -> None:
-    """Only workers have one: commands start an eighth sooner without it."""
-    import web as window
-
-    window.attach(
+app.on_web(
+    lambda web_app: web.attach(
         app,
         web_app,
         orders=orders,
@@ -106,7 +101,7 @@ def open_window(web_app: web.Application) -> None:
         inventory=inventory,
         outlets=outlets,
         payments=payments,
-        webhooks=window.Webhooks(subscriptions, lambda: local.webhook_keys(settings), router.starts),
+        webhooks=web.Webhooks(subscriptions, lambda: local.webhook_keys(settings), router.starts),
         requests=requests,
         topics=topics,
         settings=settings,
@@ -117,7 +112,5 @@ def open_window(web_app: web.Application) -> None:
         carrier=lambda: local.has_carrier(settings),
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
-
-
-app.on_web(open_window)
+)
 cli.attach(app, settings, folds)
