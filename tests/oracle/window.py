@@ -104,7 +104,7 @@ def timelines(fold: Fold) -> dict[str, list[Happened]]:
 
 
 def judge_sights(sights: Iterable[Sight], verdict: Verdict, *, longest_gap_s: float) -> float:
-    """What a poller saw of each order, whichever worker it asked; gives the longest time that an order had no answer.
+    """What a poller saw of each order, whichever worker it asked; gives the longest outage of an order.
 
     Once an order was seen, no later question is answered with 404, and no later answer has an older version. Later:
     asked after the earlier answer had come. In between there may be 503 with Retry-After, or no answer from a worker
@@ -147,11 +147,15 @@ def _judge_monotone(uid: str, looks: list[Sight], verdict: Verdict) -> None:
 
 
 def _longest_gap(looks: list[Sight]) -> float:
-    """Seconds between an answer and the next one, when only 503 or silence came between."""
+    """Seconds from the first 503 or silence to the end of the last, with no answer between them.
+
+    What was seen, and no more: how long it went on after the last one, until somebody asked again, is nobody's outage.
+    """
     longest, since = 0.0, None
     for look in sorted(looks, key=lambda look: look.answered_at):
         if look.status in (0, 503):
             since = look.asked_at if since is None else since
-        elif since is not None:
-            longest, since = max(longest, look.answered_at - since), None
+            longest = max(longest, look.answered_at - since)
+        else:
+            since = None
     return longest
