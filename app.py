@@ -9,7 +9,7 @@ from __future__ import annotations
 import cli
 import local
 import web
-from agents.effects import postgres, provider, webhooks
+from agents.effects import postgres, provider, seals, webhooks
 from agents.wiring import (
     declare_topics,
     wire_accounts,
@@ -63,7 +63,8 @@ app = App(
 
 # -- topics: schemas/topics.py says what each is for ------------------------------------------------------------------
 
-topics = declare_topics(app, topic_specs(settings.partitions, settings.replication_factor))
+specs = topic_specs(settings.partitions, settings.replication_factor, sealing=settings.seal)
+topics = declare_topics(app, specs)
 
 # -- domains: topic -> rules (agents/) -> tables (tables/) and topics; agents/wiring.py binds each --------------------
 
@@ -84,6 +85,7 @@ requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys 
 folds = cli.Folds(orders, purchases, payments)  # what effects and commands that read events know of the rules
 sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings), folds.rows)] if settings.sink else []
 effects = [provider.attach(app, topics["payments.commands.v1"], settings, lambda: local.provider(settings))]
+keyring = seals.attach(app, topics, settings)  # what personal data is sealed with, if ORDERSTREAM_SEAL says so
 router, outbound = webhooks.attach(app, topics["webhooks.commands.v1"], settings, lambda: local.webhook_keys(settings))
 effects += outbound
 
@@ -103,6 +105,7 @@ app.on_web(
         payments=payments,
         webhooks=web.Webhooks(subscriptions, lambda: local.webhook_keys(settings), router.starts),
         requests=requests,
+        keyring=keyring,
         topics=topics,
         settings=settings,
         checks=app.engine.health,

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.masters import read_masters
 from schemas.provider import ProviderUrl
 
 PREFIX = "ORDERSTREAM_"
@@ -161,6 +162,16 @@ class Settings(BaseSettings):
         15_000, description="The broker aborts a transaction that is open for longer, in ms. Readers wait for no more."
     )
 
+    # Personal data
+    seal: bool = Field(
+        False, description="Seal personal data of orders with a key for each customer, which `erase` destroys."
+    )
+    seal_master_key_file: Path | None = Field(
+        None,
+        description="A file with the key that wraps customers' keys: 32 bytes in base64 (openssl rand -base64 32); a"
+        " newer one on a line before it.",
+    )
+
     # The sink
     sink: bool = Field(True, description="Write orders, events and dead letters to PostgreSQL as well.")
 
@@ -246,6 +257,7 @@ class Settings(BaseSettings):
         _require_fitting_security(loaded)
         _require_dsn(loaded.postgres)
         _require_long_keys(loaded)
+        loaded.masters_of_seals()
         if (loaded.provider_url is None) != (loaded.provider_secret is None):
             raise SettingsError(f"{PREFIX}PROVIDER_URL and {PREFIX}PROVIDER_SECRET belong together: set both, or none.")
         return loaded
@@ -275,6 +287,26 @@ class Settings(BaseSettings):
         """The keys in the clear, the newest first."""
         given = self.webhook_keys.get_secret_value() if self.webhook_keys else ""
         return tuple(key.strip().encode() for key in given.split(",") if key.strip())
+
+    def masters_of_seals(self) -> tuple[bytes, ...]:
+        """The master keys in the clear, the newest first; none: nothing is sealed. Raises SettingsError."""
+        file = self.seal_master_key_file
+        name = f"{PREFIX}SEAL_MASTER_KEY_FILE"
+        if self.seal and file is None:
+            raise SettingsError(
+                f"{PREFIX}SEAL=true needs {name}: a file that every process can read, and nobody else."
+                " `openssl rand -base64 32` makes its content."
+            )
+        if file is None:
+            return ()
+        if not self.seal:
+            raise SettingsError(f"{name} is not used without {PREFIX}SEAL=true: set that, or unset it.")
+        try:
+            return read_masters(file.read_text())
+        except OSError as error:
+            raise SettingsError(f"{name}={file} cannot be read: {error.strerror}.") from None
+        except ValueError as error:
+            raise SettingsError(f"{name}={file}: {error}.") from None
 
     @property
     def url(self) -> str:

@@ -53,11 +53,13 @@ from schemas.outlets import AnyOutletCommand, NoteOutlet, OutletEvent
 from schemas.payments import PaymentCommand, PaymentEvent
 from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
+from schemas.seals import CustomerKey
 from schemas.shipping import AnyShippingCommand, CarrierResponse, ShippingEvent
 from schemas.webhooks import AnyWebhookCommand, DeliveryEvent, SubscriptionEvent
 
 FOR_EVER = -1
 DAY_MS = 24 * 60 * 60 * 1000
+HOUR_MS = DAY_MS // 24
 
 #: Kafka's own default, and what producers send without being told otherwise.
 INTAKE_MAX_BYTES = 1 << 20
@@ -71,6 +73,7 @@ LETTER_MAX_BYTES = 3 << 20
 class TopicSpec:
     """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others.
 
+    `compact_within_ms`: of a compacted topic, the bound after which no value is left that was replaced or destroyed.
     `dated_on_arrival`: the broker dates the records. What an agent sends has the time of the record that caused it,
     which may be older than the retention. `looked_into`: requests read it, when they ask how things stood then.
     """
@@ -85,6 +88,7 @@ class TopicSpec:
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = FOR_EVER
     max_message_bytes: int = CARRIER_MAX_BYTES
+    compact_within_ms: int | None = None
     dated_on_arrival: bool = False
     looked_into: bool = False
     partitions: int = 4
@@ -92,11 +96,24 @@ class TopicSpec:
 
     def config(self) -> dict[str, str]:
         """The broker's names and values for what is declared here."""
-        return {
+        found = {
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_message_bytes),
-        } | ({"message.timestamp.type": "LogAppendTime"} if self.dated_on_arrival else {})
+        }
+        if self.dated_on_arrival:
+            found["message.timestamp.type"] = "LogAppendTime"
+        if self.compact_within_ms is not None:
+            found |= {
+                # A new segment so often: the cleaner leaves the one alone that is written to.
+                "segment.ms": str(self.compact_within_ms),
+                # After that it must clean, however little there is to gain.
+                "max.compaction.lag.ms": str(self.compact_within_ms),
+                "min.cleanable.dirty.ratio": "0.01",
+                # Who was away for longer reads the topic anew.
+                "delete.retention.ms": str(KEEP_KEY_DELETIONS_MS),
+            }
+        return found
 
 
 ORDERS = TopicSpec(
@@ -410,6 +427,29 @@ DEAD_LETTERS = TopicSpec(
     dated_on_arrival=True,
 )
 
+#: How long a tombstone of a key can be seen by those who follow them.
+KEEP_KEY_DELETIONS_MS = DAY_MS
+
+CUSTOMER_KEYS = TopicSpec(
+    name="customers.keys.v1",
+    key="<customer_id>/<key_id>; on the partition of the customer_id",
+    values=(CustomerKey,),
+    group=None,
+    writer="web, the intake that seals, erase",
+    description="The keys that customers' personal data is sealed with, wrapped; a tombstone destroys one for ever.",
+    public=False,
+    cleanup="compact",
+    compact_within_ms=HOUR_MS,
+    looked_into=True,
+)
+
+#: A key that was destroyed is in no file of a broker after this, as long as a worker runs: a segment is closed by the
+#: first record after an hour (workers send one twice an hour), and cleaned within another hour.
+GONE_WITHIN_MS = 3 * HOUR_MS
+
+#: With sealing on only: nothing of it is there otherwise, and nothing waits for it.
+SEALING: tuple[TopicSpec, ...] = (CUSTOMER_KEYS,)
+
 TOPICS: tuple[TopicSpec, ...] = (
     ORDERS,
     ORDER_COMMANDS,
@@ -438,9 +478,10 @@ TOPICS: tuple[TopicSpec, ...] = (
 )
 
 
-def topics(partitions: int, replication_factor: int) -> tuple[TopicSpec, ...]:
+def topics(partitions: int, replication_factor: int, *, sealing: bool = False) -> tuple[TopicSpec, ...]:
     """The topics of one installation. One partition count for all: keys meet their tables, and counts cannot drift."""
-    return tuple(replace(spec, partitions=partitions, replication_factor=replication_factor) for spec in TOPICS)
+    specs = TOPICS + SEALING if sealing else TOPICS
+    return tuple(replace(spec, partitions=partitions, replication_factor=replication_factor) for spec in specs)
 
 
 #: The topics whose events webhooks can be told of.

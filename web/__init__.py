@@ -24,6 +24,7 @@ from tables import orders as order_tables
 from tables.accounts import AccountTables
 from tables.customers import CustomerTables
 from tables.inventory import InventoryTables
+from tables.keys import Keyring
 from tables.orders import OrderTables
 from tables.outlets import OutletTables
 from tables.payments import PaymentTables
@@ -55,6 +56,7 @@ from web.purchases.reads import PurchaseReads
 from web.purchases.writes import PurchaseWrites
 from web.requests import Requests
 from web.routes import Route, all_routes
+from web.seals import Seals, opening
 from web.shipping.questions import ShippingQuestions
 from web.shipping.reads import ShippingReads
 from web.webhooks.routes import Webhooks, webhook_routes
@@ -89,25 +91,25 @@ def attach(
     callback_secret: Callable[[], str | None] = lambda: None,
     carrier: Callable[[], bool] = lambda: False,
     limits: Limits | None = None,
+    keyring: Keyring | None = None,
 ) -> None:
-    """Wire everything that this worker answers to its aiohttp application. Once, before it serves.
+    """Wire what this worker answers to its aiohttp application. Once, before it serves.
 
-    `checks` are the engine's, `registry` is the worker's, `sinks` and `effects` are shown in its health.
-    `callback_secret`: the payment provider's. `carrier`: whether there is one. `limits` follow from the settings.
+    Health shows `checks`, `sinks`, `effects`. `carrier`: is there one. `keyring`: with what personal data is sealed.
     """
     limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
     inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
-    desk = Desk(app, limits, metrics)
-    questions, account_questions = Questions(desk, orders, purchases, limits), AccountQuestions(desk, accounts)
+    desk, seals = Desk(app, limits, metrics), Seals(keyring)
+    questions, purchase_questions = Questions(desk, orders, purchases, limits), PurchaseQuestions(desk, purchases)
     item_questions, payment_questions = ItemQuestions(desk, inventory, limits), PaymentQuestions(desk, payments)
+    account_questions = AccountQuestions(desk, accounts)
     once = Requests(desk, topics["requests.commands.v1"], requests, limits, metrics)
-    purchase_questions = PurchaseQuestions(desk, purchases)
     admission = Admission(desk, customers, topics["customers.commands.v1"], limit_of(settings))
-    selling = terms_of(settings), admission, carrier_of(settings, carrier)
-    purchase_writes = PurchaseWrites(desk, purchase_questions, topics["purchases.commands.v1"], once, limits, *selling)
+    selling = once, limits, terms_of(settings), admission, carrier_of(settings, carrier), seals
+    purchase_writes = PurchaseWrites(desk, purchase_questions, topics["purchases.commands.v1"], *selling)
     table = all_routes(
         OrderReads(desk, questions, inputs, limits),
-        OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits, purchase_writes),
+        OrderWrites(desk, questions, topics["orders.commands.v1"], once, limits, purchase_writes, seals),
         PurchaseReads(desk, purchase_questions, limits),
         purchase_writes,
         ShippingReads(desk, ShippingQuestions(desk, purchases, shipping), inputs, limits),
@@ -124,20 +126,24 @@ def attach(
     table += webhook_routes(webhooks, desk, topics["webhooks.commands.v1"], once, account_inputs, limits, settings)
     table += outlet_routes(desk, outlets, topics["outlets.commands.v1"], once, item_inputs, limits)
     _describe(documents, table, inputs | account_inputs | item_inputs, limits, settings)
-    _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits)])
+    _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits), *_opening(keyring)])
 
 
 def _describe(
     documents: Documents, routes: Iterable[Route], inputs: frozenset[str], limits: Limits, settings: Settings
 ) -> None:
     """What /openapi.json and /asyncapi.json say."""
-    specs = topic_specs(settings.partitions, settings.replication_factor)
+    specs = topic_specs(settings.partitions, settings.replication_factor, sealing=settings.seal)
     encrypted = settings.kafka_security_protocol.endswith("SSL")
     addresses = _public(routes)
     documents.describe(
         lambda: openapi.document(addresses, limits, inputs),
         lambda: asyncapi.document(specs, settings.kafka, encrypted=encrypted),
     )
+
+
+def _opening(keyring: Keyring | None) -> list[Middleware]:
+    return [] if keyring is None else [opening(keyring)]
 
 
 def _public(routes: Iterable[Route]) -> list[openapi.Address]:

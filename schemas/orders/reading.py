@@ -20,6 +20,7 @@ from schemas.base import MAX_FAULTS, Fault, InvalidDocument
 from schemas.currencies import MINOR_DIGITS
 from schemas.orders.document import MAX_DOCUMENT_BYTES, MAX_ITEMS, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
 from schemas.orders.first_look import first_look, is_a_day
+from schemas.orders.sealed import stand_in
 from schemas.strict_json import MAX_DEPTH, MAX_INT, MIN_INT, location_path, read_tree
 
 _validate_json = OrderDocument.__pydantic_validator__.validate_json
@@ -42,7 +43,11 @@ class Identified(Protocol):
 
 
 def check_document(raw: bytes) -> Identified:
-    """As `read_document`, in a third of its time for almost every order, for those who keep the bytes."""
+    """As `read_document`, in a third of its time for almost every order, for those who keep the bytes.
+
+    They are on the inside, where personal fields may be sealed.
+    """
+    raw = stand_in(raw)
     plain: Identified | None = first_look(raw)
     return read_document(raw) if plain is None else plain
 

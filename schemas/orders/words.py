@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from schemas.base import Command, Event, Fault, InvalidDocument
 from schemas.orders.document import CustomerId, OrderDocument, OrderUid
 from schemas.orders.reading import Identified, check_document, field_fault, find_faults
+from schemas.orders.sealed import stand_in
 from schemas.strict_json import member_bytes, read_tree
 
 _CUT = b',"document":'
@@ -315,7 +316,7 @@ def _read_as_others_write(raw: bytes) -> OrderCommand:
 
 
 def _document_faults(document: bytes, tree: dict[str, Any]) -> list[Fault]:
-    found, _ = find_faults(document)
+    found, _ = find_faults(stand_in(document))
     faults = [Fault(path=f"$.document{fault.path[1:]}", message=fault.message) for fault in found]
     inner = tree["document"].get("order_uid") if isinstance(tree["document"], dict) else None
     if isinstance(inner, str) and inner != tree.get("order_uid"):

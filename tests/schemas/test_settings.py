@@ -1,5 +1,6 @@
 """ORDERSTREAM_ variables -> the settings, or an error that names each bad one."""
 
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,21 @@ def test_every_setting_is_described_in_the_reference() -> None:
         if name.endswith(("_ms", "_bytes")):
             unit = {"ms": " ms", "bytes": " bytes"}[name.rsplit("_", 1)[1]]
             assert unit in (Settings.model_fields[name].description or ""), f"{name}: say the unit"
+
+
+def test_sealing_needs_a_master_key_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "master.key"
+    on = {PREFIX + "SEAL": "true", PREFIX + "SEAL_MASTER_KEY_FILE": str(file)}
+    for environment, said in (
+        ({PREFIX + "SEAL": "true"}, "ORDERSTREAM_SEAL=true needs ORDERSTREAM_SEAL_MASTER_KEY_FILE"),
+        ({PREFIX + "SEAL_MASTER_KEY_FILE": "x"}, "is not used without ORDERSTREAM_SEAL=true"),
+        (on, "cannot be read: No such file"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            Settings.load(environment)
+    file.write_text("too short\n")
+    with pytest.raises(SettingsError, match="32 bytes in base64"):
+        Settings.load(on)
+    file.write_bytes(b64encode(b"k" * 32) + b"\n")
+    assert Settings.load(on).masters_of_seals() == (b"k" * 32,)
+    assert Settings.load({}).masters_of_seals() == ()

@@ -9,11 +9,15 @@ from pydantic import TypeAdapter
 from schemas.orders import MAX_DOCUMENT_BYTES
 from schemas.topics import (
     CARRIER_MAX_BYTES,
+    CUSTOMER_KEYS,
     DAY_MS,
     DEAD_LETTERS,
     FOR_EVER,
+    GONE_WITHIN_MS,
+    HOUR_MS,
     INTAKE_MAX_BYTES,
     ORDERS,
+    SEALING,
     TOPICS,
     topics,
 )
@@ -91,3 +95,15 @@ def test_every_value_has_a_json_schema() -> None:
     for spec in TOPICS:
         for value in spec.values:
             assert TypeAdapter(value).json_schema()["type"] == "object"
+
+
+def test_sealing_has_topics_of_its_own_only_where_it_is_on() -> None:
+    assert {spec.name for spec in topics(4, 1)} == {spec.name for spec in TOPICS}
+    assert {spec.name for spec in topics(4, 1, sealing=True)} == {spec.name for spec in TOPICS + SEALING}
+
+
+def test_a_key_that_was_destroyed_is_compacted_away_in_a_bounded_time() -> None:
+    config = CUSTOMER_KEYS.config()
+    assert (config["cleanup.policy"], config["retention.ms"]) == ("compact", "-1")
+    assert {config["segment.ms"], config["max.compaction.lag.ms"]} == {str(HOUR_MS)} and GONE_WITHIN_MS >= 2.5 * HOUR_MS
+    assert float(config["min.cleanable.dirty.ratio"]) < 0.1

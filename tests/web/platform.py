@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +30,7 @@ from streams.driver import Driver
 from streams.engine import Check
 from streams.lookup import LogReader
 from streams.records import Headers, Outgoing, TopicPartition
+from tables.keys import Keyring
 from tests.agents.effects.outbound import MemoryTail
 from web import Webhooks, attach
 from web.health import Sink
@@ -53,6 +55,8 @@ class Worker:
         self.client: Client
         self.url = ""
         self.checks = {name: Check(True, "ok") for name in ("broker", "assignment", "recovery", "store")}
+        #: Each worker knows the customers' keys for itself.
+        self.keyring = platform.keyring() if platform.settings.seal else None
 
     def owner(self, group: str, key: bytes | str) -> Owner:
         raw = key.encode() if isinstance(key, str) else key
@@ -92,7 +96,7 @@ class Platform:
     def __init__(self, workers: int, options: Settings, limits: Limits, sinks: Sequence[Sink]) -> None:
         self.limits, self.sinks = limits, sinks
         self.app = App("orderstream", data_dir=Path("/nonexistent"), broker="kafka://127.0.0.1:9")
-        domains = wire(self.app, topic_specs(PARTITIONS, 1))
+        domains = wire(self.app, topic_specs(PARTITIONS, 1, sealing=options.seal))
         self.orders, self.purchases = domains.orders, domains.purchases
         self.accounts, self.inventory = domains.accounts, domains.inventory
         self.requests, self.topics, self.settings = domains.requests, domains.topics, options
@@ -100,6 +104,7 @@ class Platform:
         self.webhooks, self.outlets = domains.webhooks, domains.outlets
         self.driver = Driver(self.app)
         self.router = Router(self.topics["webhooks.commands.v1"], PARTITIONS, MemoryTail(self.driver.log))
+        self.now_s = 0.0
         self.turn = asyncio.Lock()  # held by whoever runs the tasks, or by the test that holds them up
         self.workers = [Worker(self, f"w{number}") for number in range(workers)]
         self.owner: dict[tuple[str, int], Worker | None] = {
@@ -109,6 +114,12 @@ class Platform:
         self.believed: dict[tuple[str, str, int], Worker] = {}
         self.unreadable: set[tuple[str, int]] = set()
         self.app.engine.produce = self.produce  # type: ignore[method-assign]
+
+    def keyring(self) -> Keyring:
+        """As a worker or a command has one; the clock is moved by hand."""
+        keys, masters = self.topics["customers.keys.v1"], self.settings.masters_of_seals()
+        tail = MemoryTail(self.driver.log)
+        return Keyring(keys, tail, PARTITIONS, masters, os.urandom, lambda: self.now_s)
 
     async def produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
@@ -168,6 +179,7 @@ class Platform:
             carrier=lambda: self.settings.carrier == "topic",
             callback_secret=lambda: SECRET,
             limits=self.limits,
+            keyring=worker.keyring,
         )
         worker.client = TestClient(TestServer(web_app))
         await worker.client.start_server()

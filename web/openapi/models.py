@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.base import Fault
 from schemas.orders import CustomerId, OrderDocument, OrderStatus, OrderUid
+from schemas.orders.document import DocumentPart
 from schemas.purchases import MAX_LINES, Part
 
 Rfc3339 = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-21T12:00:00.000Z"])]
@@ -43,10 +44,30 @@ class OrderHead(Shape):
     cancel_reason: str | None = Field(description="The caller's words; null while not cancelled.", examples=[None])
 
 
+class ErasedDocument(DocumentPart):
+    """A document whose customer was erased: what was personal is null, and listed in `erased`; the rest stands."""
+
+    order_uid: OrderUid
+    delivery: dict[str, None]
+    payment: dict[str, JsonValue] = Field(description="As ever, but for `bank`.")
+    customer_id: CustomerId
+
+
+Erased = Annotated[
+    list[str] | None,
+    Field(
+        None,
+        description="Where personal data is sealed and its key was destroyed: JSON paths of what is null for that.",
+        examples=[["$.document.delivery.name"]],
+    ),
+]
+
+
 class OrderView(OrderHead):
     """An order as it stands."""
 
-    document: OrderDocument = Field(description="As it was received, extra fields included.")
+    document: OrderDocument | ErasedDocument = Field(description="As it was received, extra fields included.")
+    erased: Erased
 
 
 class OrderOutcome(OrderHead):

@@ -11,7 +11,7 @@ from schemas.inventory import OutletId
 from schemas.outlets import ApprovalMode, NumberPrefix
 from schemas.purchases import OrderNumber
 from web import problems
-from web.openapi.models import Cursor, PositionText, Rfc3339, Shape
+from web.openapi.models import Cursor, Erased, PositionText, Rfc3339, Shape
 from web.openapi.operations import EVERYWHERE, WRITES, Operation, Success
 from web.openapi.purchase_models import PurchaseView
 
@@ -73,6 +73,7 @@ class Approvals(Shape):
     outlet_id: OutletId
     orders: list[PurchaseView]
     next_cursor: Cursor
+    erased: Erased
 
 
 MODELS = (ApprovalBody, OutletBody, SeriesView, OutletView, OutletOutcome, AcceptedOutlet, Approvals)

@@ -21,7 +21,7 @@ from schemas.purchases import (
     ShipmentState,
 )
 from schemas.requests import REQUEST_KEY_PATTERN
-from web.openapi.models import Cursor, OrderOutcome, OrderView, PositionText, Rfc3339, Shape
+from web.openapi.models import Cursor, Erased, OrderOutcome, OrderView, PositionText, Rfc3339, Shape
 
 Quantity = Field(ge=1, le=MAX_QUANTITY, examples=[2])
 Count = Field(ge=0, examples=[0])
@@ -139,6 +139,7 @@ class PurchaseView(Shape):
     detail: str | None = Field(description="The same in words.", examples=[None])
     shipments: list[ShipmentView]
     returns: list[ReturnView]
+    erased: Erased
 
 
 class AnyOrderView(RootModel[OrderView | PurchaseView]):
@@ -150,6 +151,7 @@ class OrderPage(Shape):
 
     orders: list[OrderView | PurchaseView]
     next_cursor: Cursor
+    erased: Erased
 
 
 class PurchaseOutcome(PurchaseView):

@@ -31,6 +31,7 @@ from web.orders.questions import Questions
 from web.problems import Problem
 from web.purchases.writes import PurchaseWrites, is_cart
 from web.requests import Requests
+from web.seals import Seals
 
 HOME = "/api/v1/orders"
 
@@ -55,9 +56,10 @@ class OrderWrites:
         requests: Requests,
         limits: Limits,
         purchases: PurchaseWrites,
+        seals: Seals,
     ) -> None:
         self._desk, self._questions, self._commands = desk, questions, commands
-        self._requests, self._limits, self._purchases = requests, limits, purchases
+        self._requests, self._limits, self._purchases, self._seals = requests, limits, purchases, seals
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /api/v1/orders: an order document, or a cart."""
@@ -66,7 +68,10 @@ class OrderWrites:
         if is_cart(raw):
             return await self._purchases.place(request, raw)
         document = read(raw)
-        return await self._requests.once(request, raw, lambda command_id: self._place(document, raw, command_id))
+        shut = await self._seals.document(document, raw)
+        return await self._requests.once(
+            request, shut.repeat, lambda command_id: self._place(document, shut.raw, command_id)
+        )
 
     async def place_generated(self, request: web.Request) -> web.Response:
         """POST /api/orders/test: an order made up from the command's id, so that a repetition makes the same one."""
@@ -75,7 +80,8 @@ class OrderWrites:
 
         async def act(command_id: str) -> web.Response:
             generated = _generated(command_id)
-            return await self._place(read(generated), generated, command_id)
+            document = read(generated)
+            return await self._place(document, (await self._seals.document(document, generated)).raw, command_id)
 
         return await self._requests.once(request, raw, act)
 

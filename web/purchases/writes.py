@@ -55,6 +55,7 @@ from web.problems import Problem
 from web.purchases.admission import Admission, Asked
 from web.purchases.questions import PurchaseQuestions
 from web.requests import KEY, Requests
+from web.seals import Seals
 
 HOME = "/api/v1/orders"
 
@@ -208,11 +209,12 @@ class PurchaseWrites:
         terms: Terms,
         admission: Admission,
         carrier: Callable[[], CarrierTerms | None],
+        seals: Seals,
     ) -> None:
         """`carrier` is asked each time: whether the sandbox runs may be known later than the worker starts."""
         self._desk, self._questions, self._commands = desk, questions, commands
         self._requests, self._limits, self._terms = requests, limits, terms
-        self._admission, self._carrier = admission, carrier
+        self._admission, self._carrier, self._seals = admission, carrier, seals
 
     async def place(self, request: web.Request, raw: bytes) -> web.Response:
         """POST /api/v1/orders with a cart: answers when stock and money have answered, or after a bounded wait."""
@@ -221,13 +223,14 @@ class PurchaseWrites:
 
         async def act(command_id: str) -> web.Response:
             id = id_of(f"cart\0{cart.user_id}", cart.idempotency_key, command_id)
+            order_uid = order_uid_of(id)
             command = PlaceCart(
                 command_id=id,
-                order_uid=order_uid_of(id),
+                order_uid=order_uid,
                 user_id=cart.user_id,
                 lines=cart.lines,
                 payment=CartPayment(method=PaymentMethod(cart.payment.method), instrument=cart.payment.instrument),
-                address=dict(cart.address) if cart.address is not None else None,
+                address=await self._seals.address(cart.user_id, order_uid, cart.address),
                 split=cart.split,
                 terms=self._terms,
             )
@@ -237,7 +240,7 @@ class PurchaseWrites:
             asked = await self._admission.ask(command, limit, wait_s=self._limits.outcome_wait_s)
             return await self._let_through(command, asked)
 
-        return await self._requests.once(request, raw, act)
+        return await self._requests.once(request, await self._seals.repeat(cart.user_id, raw), act)
 
     async def _let_through(self, command: PlaceCart, asked: Asked) -> web.Response:
         """The answer to a cart that the customer's owner hands on: it is looked for until it is an order."""
