@@ -147,15 +147,16 @@ def _judge_monotone(uid: str, looks: list[Sight], verdict: Verdict) -> None:
 
 
 def _longest_gap(looks: list[Sight]) -> float:
-    """Seconds from the first 503 or silence to the end of the last, with no answer between them.
+    """Seconds between the first and the last of questions that met a 503 or silence, with no answer between them.
 
-    What was seen, and no more: how long it went on after the last one, until somebody asked again, is nobody's outage.
+    What was seen, and no more: how long it went on after the last one, until somebody asked again, is nobody's outage,
+    and a question to a worker that sleeps takes its time while others would have answered.
     """
     longest, since = 0.0, None
     for look in sorted(looks, key=lambda look: look.answered_at):
         if look.status in (0, 503):
             since = look.asked_at if since is None else since
-            longest = max(longest, look.answered_at - since)
+            longest = max(longest, look.asked_at - since)
         else:
             since = None
     return longest
