@@ -68,5 +68,9 @@ class Place:
 async def place(stack: Any) -> AsyncIterator[Place]:
     name = uuid4().hex[:10]
     found = Place(stack.kafka, f"intake-{name}", f"dead-{name}", f"app-{name}")
-    await admin.create(stack.kafka, [TopicConfig(found.intake, 3), TopicConfig(found.topic, 2)])
+    # Letters of 2023: every five minutes the broker looks for what is older than its week.
+    kept = {"retention.ms": "-1"}
+    await admin.create(
+        stack.kafka, [TopicConfig(found.intake, 3, config=kept), TopicConfig(found.topic, 2, config=kept)]
+    )
     yield found
