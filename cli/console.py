@@ -168,6 +168,16 @@ def put_json(value: Any) -> None:
     click.echo(orjson.dumps(value, default=str, option=option).decode())
 
 
+def readable(raw: bytes | None) -> Any:
+    """JSON as data, other bytes as the text that they look like."""
+    if raw is None:
+        return None
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw.decode(errors="replace")
+
+
 def put_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for line in table_lines(headers, rows):
         click.echo(line)

@@ -7,24 +7,21 @@ a pipe from the command removes it.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer
-
 from cli.attest import DECIDING
 from cli.console import Found, Operator, note, progress
+from cli.processes import RECORDS_FOR_A_PROCESS, Process, processors, together
 from cli.rooms import ROOT
 from schemas.topics import DEAD_LETTERS
 from streams.attest import code_version
 from streams.folding import Plan, part_of, tasks_of
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 from streams.past import Cursor, cursor_of, past_of, reached
 from streams.records import TopicPartition
 from streams.snapshot import Snapshot
@@ -35,10 +32,6 @@ from streams.topology import Group, task_name
 APART = ("requests",)
 #: Tasks whose past is read at the same time: most of the time is spent waiting for the broker.
 TASKS_AT_ONCE = 4
-#: A process takes a second to start, so it should have more to do than that.
-RECORDS_FOR_A_PROCESS = 5_000
-#: How much of what a process says at its end is worth repeating.
-LAST_WORDS = 12
 
 
 @contextmanager
@@ -86,9 +79,7 @@ class Reached(NamedTuple):
 async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, Reached]:
     """Write down what every task took up to now; gives the number of records, and how far each input was taken."""
     settings, tasks = operator.app.engine_settings(), tasks_of(operator.app, APART)
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    await consumer.start()  # it is never subscribed, so it is no member of the group
-    try:
+    async with onlooker(settings) as consumer:
         log = KafkaLog(settings, consumer)
         until = await reached(log, list({group.name: group for group, _ in tasks}.values()))
         inputs = [tp for group, number in tasks for tp in group.inputs(number)]
@@ -113,8 +104,6 @@ async def spool_pasts(operator: Operator, folder: Path) -> tuple[int, Reached]:
             await together(*(one(group, number) for group, number in tasks))
         cursors = {task_name(group.name, number): await cursor_of(log, group, number, until) for group, number in tasks}
         return count, Reached(positions, cursors)
-    finally:
-        await consumer.stop()
 
 
 async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -> None:
@@ -126,10 +115,6 @@ async def fold_pasts(operator: Operator, folder: Path, count: int, into: Path) -
     with Snapshot(into, new=True) as snapshot:
         for number in range(processes):
             snapshot.take_in(part_of(folder, number))
-
-
-def processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def fold_shadow(operator: Operator, folder: Path, count: int, rooms: Path, rules: str | None) -> Path:
@@ -151,41 +136,16 @@ def describe(snapshot: Snapshot, reached: Reached, taken_at: str | None = None) 
         snapshot.say("taken_at", taken_at)
 
 
-async def together(*work: Any) -> None:
-    """All of them; when one fails, none goes on."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def _run(what: str, folder: Path, rooms: Path, number: int, count: int, moved: Callable[[int], Any]) -> None:
     """One process over the folder, with the rules of `rooms`. Raises Found with its last words."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streams.folding", what, str(folder), str(number), str(count)),
-        cwd=rooms,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None and process.stderr is not None, "they were asked for"
-    try:
-        words = asyncio.ensure_future(process.stderr.read())
-        async for line in process.stdout:
-            if line.strip().isdigit():  # rules that are being tried may print
+    async with folding_process(what, folder, number, count, rooms) as process:
+        async for line in process.lines():
+            if line.isdigit():  # rules that are being tried may print
                 moved(int(line))
-        if await process.wait():
-            raise Found(f"The rules could not be folded:\n{last_words(await words)}")
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        if (words := await process.last_words()) is not None:
+            raise Found(f"The rules could not be folded:\n{words}")
 
 
-def last_words(words: bytes) -> str:
-    lines: Sequence[str] = words.decode(errors="replace").strip().splitlines()
-    return "\n".join(lines[-LAST_WORDS:])
+def folding_process(what: str, folder: Path, number: int = 0, count: int = 1, rooms: Path = ROOT) -> Process:
+    """`python -m streams.folding`, with the rules of `rooms`."""
+    return Process("streams.folding", what, str(folder), str(number), str(count), rooms=rooms, path=str(Path.cwd()))

@@ -7,28 +7,24 @@ whose stage is done has its files removed, so the disk holds a few pasts, and no
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
-
-from aiokafka import AIOKafkaConsumer
+from typing import Any
 
 from cli.bases import Base
 from cli.console import Found, Operator
-from cli.folding import RECORDS_FOR_A_PROCESS, TASKS_AT_ONCE, last_words, processors
-from cli.rooms import ROOT
+from cli.folding import TASKS_AT_ONCE, folding_process
+from cli.processes import RECORDS_FOR_A_PROCESS, Process, processors, together
 from streams import faults
 from streams.clock import SystemClock
 from streams.errors import Fenced, StoreDamaged, StoreUnavailable
 from streams.folding import DONE, Plan, folded_store
 from streams.journal import REPORTED
-from streams.kafka import KafkaLog, PlainProducer, bootstrap_of
+from streams.kafka import KafkaLog, PlainProducer, onlooker
 from streams.log import Transactions
 from streams.past import past_of
 from streams.replay import TRANSACTION_MS, Done, Job, NotWhole, Rebuild, Span, Target, find_span, name_of, unfinished
@@ -55,11 +51,8 @@ class Outcome:
 async def find_spans(operator: Operator, targets: Sequence[Target], base: Base | None) -> list[Span]:
     """The pasts of these tasks; those that have never begun are left out. Raises LogMismatch."""
     settings = operator.app.engine_settings()
-    consumer = await _consumer(settings)
-    try:
+    async with onlooker(settings) as consumer:
         return await _spans(KafkaLog(settings, consumer), targets, base)
-    finally:
-        await consumer.stop()
 
 
 async def carry_out(
@@ -77,23 +70,23 @@ async def carry_out(
     """
     settings = replace(operator.app.engine_settings(), transaction_timeout_ms=TRANSACTION_MS)
     await require_no_members(settings)
-    consumer = await _consumer(settings)
-    log, producers = KafkaLog(settings, consumer), dict[str, Transactions]()
-    try:
-        for name in map(name_of, targets):
-            producers[name] = log.transactions(transactional_id(settings.app_id, name))
-        await _each(producers.values(), lambda producer: producer.start())
-        faults.point("replay_fenced")
-        spans = await _spans(log, targets, base)
-        run, did = unfinished(spans, job) or (uuid.uuid4().hex, {})
-        todo = [span for span in spans if span.name not in did]
-        plan.write(folder)
-        line = _Line(settings, log, producers, run, job, base, plan, folder, moved)
-        await line.run(todo)
-        return Outcome(run, tuple(sorted(did)), did | line.done, line.left)
-    finally:
-        await _each(producers.values(), lambda producer: producer.stop())
-        await consumer.stop()
+    producers = dict[str, Transactions]()
+    async with onlooker(settings) as consumer:
+        log = KafkaLog(settings, consumer)
+        try:
+            for name in map(name_of, targets):
+                producers[name] = log.transactions(transactional_id(settings.app_id, name))
+            await _each(producers.values(), lambda producer: producer.start())
+            faults.point("replay_fenced")
+            spans = await _spans(log, targets, base)
+            run, did = unfinished(spans, job) or (uuid.uuid4().hex, {})
+            todo = [span for span in spans if span.name not in did]
+            plan.write(folder)
+            line = _Line(settings, log, producers, run, job, base, plan, folder, moved)
+            await line.run(todo)
+            return Outcome(run, tuple(sorted(did)), did | line.done, line.left)
+        finally:
+            await _each(producers.values(), lambda producer: producer.stop())
 
 
 async def mark_reported(operator: Operator, outcome: Outcome) -> None:
@@ -101,18 +94,8 @@ async def mark_reported(operator: Operator, outcome: Outcome) -> None:
     if outcome.done:
         name, partition = parse_task_name(min(outcome.done))
         journal = operator.app.groups[name].journal(partition)
-        producer = PlainProducer(operator.app.engine_settings())
-        await producer.start()
-        try:
+        async with PlainProducer(operator.app.engine_settings()) as producer:
             await producer.send(journal.topic, journal.partition, REPORTED, outcome.run.encode(), ())
-        finally:
-            await producer.stop()
-
-
-async def _consumer(settings: EngineSettings) -> AIOKafkaConsumer:
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    await consumer.start()  # it is never subscribed, so it is no member of the group
-    return consumer
 
 
 async def _spans(log: KafkaLog, targets: Sequence[Target], base: Base | None) -> list[Span]:
@@ -129,13 +112,7 @@ async def _each(items: Any, work: Callable[[Any], Any]) -> list[Any]:
         async with turns:
             return await work(item)
 
-    tasks = [asyncio.ensure_future(one(item)) for item in items]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return await together(*map(one, items))
 
 
 class _Line:
@@ -159,23 +136,17 @@ class _Line:
         self._base = base
         self._plan, self._folder, self._moved = plan, folder, moved
         self._memory = Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
-        self._folders: asyncio.Queue[FoldProcess] = asyncio.Queue()
+        self._folders: asyncio.Queue[Process] = asyncio.Queue()
         self._writing = asyncio.Lock()
 
     async def run(self, spans: Sequence[Span]) -> None:
         """The largest first, so that none of them is left over when the others are done."""
         records = sum(span.records for span in spans)
-        processes = [
-            FoldProcess(self._folder)
-            for _ in range(min(processors(), len(spans), 1 + records // RECORDS_FOR_A_PROCESS))
-        ]
-        try:
-            for process in processes:
-                self._folders.put_nowait(await process.start())
+        async with AsyncExitStack() as stack:
+            for _ in range(min(processors(), len(spans), 1 + records // RECORDS_FOR_A_PROCESS)):
+                process = folding_process("replay", self._folder)
+                self._folders.put_nowait(await stack.enter_async_context(process))
             await _each(sorted(spans, key=lambda span: -span.records), self._one)
-        finally:
-            for process in processes:
-                await process.end()
 
     async def _one(self, span: Span) -> None:
         task = self._folder / span.name
@@ -185,13 +156,23 @@ class _Line:
         faults.point("replay_read")
         process = await self._folders.get()
         try:
-            await process.fold(span.name, self._moved)
+            await self._fold(process, span.name)
         finally:
             self._folders.put_nowait(process)
         faults.point("replay_folded")
         task.with_suffix(".acts").unlink()
         async with self._writing:
             await self._write(span)
+
+    async def _fold(self, process: Process, task: str) -> None:
+        """Raises Found with its last words when it ends before the task is done."""
+        process.tell(task)
+        async for line in process.lines():
+            if line.isdigit():
+                self._moved(int(line))
+            elif line == f"{DONE} {task}":
+                return
+        raise Found(f"{task} could not be folded:\n{await process.last_words()}")
 
     async def _write(self, span: Span) -> None:
         self._remove_stores(span)
@@ -223,44 +204,3 @@ class _Line:
                 pass  # all the more
             shutil.rmtree(path)
         faults.point("replay_cleared")
-
-
-class FoldProcess:
-    """`python -m streams.folding replay`: told of a task, it folds it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process: asyncio.subprocess.Process
-        self._words: asyncio.Future[bytes]
-
-    async def start(self) -> Self:
-        self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "streams.folding", "replay", str(self._folder), "0", "1"),
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stderr is not None, "it was asked for"
-        self._words = asyncio.ensure_future(process.stderr.read())
-        return self
-
-    async def fold(self, task: str, moved: Moved) -> None:
-        """Raises Found with its last words when it ends before the task is done."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None, "they were asked for"
-        stdin.write(f"{task}\n".encode())
-        async for line in stdout:
-            if line.strip().isdigit():
-                moved(int(line))
-            elif line.decode(errors="replace").strip() == f"{DONE} {task}":
-                return
-        raise Found(f"{task} could not be folded:\n{last_words(await self._words)}")
-
-    async def end(self) -> None:
-        if hasattr(self, "_process"):
-            if self._process.returncode is None:
-                self._process.kill()
-            await self._process.wait()
-            await self._words

@@ -7,16 +7,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import orjson
-from aiokafka import AIOKafkaConsumer
-
-from cli.console import Operator
+from cli.console import Operator, readable
 from cli.folding import scratch
 from schemas.dead_letters import DeadLetter, read_dead_letter
 from schemas.topics import DEAD_LETTERS
 from streams.attest import bring_to_rest
 from streams.fold import Fold
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 from streams.log import Log
 from streams.records import Fields, Record, StoredRecord, TopicPartition
 from streams.shadow import NOWHERE
@@ -67,7 +64,7 @@ class Tryout:
                     before = fold.store.get(table.name, key)
                     if before != after:
                         row = {"table": table.name, "task": name, "key": key.decode(errors="replace")}
-                        found.append(row | {"before": _read(before), "after": _read(after)})
+                        found.append(row | {"before": readable(before), "after": readable(after)})
         return found
 
     def _record(self, to: TopicPartition, fields: Fields) -> Record:
@@ -98,38 +95,23 @@ class Tryout:
 async def try_record(operator: Operator, record: Record) -> dict[str, Any]:
     """What the record would do if it came now: rows that change, events, whether it would be a dead letter again."""
     settings = operator.app.engine_settings()
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
     with scratch(operator) as folder:
-        await consumer.start()  # never subscribed: it is no member of the group
-        try:
-            async with AsyncExitStack() as stack:
-                trial = Tryout(operator, KafkaLog(settings, consumer), folder, stack)
-                await trial.take(record)
-                return {
-                    "applied": not trial.letters,
-                    "faults": [
-                        {"topic": letter.topic, "reason": letter.reason, **fault.model_dump()}
-                        for letter in trial.letters
-                        for fault in letter.faults
-                    ],
-                    "records": trial.taken,
-                    "not_followed": trial.left,
-                    "events": trial.events,
-                    "changes": trial.changes(),
-                }
-        finally:
-            await consumer.stop()
+        async with onlooker(settings) as consumer, AsyncExitStack() as stack:
+            trial = Tryout(operator, KafkaLog(settings, consumer), folder, stack)
+            await trial.take(record)
+            return {
+                "applied": not trial.letters,
+                "faults": [
+                    {"topic": letter.topic, "reason": letter.reason, **fault.model_dump()}
+                    for letter in trial.letters
+                    for fault in letter.faults
+                ],
+                "records": trial.taken,
+                "not_followed": trial.left,
+                "events": trial.events,
+                "changes": trial.changes(),
+            }
 
 
 def _shown(key: bytes | None, value: bytes | None) -> dict[str, Any]:
-    return {"key": None if key is None else key.decode(errors="replace"), "value": _read(value)}
-
-
-def _read(raw: bytes | None) -> Any:
-    """JSON as data, anything else as text."""
-    if raw is None:
-        return None
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return raw.decode(errors="replace")
+    return {"key": None if key is None else key.decode(errors="replace"), "value": readable(value)}

@@ -5,9 +5,7 @@ What is done is written down part by part, with the positions that it holds for:
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,15 +14,15 @@ from typing import Any
 
 import click
 import orjson
-from aiokafka import AIOKafkaConsumer
 
 from cli.attest import DECIDING
 from cli.console import Found, Operator, json_option, note, progress, put_json, put_table
-from cli.folding import RECORDS_FOR_A_PROCESS, processors, scratch, together
+from cli.folding import scratch
+from cli.processes import RECORDS_FOR_A_PROCESS, Process, processors, together
 from cli.rooms import ROOT
 from cli.verifying import Result, audits, parts, tasks, verify_audits, verify_tasks
 from streams.attest import code_version
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 
 #: How often a process says how far it is.
 TELL_S = 0.2
@@ -138,14 +136,10 @@ def _verify(operator: Operator, names: Sequence[str], processes: int | None, kep
 async def _how_much(operator: Operator, names: Iterable[str]) -> int:
     """Records that the tasks among these parts have to be folded from, and to be compared with."""
     settings, every = operator.app.engine_settings(), tasks(operator)
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        chosen = [every[name] for name in names if name in every]
-        read = [tp for group, n in chosen for tp in (*group.inputs(n), *group.changelogs(n).values())]
+    chosen = [every[name] for name in names if name in every]
+    read = [tp for group, n in chosen for tp in (*group.inputs(n), *group.changelogs(n).values())]
+    async with onlooker(settings) as consumer:
         bounds = await KafkaLog(settings, consumer).bounds(read) if read else {}
-    finally:
-        await consumer.stop()
     return sum(end - first for first, end in bounds.values())
 
 
@@ -179,28 +173,15 @@ async def _child(names: Sequence[str], tell: Callable[[Result], None], moved: Ca
     """A process of its own for these parts: this command once more, as it was called. It ends with this one."""
     called = sys.argv[1 : sys.argv.index("verify")]
     options = [option for name in names for option in ("--part", name)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.held", "faust", *called, "verify", "--line-by-line", *options),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        limit=64 << 20,  # a line has both sides of a difference
-    )
-    assert process.stdout is not None and process.stderr is not None, "they were asked for"
-    try:
-        words = asyncio.ensure_future(process.stderr.read())
-        async for line in process.stdout:
-            if line.strip().isdigit():
+    called += ["verify", "--line-by-line", *options]
+    async with Process("cli.held", "faust", *called, path=os.pathsep.join(sys.path)) as process:
+        async for line in process.lines():
+            if line.isdigit():
                 moved(int(line))
-            elif line.startswith(b"{"):
+            elif line.startswith("{"):
                 tell(orjson.loads(line))
-        if await process.wait():
-            raise Found((await words).decode(errors="replace").strip()[-2_000:])
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        if (words := await process.last_words()) is not None:
+            raise Found(words)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

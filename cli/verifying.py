@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
-from aiokafka import AIOKafkaConsumer
 
 from cli import items, ledger, numbers, sink
 from cli.auditing import audit
-from cli.console import Operator
+from cli.console import Operator, readable
 from cli.letters import reader_of
+from cli.processes import together
 from schemas.topics import DEAD_LETTERS, topics
 from streams.errors import LogMismatch, NotReadable
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.folding import tasks_of
+from streams.kafka import KafkaLog, onlooker
 from streams.records import TopicPartition
 from streams.reset import local_stores
 from streams.store import Memory
@@ -34,12 +34,7 @@ Tell = Callable[[Result], None]
 
 def tasks(operator: Operator) -> dict[str, tuple[Group, int]]:
     """Every task, by its name."""
-    return {
-        task_name(name, number): (group, number)
-        for name, group in sorted(operator.app.groups.items())
-        if group.agents
-        for number in range(group.partitions)
-    }
+    return {task_name(group.name, number): (group, number) for group, number in tasks_of(operator.app, ())}
 
 
 # -- tables, changelogs, outputs: task by task -------------------------------------------------------------------------
@@ -50,9 +45,7 @@ async def verify_tasks(
 ) -> None:
     """`tell` hears of each as soon as it is done. One that cannot be looked at now is told as `failed`."""
     settings, every = operator.app.engine_settings(), tasks(operator)
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    await consumer.start()  # it is never subscribed, so it is no member of the group
-    try:
+    async with onlooker(settings) as consumer:
         log, memory = KafkaLog(settings, consumer), Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
         at_once = asyncio.Semaphore(TASKS_AT_ONCE)
 
@@ -65,9 +58,7 @@ async def verify_tasks(
                 except (NotReadable, LogMismatch) as error:
                     tell({"part": name, "failed": f"{error}.", "exit_code": 1})
 
-        await asyncio.gather(*(one(name) for name in names))
-    finally:
-        await consumer.stop()
+        await together(*(one(name) for name in names))
 
 
 def place_of(
@@ -107,17 +98,8 @@ def shown(found: Difference) -> Result:
     return {
         **found._asdict(),
         "key": None if found.key is None else found.key.decode(errors="replace"),
-        "sides": {name: _readable(raw) for name, raw in found.sides.items()},
+        "sides": {name: readable(raw) for name, raw in found.sides.items()},
     }
-
-
-def _readable(raw: bytes | None) -> Any:
-    if raw is None:
-        return None
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return raw.decode(errors="replace")
 
 
 # -- what has its own accountant: PostgreSQL, money, stock, numbers ----------------------------------------------------

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-from aiokafka import AIOKafkaConsumer
 
 from streams.clock import SystemClock
 from streams.errors import NotReadable
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 from streams.log import Log
 from streams.metrics import Metrics
 from streams.restore import Restore
 from streams.settings import EngineSettings
 from streams.store import Memory, RocksStore, Store
-from streams.table import prefix_bounds
+from streams.table import every_row
 from streams.topology import Group, task_name
 
 #: A commit's markers reach the partitions and the offsets one after the other, within milliseconds.
@@ -49,7 +48,7 @@ class Attested(NamedTuple):
 def attested(store: Store, table: str, partition: int, position: Mapping[str, int]) -> Attested:
     """Hash what a store holds of a table."""
     digest, count = hashlib.sha256(), 0
-    for key, value in store.range(table, *prefix_bounds(b""), reverse=False):
+    for key, value in every_row(store, table):
         digest.update(len(key).to_bytes(4, "big") + key + len(value).to_bytes(4, "big") + value)
         count += 1
     digest.update(orjson.dumps(dict(position), option=orjson.OPT_SORT_KEYS))
@@ -61,24 +60,23 @@ async def attest(settings: EngineSettings, groups: Mapping[str, Group]) -> Async
 
     Rows go through a store on disk, so memory is bounded. Raises NotReadable for a task that does not stand still.
     """
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
     settings.state_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="attest-", dir=settings.state_dir.parent))
+    memory = Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
     try:
-        await consumer.start()
-        log, memory = KafkaLog(settings, consumer), Memory(settings.block_cache_bytes, settings.write_buffer_bytes)
-        for group in groups.values():
-            for partition in range(group.partitions) if group.tables else ():
-                store = RocksStore(scratch / task_name(group.name, partition), group.tables, memory)
-                try:
-                    position = await bring_to_rest(log, store, group, partition)
-                    for table in group.tables:
-                        yield attested(store, table, partition, position)
-                finally:
-                    store.close()
-                    shutil.rmtree(store.path, ignore_errors=True)
+        async with onlooker(settings) as consumer:
+            log = KafkaLog(settings, consumer)
+            for group in groups.values():
+                for partition in range(group.partitions) if group.tables else ():
+                    store = RocksStore(scratch / task_name(group.name, partition), group.tables, memory)
+                    try:
+                        position = await bring_to_rest(log, store, group, partition)
+                        for table in group.tables:
+                            yield attested(store, table, partition, position)
+                    finally:
+                        store.close()
+                        shutil.rmtree(store.path, ignore_errors=True)
     finally:
-        await consumer.stop()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

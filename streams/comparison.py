@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streams.log import Log
 from streams.records import Fields, Record, TopicPartition
 from streams.store import IDENTITY, Store
-from streams.table import prefix_bounds
+from streams.table import Rows, every_row, side_by_side
 
 #: Rows that differ and may yet be explained by a record further on; more than that are not looked at one by one.
 MOST_PENDING = 10_000
 DIGEST = 16
-
-Rows = Iterator[tuple[bytes, bytes]]
-
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
@@ -108,25 +105,10 @@ class RowComparison:
             _, side = stops.pop(0)
             pending = _Pending(side)
             self._pending[family].append(pending)
-            for key, ours, theirs in self._side_by_side(family, side):
+            for key, ours, theirs in side_by_side(side.rows(family), every_row(self._replica, family)):
                 self.rows += 1
                 if ours != theirs and len(pending.keys) < MOST_PENDING:
                     pending.keys[key] = ours, theirs
-
-    def _side_by_side(self, family: str, side: Side) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
-        mine, theirs = side.rows(family), self._replica.range(family, *prefix_bounds(b""), reverse=False)
-        left, right = next(mine, None), next(theirs, None)
-        while left is not None or right is not None:
-            if right is None or (left is not None and left[0] < right[0]):
-                assert left is not None, "one of them is there"
-                yield left[0], left[1], None
-                left = next(mine, None)
-            elif left is None or right[0] < left[0]:
-                yield right[0], None, right[1]
-                right = next(theirs, None)
-            else:
-                yield left[0], left[1], right[1]
-                left, right = next(mine, None), next(theirs, None)
 
     async def _named(self, family: str, pending: _Pending, key: bytes, ends: Mapping[TopicPartition, int]) -> Row:
         """With the place in the changelog that the row has from there."""

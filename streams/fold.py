@@ -17,7 +17,7 @@ from streams.journal import Act, Run
 from streams.metrics import Metrics
 from streams.records import Fields, Record, TopicPartition
 from streams.store import Store
-from streams.table import Table, prefix_bounds
+from streams.table import Table, every_row
 from streams.topology import Group
 
 #: Acts between two writes to the store: reads of a range sort what was not written yet.
@@ -123,7 +123,7 @@ class Fold:
     def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every row of a table, as its changelog has it."""
         self.keep()
-        return self.store.range(table, *prefix_bounds(b""), reverse=False)
+        return every_row(self.store, table)
 
     def raw(self, table: str, key: bytes) -> bytes | None:
         """One row, as its changelog has it."""

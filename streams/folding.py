@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -25,9 +25,9 @@ from streams.app import App
 from streams.fold import Fold
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
-from streams.shadow import Shadow, fold_past
+from streams.shadow import Shadow, fold_acts, fold_past
 from streams.snapshot import Snapshot
-from streams.spool import keep_sent, read_acts, read_rows
+from streams.spool import keep_sent, read_rows
 from streams.store import Memory, RocksStore
 from streams.topology import Group, parse_task_name, task_name
 
@@ -35,8 +35,6 @@ from streams.topology import Group, parse_task_name, task_name
 NO_BROKER = "kafka://none.invalid:9"
 #: The last word on a task.
 DONE = "done"
-#: Acts between two words on how far it is.
-AGAIN_AT_ONCE = 200
 ROWS_AT_ONCE = 5_000
 
 
@@ -149,15 +147,10 @@ async def fold_again(fold: Fold, task: Path, emit: Sequence[str]) -> None:
             changes.setdefault(table, {})[key] = value
         fold.store.apply(changes, {}, 0)
     with keep_sent(task) as writer:
-        for topic, group in groupby(read_acts(task), key=lambda act: act.topic):
-            while acts := list(islice(group, AGAIN_AT_ONCE)):
-                if topic is None:
-                    said = [each for act in acts for each in fold.due(act.timestamp)]
-                else:
-                    said = list(await fold.feed(topic, [act.record(fold.partition) for act in acts]))
-                for to, fields in (sent for each in said for sent in each.sent if sent.to.topic in emit):
-                    writer.add((*to, *fields[:3], tuple(fields[3])))
-                _moved(len(acts))
+        async for count, said in fold_acts(fold, task):
+            for to, fields in (sent for each in said for sent in each.sent if sent.to.topic in emit):
+                writer.add((*to, *fields[:3], tuple(fields[3])))
+            _moved(count)
     fold.keep()
 
 

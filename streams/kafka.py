@@ -7,7 +7,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import (
@@ -66,6 +67,17 @@ def tune_sender(retry_backoff_ms: int) -> None:
 def bootstrap_of(settings: EngineSettings) -> dict[str, Any]:
     """What every client of this application connects with."""
     return {**client_options(settings.brokers), "request_timeout_ms": settings.request_timeout_ms}
+
+
+@asynccontextmanager
+async def onlooker(settings: EngineSettings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that may ask for the group's offsets, and set them. Never subscribed, it is no member of the group."""
+    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
@@ -465,6 +477,17 @@ class PlainProducer:
 
     async def stop(self) -> None:
         await self._producer.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def send(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer
 
 from streams import admin
-from streams.kafka import BY_TASK, KafkaLog, bootstrap_of, committed_by
+from streams.kafka import BY_TASK, KafkaLog, committed_by, onlooker
 from streams.log import Log
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
@@ -119,17 +119,13 @@ def partitions_of(groups: Collection[Group]) -> list[TopicPartition]:
 
 async def positions(settings: EngineSettings, groups: Mapping[str, Group]) -> list[Position]:
     """What is committed and what was; those of which neither is known are left out."""
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with onlooker(settings) as consumer:
         wanted = partitions_of(groups.values())
         now = await committed_by(consumer, wanted)
         last = await known_offsets(settings, consumer)
         # What a task has committed and nobody has touched since needs no second witness.
         found = [Position(tp, now[tp][0] if tp in now else None, _last(now.get(tp), last.get(tp))) for tp in wanted]
         return [each for each in found if each.now is not None or each.last is not None]
-    finally:
-        await consumer.stop()
 
 
 async def known_offsets(settings: EngineSettings, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
@@ -145,10 +141,6 @@ def _last(now: tuple[int, str] | None, last: int | None) -> int | None:
 async def restore(settings: EngineSettings, wanted: Sequence[Position]) -> None:
     """Commit them, as tasks would. Nobody may be in the group: the broker then refuses."""
     offsets = {each.partition: (each.last, BY_TASK) for each in wanted if each.last is not None}
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with onlooker(settings) as consumer:
         consumer.assign(list(offsets))
         await consumer.commit(offsets)
-    finally:
-        await consumer.stop()

@@ -28,7 +28,7 @@ from streams.records import Fields, Outgoing, TopicPartition
 from streams.restore import Restore
 from streams.standing import Standing, find_standing, to_repeat
 from streams.store import IDENTITY, Store
-from streams.table import prefix_bounds
+from streams.table import every_row, side_by_side
 from streams.topology import Group, task_name
 
 #: Rows, or records of an output, that are sent before their acknowledgements are waited for.
@@ -356,20 +356,8 @@ def _first(lines: Sequence[Compared]) -> str:
 
 def differences(before: Store, after: Store, table: str) -> Iterator[tuple[bytes, bytes | None]]:
     """What `after` has otherwise than `before`, in the order of the keys; None: it does not have that row."""
-    left, right = (store.range(table, *prefix_bounds(b""), reverse=False) for store in (before, after))
-    old, new = next(left, None), next(right, None)
-    while old is not None or new is not None:
-        if new is None or (old is not None and old[0] < new[0]):
-            assert old is not None, "one of them is there"
-            yield old[0], None
-            old = next(left, None)
-        elif old is None or new[0] < old[0]:
-            yield new
-            new = next(right, None)
-        else:
-            if old[1] != new[1]:
-                yield new
-            old, new = next(left, None), next(right, None)
+    both = side_by_side(every_row(before, table), every_row(after, table))
+    return ((key, new) for key, old, new in both if old != new)
 
 
 async def _send_all(producer: Transactions, records: Iterable[tuple[TopicPartition, Fields]]) -> None:

@@ -22,7 +22,7 @@ from streams import admin
 from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
-from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets
+from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets, onlooker
 from streams.log import Log
 from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
@@ -77,11 +77,7 @@ async def reset(
 
 async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: frozenset[str]) -> None:
     """End each journal with a boundary. Older owners are fenced first: what they left open is settled then."""
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    producer = PlainProducer(settings)
-    try:
-        await consumer.start()
-        await producer.start()
+    async with onlooker(settings) as consumer, PlainProducer(settings) as producer:
         log = KafkaLog(settings, consumer)
         tasks = [(group, number) for group in groups.values() if group.agents for number in range(group.partitions)]
         for group, number in tasks:
@@ -96,9 +92,6 @@ async def mark(settings: EngineSettings, groups: Mapping[str, Group], emit: froz
             if extents[journal].first is not None:
                 boundary = await boundary_now(log, group.inputs(number), journal, extents[journal].end, emit)
                 await producer.send(journal.topic, journal.partition, REPLAY, boundary.encode(), ())
-    finally:
-        await producer.stop()
-        await consumer.stop()
 
 
 async def hold_past(log: Log, group: Group, number: int, end: int) -> None:
@@ -190,11 +183,7 @@ async def _adopt_input(
 ) -> list[TopicPartition]:
     """Begin where the topic begins now. Where records of it were taken before, their past is gone: the journal says so,
     and no replay takes the new ones for the old. Raises OffsetGone."""
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
-    producer = PlainProducer(settings)
-    try:
-        await consumer.start()
-        await producer.start()
+    async with onlooker(settings) as consumer, PlainProducer(settings) as producer:
         consumer.assign(partitions)
         bounds = await KafkaLog(settings, consumer).bounds(partitions)
         committed = await committed_offsets(consumer, partitions)
@@ -209,9 +198,6 @@ async def _adopt_input(
             except Exception as error:  # a group with members takes no commit from outside
                 raise WorkersRunning(RUNNING.format(group=settings.app_id, which="")) from error
         return sorted(wanted)
-    finally:
-        await producer.stop()
-        await consumer.stop()
 
 
 async def _say_adopted(

@@ -15,9 +15,9 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import inf
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -33,6 +33,8 @@ from streams.spool import Taken, Told, read_acts, read_told, tell
 NOWHERE = 1 << 48
 #: How many acts pass between two words about how far it is.
 TELL_EVERY = 500
+#: Acts of one input that are folded together.
+ACTS_AT_ONCE = 200
 
 
 class Answer(NamedTuple):
@@ -107,35 +109,29 @@ async def fold_past(
     What it is told by other tasks it takes from the log: tasks may be folded in any order, and at once.
     """
     with tell(task) as writer:
-        for topic, group in groupby(read_acts(task), key=lambda act: act.topic):
-            for acts in _pieces(group):
-                if topic is None:
-                    said = [each for act in acts for each in fold.due(act.timestamp)]
-                else:
-                    said = list(await fold.feed(topic, [act.record(fold.partition) for act in acts]))
-                for each in said:
-                    writer.add(told_of(each, inputs, outside))
-                    for to, (_, key, value, _) in each.sent:
-                        if to.topic not in inputs:
-                            snapshot.add_event(number, to.topic, key or b"", value)
-                moved(len(acts))
+        async for count, said in fold_acts(fold, task):
+            for each in said:
+                writer.add(told_of(each, inputs, outside))
+                for to, (_, key, value, _) in each.sent:
+                    if to.topic not in inputs:
+                        snapshot.add_event(number, to.topic, key or b"", value)
+            moved(count)
     keep_rows(fold, snapshot)
+
+
+async def fold_acts(fold: Fold, task: Path) -> AsyncIterator[tuple[int, list[Said]]]:
+    """Fold one task's spooled past, some acts at a time: how many they were, and what each led to."""
+    for topic, group in groupby(read_acts(task), key=lambda act: act.topic):
+        while acts := list(islice(group, ACTS_AT_ONCE)):
+            if topic is None:
+                yield len(acts), [each for act in acts for each in fold.due(act.timestamp)]
+            else:
+                yield len(acts), list(await fold.feed(topic, [act.record(fold.partition) for act in acts]))
 
 
 def keep_rows(fold: Fold, snapshot: Snapshot) -> None:
     for table in fold.group.tables:
         snapshot.add_rows(table, fold.partition, fold.rows(table))
-
-
-def _pieces(acts: Iterator[Taken]) -> Iterator[list[Taken]]:
-    piece: list[Taken] = []
-    for act in acts:
-        piece.append(act)
-        if len(piece) >= TELL_EVERY:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
 
 
 # -- the other course --------------------------------------------------------------------------------------------------

@@ -8,9 +8,12 @@ from typing import Any, Generic, TypeVar, overload
 
 from streams.batch import Batch, current_view, view_in_use
 from streams.codec import Codec, codec_for
+from streams.store import Store
 
 V = TypeVar("V")
 D = TypeVar("D")
+#: Keys and values as they are stored, in the order of the keys.
+Rows = Iterator[tuple[bytes, bytes]]
 
 
 class Table(Generic[V]):
@@ -97,3 +100,24 @@ class Table(Generic[V]):
 def prefix_bounds(prefix: bytes) -> tuple[bytes, bytes]:
     """[start, end) of all table keys with this prefix. UTF-8 never holds 0xff, so prefix + 0xff ends every prefix."""
     return prefix or b"\x01", prefix + b"\xff"
+
+
+def every_row(store: Store, family: str) -> Rows:
+    """All rows of a table as they are stored, in the order of their keys."""
+    return store.range(family, *prefix_bounds(b""), reverse=False)
+
+
+def side_by_side(left: Rows, right: Rows) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
+    """Every key of either, in their order, with what both have for it; both are sorted by key."""
+    mine, theirs = next(left, None), next(right, None)
+    while mine is not None or theirs is not None:
+        if theirs is None or (mine is not None and mine[0] < theirs[0]):
+            assert mine is not None, "one of them is there"
+            yield mine[0], mine[1], None
+            mine = next(left, None)
+        elif mine is None or theirs[0] < mine[0]:
+            yield theirs[0], None, theirs[1]
+            theirs = next(right, None)
+        else:
+            yield mine[0], mine[1], theirs[1]
+            mine, theirs = next(left, None), next(right, None)

@@ -24,7 +24,7 @@ from streams.log import Extent, Log
 from streams.past import past_of, reached
 from streams.records import Fields, TopicPartition
 from streams.store import Memory, RocksStore, Store
-from streams.table import prefix_bounds
+from streams.table import Rows, every_row
 from streams.topology import Group, task_name
 
 FOLD = "a fold of the log"
@@ -279,8 +279,8 @@ def _both(bounds: Bounds) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPa
     return bounds.floor, bounds.ceiling
 
 
-def _rows_of(store: Store) -> Callable[[str], Iterator[tuple[bytes, bytes]]]:
-    return lambda family: store.range(family, *prefix_bounds(b""), reverse=False)
+def _rows_of(store: Store) -> Callable[[str], Rows]:
+    return lambda family: every_row(store, family)
 
 
 def _pieces(act: Act, size: int) -> Iterator[Act]:

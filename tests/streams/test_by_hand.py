@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer
 from streams import admin
 from streams.app import App
 from streams.errors import LogMismatch
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 from streams.positions import positions, restore
 from streams.records import TopicPartition
 from streams.replay import Span, find_span
@@ -22,8 +22,7 @@ WORDS = TopicPartition("words", 0)
 
 
 async def span_of(app: App) -> Span | None:
-    consumer = AIOKafkaConsumer(**bootstrap_of(app.engine_settings()), group_id="toy", enable_auto_commit=False)
-    async with consumer:
+    async with onlooker(app.engine_settings()) as consumer:
         return await find_span(KafkaLog(app.engine_settings(), consumer), app.groups["words"], 0)
 
 

@@ -10,13 +10,12 @@ from random import Random
 from typing import Any, NamedTuple
 
 import orjson
-from aiokafka import AIOKafkaConsumer
 
 from agents.wiring import Domains
 from streams.batch import using
 from streams.fold import Fold
 from streams.journal import Run
-from streams.kafka import KafkaLog, bootstrap_of
+from streams.kafka import KafkaLog, onlooker
 from streams.past import past_of, reached
 from streams.records import Record, TopicPartition
 from streams.settings import EngineSettings
@@ -68,18 +67,16 @@ class Cuts:
 
     async def run(self, count: int) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        consumer = AIOKafkaConsumer(**bootstrap_of(self.settings), group_id="orderstream", enable_auto_commit=False)
-        await consumer.start()
         try:
-            log = KafkaLog(self.settings, consumer)
-            until = await reached(log, list(self.groups.values()))
-            tasks = [(group, number) for group in self.groups.values() for number in range(PARTITIONS)]
-            share = Counter(self.chance.choices(range(len(tasks)), k=count))
-            for number, task in enumerate(tasks):
-                if share[number]:
-                    await self._task(log, until, *task, share[number])
+            async with onlooker(self.settings) as consumer:
+                log = KafkaLog(self.settings, consumer)
+                until = await reached(log, list(self.groups.values()))
+                tasks = [(group, number) for group in self.groups.values() for number in range(PARTITIONS)]
+                share = Counter(self.chance.choices(range(len(tasks)), k=count))
+                for number, task in enumerate(tasks):
+                    if share[number]:
+                        await self._task(log, until, *task, share[number])
         finally:
-            await consumer.stop()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _task(

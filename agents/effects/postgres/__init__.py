@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry
 from agents.effects.postgres import bought
 from agents.effects.postgres.bought import KINDS, Folds
 from agents.effects.postgres.changelog import Stalled
+from agents.effects.postgres.comparing import Difference
 from agents.effects.postgres.destination import PostgresDestination
 from agents.effects.postgres.migrate import SCHEMA
 from agents.effects.postgres.rebuild import rebuild
 from agents.effects.postgres.rows import read_dead_letter, read_event
-from agents.effects.postgres.verify import Difference, Verified, verify, verify_against_changelog
+from agents.effects.postgres.verify import Verified, verify, verify_against_changelog
 from schemas.topics import DEAD_LETTERS, ORDER_EVENTS
 from streams.app import App
 from streams.sink import Sink, SinkMetrics

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from agents.effects.postgres.rows import EVENT_COLUMNS, Row, Rows, Unreadable, text
+from agents.effects.postgres.rows import EVENT_COLUMNS, Row, Rows, Unreadable, insert, names, set_excluded, text
 from schemas import payments as payment_words
 from schemas import purchases as purchase_words
 from schemas.payments import Payment
@@ -184,7 +184,7 @@ async def keep(connection: Any, rows: Rows, folds: Folds) -> Counter[str]:
         if lines := [line for state in changed for line in kind.lines(state)]:
             await connection.executemany(_upsert("purchase_lines", LINE_COLUMNS, 2), lines)
             counts["purchase_lines"] += len(lines)
-        await connection.executemany(_insert(kind.events), [row for _, row in told])
+        await connection.executemany(insert(kind.events, EVENT_COLUMNS), [row for _, row in told])
         counts[kind.events] += len(told)
     return counts
 
@@ -207,18 +207,8 @@ def folded(before: Mapping[str, Any], events: Iterable[Any], evolve: Callable[[A
 
 
 def _upsert(table: str, columns: Sequence[str], keys: int) -> str:
-    values = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
-    changed = ", ".join(f"{column} = excluded.{column}" for column in columns[keys:])
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) "
-        f"ON CONFLICT ({', '.join(columns[:keys])}) DO UPDATE SET {changed}"
-    )
-
-
-def _insert(table: str) -> str:
-    values = ", ".join(f"${number}" for number in range(1, len(EVENT_COLUMNS) + 1))
-    names = ", ".join(f'"{column}"' for column in EVENT_COLUMNS)
-    return f"INSERT INTO {table} ({names}) VALUES ({values})"
+    conflict = f"ON CONFLICT ({names(columns[:keys])}) DO UPDATE SET {set_excluded(columns[keys:])}"
+    return f"{insert(table, columns)} {conflict}"
 
 
 def state_of(kind: Kind, row: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ import asyncpg
 from agents.effects.postgres import bought
 from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.migrate import SCHEMA, migrate
-from agents.effects.postgres.rows import Row, Rows
+from agents.effects.postgres.rows import Row, Rows, insert, names, set_excluded
 from streams import faults
 from streams.records import Record, TopicPartition
 from streams.sink import Mark, Move, PositionConflict, Standing, Written
@@ -56,14 +56,6 @@ REFUSALS = (
 )
 
 
-def _names(columns: Iterable[str], prefix: str = "") -> str:
-    return ", ".join(f'{prefix}"{column}"' for column in columns)
-
-
-def _set_excluded(columns: Iterable[str]) -> str:
-    return ", ".join(f'"{column}" = excluded."{column}"' for column in columns)
-
-
 STAGING = {
     "staged_events": (*shapes.EVENT_COLUMNS, "ordinal"),
     "staged_orders": (*shapes.ORDER_COLUMNS, "event_ordinal"),
@@ -74,27 +66,27 @@ STAGING = {
 CREATE_STAGING = "".join(
     f"CREATE TEMPORARY TABLE {table} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {source} WITH NO DATA;\n"
     for table, columns, source in (
-        ("staged_events", f"{_names(shapes.EVENT_COLUMNS)}, 0 AS ordinal", "order_events"),
-        ("staged_orders", f"{_names(shapes.ORDER_COLUMNS)}, 0 AS event_ordinal", "orders"),
-        ("staged_items", _names(shapes.ITEM_COLUMNS), "order_items"),
-        ("staged_changes", _names(shapes.Change._fields), "orders"),
-        ("staged_letters", _names(shapes.LETTER_COLUMNS), "dead_letters"),
+        ("staged_events", f"{names(shapes.EVENT_COLUMNS)}, 0 AS ordinal", "order_events"),
+        ("staged_orders", f"{names(shapes.ORDER_COLUMNS)}, 0 AS event_ordinal", "orders"),
+        ("staged_items", names(shapes.ITEM_COLUMNS), "order_items"),
+        ("staged_changes", names(shapes.Change._fields), "orders"),
+        ("staged_letters", names(shapes.LETTER_COLUMNS), "dead_letters"),
     )
 )
 MERGE_EVENTS = f"""
-    INSERT INTO order_events ({_names(shapes.EVENT_COLUMNS)})
-    SELECT {_names(shapes.EVENT_COLUMNS)} FROM staged_events ON CONFLICT DO NOTHING
+    INSERT INTO order_events ({names(shapes.EVENT_COLUMNS)})
+    SELECT {names(shapes.EVENT_COLUMNS)} FROM staged_events ON CONFLICT DO NOTHING
 """
 MERGE_ORDERS = f"""
-    INSERT INTO orders AS o ({_names(shapes.ORDER_COLUMNS)}, document)
-    SELECT {_names(shapes.ORDER_COLUMNS, "s.")}, e.payload -> 'document'
+    INSERT INTO orders AS o ({names(shapes.ORDER_COLUMNS)}, document)
+    SELECT {names(shapes.ORDER_COLUMNS, "s.")}, e.payload -> 'document'
     FROM staged_orders s JOIN staged_events e ON e.ordinal = s.event_ordinal
-    ON CONFLICT (order_uid) DO UPDATE SET {_set_excluded((*shapes.ORDER_COLUMNS[1:], "document"))}
+    ON CONFLICT (order_uid) DO UPDATE SET {set_excluded((*shapes.ORDER_COLUMNS[1:], "document"))}
     WHERE o.version < excluded.version
 """
 MERGE_ITEMS = f"""
-    INSERT INTO order_items ({_names(shapes.ITEM_COLUMNS)})
-    SELECT {_names(shapes.ITEM_COLUMNS)} FROM staged_items ON CONFLICT DO NOTHING
+    INSERT INTO order_items ({names(shapes.ITEM_COLUMNS)})
+    SELECT {names(shapes.ITEM_COLUMNS)} FROM staged_items ON CONFLICT DO NOTHING
 """
 MERGE_CHANGES = """
     UPDATE orders o
@@ -103,10 +95,10 @@ MERGE_CHANGES = """
     FROM staged_changes s WHERE o.order_uid = s.order_uid AND o.version < s.version
 """
 MERGE_LETTERS = f"""
-    INSERT INTO dead_letters ({_names(shapes.LETTER_COLUMNS)}, redriven_at)
-    SELECT {_names(shapes.LETTER_COLUMNS, "s.")}, r.redriven_at
+    INSERT INTO dead_letters ({names(shapes.LETTER_COLUMNS)}, redriven_at)
+    SELECT {names(shapes.LETTER_COLUMNS, "s.")}, r.redriven_at
     FROM staged_letters s LEFT JOIN dead_letter_redrives r USING (id)
-    ON CONFLICT (id) DO UPDATE SET {_set_excluded((*shapes.LETTER_COLUMNS[1:], "redriven_at"))}
+    ON CONFLICT (id) DO UPDATE SET {set_excluded((*shapes.LETTER_COLUMNS[1:], "redriven_at"))}
 """
 MERGE_REDRIVES = """
     WITH markers AS (
@@ -116,7 +108,7 @@ MERGE_REDRIVES = """
     UPDATE dead_letters d SET redriven_at = m.redriven_at FROM markers m WHERE d.id = m.id
 """
 REFUSE = f"""
-    INSERT INTO refused_rows ({_names(shapes.REFUSED_COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    {insert("refused_rows", shapes.REFUSED_COLUMNS)}
     ON CONFLICT (topic, partition, "offset") DO UPDATE SET error = excluded.error
 """
 FIRST_MOVES = """

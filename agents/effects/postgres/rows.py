@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -55,6 +55,22 @@ LETTER_COLUMNS = (
     "origin_at", "key", "value", "headers", "topic", "partition", "offset",
 )  # fmt: skip
 REFUSED_COLUMNS = ("topic", "partition", "offset", "record_at", "key", "value", "headers", "error")
+
+
+def names(columns: Iterable[str], prefix: str = "") -> str:
+    """Columns as a statement lists them; some are words of SQL."""
+    return ", ".join(f'{prefix}"{column}"' for column in columns)
+
+
+def set_excluded(columns: Iterable[str]) -> str:
+    """What an upsert sets."""
+    return ", ".join(f'"{column}" = excluded."{column}"' for column in columns)
+
+
+def insert(table: str, columns: Sequence[str]) -> str:
+    """The statement for one row."""
+    values = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({names(columns)}) VALUES ({values})"
 
 
 class Unreadable(ValueError):

@@ -7,47 +7,30 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.bought import Kind
 from agents.effects.postgres.changelog import STALLED_S, Stalled, bounds, folded
+from agents.effects.postgres.comparing import (
+    PREFETCH,
+    Difference,
+    Shape,
+    Whole,
+    first_difference,
+    orphan,
+    pairs,
+    plain,
+    written,
+)
 from agents.effects.postgres.destination import connect, read_positions
-from agents.effects.postgres.rows import Row
 from agents.effects.postgres.verify_bought import compare
 from streams.brokers import Brokers
 from streams.records import TopicPartition
 
-#: Rows fetched ahead of the comparison.
-PREFETCH = 1_000
-
-
-class _Nothing:
-    """Not a value, and not JSON's null either."""
-
-    def __repr__(self) -> str:
-        return "nothing"
-
-
-NOTHING = _Nothing()
-
-
-class Difference(NamedTuple):
-    """The first place where both sides differ; `column` is "row" when one side lacks it altogether."""
-
-    table: str
-    key: str
-    column: str
-    expected: Any
-    found: Any
-
-    def __str__(self) -> str:
-        return (
-            f"{self.table}, key {self.key}, column {self.column}: "
-            f"the tables say {self.expected!r}, PostgreSQL has {self.found!r}"
-        )
+ORDERS = Shape("orders", shapes.ORDER_COLUMNS, "document", "order_items", shapes.ITEM_COLUMNS)
 
 
 @dataclass
@@ -62,26 +45,16 @@ class Verified:
     bought: dict[str, int] = field(default_factory=dict)  # rows of the tables of purchases and payments
 
 
-class OrderRows(NamedTuple):
-    """An order on either side, in the shape of PostgreSQL's rows."""
-
-    order: Row
-    items: tuple[Row, ...]
-    document: Any
-
-    @property
-    def uid(self) -> str:
-        return str(self.order[0])
-
-    def digest(self) -> bytes:
-        content = orjson.dumps([self.order, self.items, _plain(self.document)], option=orjson.OPT_SORT_KEYS)
-        return hashlib.blake2b(content, digest_size=16).digest()
+async def _expected(tables: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[Whole]:
+    """Rows of the table `orders` (its JSON) in the shape that they must have in PostgreSQL."""
+    async for state in tables:
+        order, items = shapes.order_rows(state)
+        yield Whole(order, tuple(items), state["document"])
 
 
-def of_state(state: Mapping[str, Any]) -> OrderRows:
-    """A row of the table `orders` (its JSON) in the shape that it must have in PostgreSQL."""
-    order, items = shapes.order_rows(state)
-    return OrderRows(order, tuple(items), state["document"])
+def _digest(order: Whole) -> bytes:
+    content = orjson.dumps([order.row, order.lines, plain(order.json)], option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 async def verify(
@@ -100,45 +73,27 @@ async def verify(
     connection = await connect(dsn, idle_in_transaction_session_timeout="0")
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            async for expected, found in _pairs(tables, _postgres(connection)):
-                content = expected.digest() if expected else b""
+            async for expected, found in pairs(_expected(tables), written(connection, ORDERS)):
+                content = _digest(expected) if expected else b""
                 digest.update(content)
                 result.rows += 1
-                result.items += len(expected.items) if expected else 0
+                result.items += len(expected.lines) if expected else 0
                 if result.rows % PREFETCH == 0:
                     progress(result.rows)
-                if found is not None and found.digest() == content:
+                if found is not None and _digest(found) == content:
                     continue
                 if found is not None and await _is_newer(connection, found, expected, ends):
                     result.ahead += 1
                     continue
-                result.difference = _first_difference(expected, found)
+                result.difference = first_difference(ORDERS, expected, found)
                 break
             else:
-                result.difference = await _orphan(connection)
+                result.difference = await orphan(connection, ORDERS)
     finally:
         connection.terminate()
     progress(result.rows)
     result.digest = digest.hexdigest()
     return result
-
-
-async def _pairs(
-    tables: AsyncIterator[Mapping[str, Any]], written: AsyncIterator[OrderRows]
-) -> AsyncIterator[tuple[OrderRows | None, OrderRows | None]]:
-    """Both sides side by side, in key order; None where one lacks the key."""
-    state, found = await anext(tables, None), await anext(written, None)
-    while state is not None or found is not None:
-        expected = of_state(state) if state is not None else None
-        if found is None or (expected is not None and expected.uid < found.uid):
-            yield expected, None
-            state = await anext(tables, None)
-        elif expected is None or found.uid < expected.uid:
-            yield None, found
-            found = await anext(written, None)
-        else:
-            yield expected, found
-            state, found = await anext(tables, None), await anext(written, None)
 
 
 async def verify_against_changelog(
@@ -183,14 +138,10 @@ async def verify_bought(
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             for kind, rows in states.items():
-                count, ahead, found = await compare(connection, kind, rows, ends)
+                count, ahead, result.difference = await compare(connection, kind, rows, ends)
                 result.bought[kind.table] = count
                 result.ahead += ahead
-                if found is not None:
-                    sides = (found.expected, found.found)
-                    if found.column == "row":
-                        sides = (found.expected or NOTHING, found.found or NOTHING)
-                    result.difference = Difference(found.table, found.key, found.column, *sides)
+                if result.difference is not None:
                     break
     finally:
         connection.terminate()
@@ -232,92 +183,16 @@ async def caught_up(
         connection.terminate()
 
 
-async def _postgres(connection: Any) -> AsyncIterator[OrderRows]:
-    """The orders of PostgreSQL with their items, in key order."""
-    names = ", ".join(shapes.ORDER_COLUMNS)
-    items = connection.cursor(
-        f"SELECT {', '.join(shapes.ITEM_COLUMNS)} FROM order_items ORDER BY order_uid, line_no", prefetch=PREFETCH
-    ).__aiter__()
-    item = await anext(items, None)
-    async for row in connection.cursor(f"SELECT {names}, document FROM orders ORDER BY order_uid", prefetch=PREFETCH):
-        *order, document = row
-        own: list[Row] = []
-        while item is not None and item["order_uid"] <= order[0]:
-            if item["order_uid"] == order[0]:
-                own.append(tuple(item))
-            item = await anext(items, None)
-        yield OrderRows(tuple(order), tuple(own), orjson.loads(document))
-
-
 async def _is_newer(
-    connection: Any, found: OrderRows, expected: OrderRows | None, ends: Mapping[TopicPartition, int] | None
+    connection: Any, found: Whole, expected: Whole | None, ends: Mapping[TopicPartition, int] | None
 ) -> bool:
     """Whether PostgreSQL's version came from an event at or after `ends`."""
-    if ends is None or (expected is not None and found.order[1] <= expected.order[1]):
+    if ends is None or (expected is not None and found.row[1] <= expected.row[1]):
         return False
     events = await connection.fetch(
         'SELECT topic, partition, "offset" FROM order_events WHERE order_uid = $1 AND version = $2 AND type = ANY($3)',
         found.uid,
-        found.order[1],
+        found.row[1],
         ["order_placed", "order_cancelled"],
     )
     return any(offset >= ends.get(TopicPartition(topic, partition), 0) for topic, partition, offset in events)
-
-
-async def _orphan(connection: Any) -> Difference | None:
-    """Items of an order that is not there: the walk along the orders passes over them."""
-    row = await connection.fetchrow(
-        "SELECT order_uid, line_no FROM order_items i WHERE NOT EXISTS "
-        "(SELECT FROM orders o WHERE o.order_uid = i.order_uid) ORDER BY order_uid, line_no LIMIT 1"
-    )
-    return None if row is None else Difference("order_items", f"{row[0]} {row[1]}", "row", NOTHING, "a row")
-
-
-def _first_difference(expected: OrderRows | None, found: OrderRows | None) -> Difference:
-    if expected is None or found is None:
-        uid = (expected or found or _NOBODY).uid
-        return Difference("orders", uid, "row", "a row" if expected else NOTHING, "a row" if found else NOTHING)
-    uid = expected.uid
-    for column, wanted, has in zip(shapes.ORDER_COLUMNS, expected.order, found.order, strict=True):
-        if wanted != has:
-            return Difference("orders", uid, column, wanted, has)
-    lines = {row[1]: row for row in expected.items}, {row[1]: row for row in found.items}
-    for number in sorted(lines[0].keys() | lines[1].keys()):
-        key = f"{uid} {number}"
-        if number not in lines[1]:
-            return Difference("order_items", key, "row", "a row", NOTHING)
-        if number not in lines[0]:
-            return Difference("order_items", key, "row", NOTHING, "a row")
-        for column, wanted, has in zip(shapes.ITEM_COLUMNS, lines[0][number], lines[1][number], strict=True):
-            if wanted != has:
-                return Difference("order_items", key, column, wanted, has)
-    path, wanted, has = _first_in(expected.document, found.document, "document")
-    return Difference("orders", uid, path, wanted, has)
-
-
-def _first_in(expected: Any, found: Any, path: str) -> tuple[str, Any, Any]:
-    """Where two JSON values differ first, deepest path."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        for key in sorted(expected.keys() | found.keys()):
-            if key not in expected or key not in found or _plain(expected[key]) != _plain(found[key]):
-                return _first_in(expected.get(key, NOTHING), found.get(key, NOTHING), f"{path}.{key}")
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        for number, (mine, theirs) in enumerate(zip(expected, found, strict=True)):
-            if _plain(mine) != _plain(theirs):
-                return _first_in(mine, theirs, f"{path}[{number}]")
-    return path, expected, found
-
-
-def _plain(value: Any) -> Any:
-    """JSON as it compares: PostgreSQL writes 1e2 as 100, which is the same number."""
-    match value:
-        case float() if value.is_integer() and abs(value) < 2**53:
-            return int(value)
-        case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
-        case list():
-            return [_plain(inner) for inner in value]
-    return value
-
-
-_NOBODY = OrderRows(("",), (), None)

@@ -15,9 +15,10 @@ import pytest
 from agents.effects.postgres import READERS
 from agents.effects.postgres import bought as under_test
 from agents.effects.postgres.bought import KINDS, folded
+from agents.effects.postgres.comparing import Difference
 from agents.effects.postgres.destination import PostgresDestination, connect
 from agents.effects.postgres.rows import Rows, Unreadable, add_rows
-from agents.effects.postgres.verify_bought import Unequal, compare
+from agents.effects.postgres.verify_bought import compare
 from agents.payments import evolve as evolve_payment
 from agents.purchases import evolve as evolve_purchase
 from streams.driver import Driver
@@ -86,7 +87,7 @@ async def written(dsn: str, records: Iterable[StoredRecord], at: dict[TopicParti
     return refused
 
 
-async def compared(dsn: str, ends: Mapping[TopicPartition, int] | None = None) -> list[Unequal | None]:
+async def compared(dsn: str, ends: Mapping[TopicPartition, int] | None = None) -> list[Difference | None]:
     connection = await connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -155,7 +156,7 @@ async def _planted(dsn: str) -> None:
     for statement, table, column in (
         ("UPDATE purchases SET lost_minor = lost_minor + 1 WHERE order_uid = '{}'", "purchases", "lost_minor"),
         ("DELETE FROM purchases WHERE order_uid = '{}'", "purchases", "row"),
-        ("UPDATE purchases SET state = '{{}}' WHERE order_uid = '{}'", "purchases", "state.order_uid"),
+        ("UPDATE purchases SET state = '{{}}' WHERE order_uid = '{}'", "purchases", "state.address"),
         ("UPDATE purchase_lines SET shipped = 99 WHERE order_uid = '{}' AND line_no = 1", "purchase_lines", "shipped"),
         ("DELETE FROM purchase_lines WHERE order_uid = '{}' AND line_no = 1", "purchase_lines", "row"),
         ("UPDATE payments SET status = 'voiding' WHERE order_uid = '{}'", "payments", "status"),
