@@ -89,7 +89,8 @@ class Target:
                 mood = target.mood
                 target.got.append(Got(self.path, self.headers["webhook-id"], told["data"]["event_id"], mood))
                 time.sleep(3 * TIMEOUT_S if mood == "slow" else 0)
-                self.send_response({"error": 500, "redirect": 307}.get(mood, 204))
+                # Nothing is taken in any other mood, nor by a request that was let in before the door was closed.
+                self.send_response({"ok": 204, "redirect": 307}.get(mood, 500))
                 if mood == "redirect":
                     self.send_header("Location", f"http://127.0.0.1:{target.inner_port}/inside")
                 self.end_headers()
