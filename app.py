@@ -85,9 +85,12 @@ requests = wire_requests(app, topics)  # requests.commands.v1: idempotency keys 
 folds = cli.Folds(orders, purchases, payments)  # what effects and commands that read events know of the rules
 sinks = [postgres.attach(app, lambda: local.postgres_dsn(settings), folds.rows)] if settings.sink else []
 effects = [provider.attach(app, topics["payments.commands.v1"], settings, lambda: local.provider(settings))]
-keyring = seals.attach(app, topics, settings)  # what personal data is sealed with, if ORDERSTREAM_SEAL says so
-router, outbound = webhooks.attach(app, topics["webhooks.commands.v1"], settings, lambda: local.webhook_keys(settings))
-effects += outbound
+keyring, intake = seals.attach(app, topics, settings)  # what personal data is sealed with, if ORDERSTREAM_SEAL says so
+opened = keyring.opened if keyring is not None else None
+router, outbound = webhooks.attach(
+    app, topics["webhooks.commands.v1"], settings, lambda: local.webhook_keys(settings), opened=opened
+)
+effects += outbound + intake
 
 # -- the window and the operator's hands ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from itertools import groupby
 import click
 
 from cli.console import Operator, json_option, note, put_json, put_table
+from cli.produce import intake_of
 from schemas.topics import DEAD_LETTERS
 from streams.positions import TOPIC as OFFSETS
 from streams.rights import READ_WRITE, Operation, Resource, Right, with_more
@@ -22,10 +23,10 @@ DOCTORS_TOPICS = (Operation.CREATE, Operation.DELETE, Operation.READ, Operation.
 @click.option(
     "--for",
     "role",
-    type=click.Choice(["worker", "operator"]),
+    type=click.Choice(["worker", "operator", "producer"]),
     default="worker",
     show_default=True,
-    help="worker: what `faust worker` needs. operator: that, and what the other commands need.",
+    help="worker: what `faust worker` needs. operator: that, and what the other commands need. producer: to order.",
 )
 @click.option("--commands", is_flag=True, help="Print lines for Kafka's kafka-acls.sh, ready to be run.")
 @json_option
@@ -60,6 +61,9 @@ def acls(operator: Operator, principal: str | None, role: str, commands: bool, a
 
 def rights_of(operator: Operator, role: str) -> list[Right]:
     """The rights of a role, one for each resource."""
+    if role == "producer":
+        why = "orders; nothing else may be written by who sends them"
+        return [Right(Resource.TOPIC, intake_of(operator.settings).name, (Operation.WRITE,), why)]
     rights = operator.app.rights()
     return with_more(rights, _of_commands(operator)) if role == "operator" else rights
 

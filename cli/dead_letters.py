@@ -13,7 +13,7 @@ from cli import letters
 from cli.console import Found, Operator, confirm, json_option, note, progress, put_json, put_table
 from cli.letters import Contents, Letter
 from cli.tryout import try_record
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS, ORDER_INBOX, ORDERS
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.records import StoredRecord
 
@@ -144,7 +144,9 @@ def try_(operator: Operator, id_: str, edit: Path | None, send: bool, yes: bool,
     to = letters.home_of(whole, operator.app.declared[whole.topic].partitions)
     headers = letters.headers_back(whole, whole)
     now = int(time.time() * 1000)
-    record = StoredRecord(to.topic, to.partition, whole.offset, now, whole.key, value, headers)
+    # In clear: the rules do with a document what they do with it sealed.
+    taken_from = ORDERS.name if to.topic == ORDER_INBOX.name else to.topic
+    record = StoredRecord(taken_from, to.partition, whole.offset, now, whole.key, value, headers)
     try:
         found = _run(operator, operator.after_check(try_record(operator, record)))
     except NotReadable as error:

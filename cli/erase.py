@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import click
 
 from agents.effects.seals import clock
 from cli.console import Found, Operator, Unreachable, confirm, json_option, note, put_json
 from schemas.base import rfc3339
-from schemas.topics import CUSTOMER_KEYS, GONE_WITHIN_MS
+from schemas.topics import CLEAR_FOR_MS, CUSTOMER_KEYS, GONE_WITHIN_MS, ORDER_INBOX
 from streams.errors import NotReadable
 from streams.following import KafkaTail
 from streams.kafka import PlainProducer
-from tables.keys import FRESH_S, Keyring
+from tables.keys import FRESH_S, Keyring, Said
 
 #: More than the workers' clocks can differ in their pace over FRESH_S.
 MARGIN_S = 0.2
@@ -60,6 +61,7 @@ def erase(operator: Operator, customer_id: str, dry_run: bool, yes: bool, as_jso
                 "dry_run": dry_run,
                 "at": rfc3339(erased.at_ms),
                 "key_records_gone_by": gone_by,
+                "inbox_gone_by": rfc3339(erased.at_ms + CLEAR_FOR_MS),
             }
         )
     if not erased.key_ids:
@@ -72,6 +74,8 @@ def erase(operator: Operator, customer_id: str, dry_run: bool, yes: bool, as_jso
     click.echo(f"{customer_id}: {count} {'would be ' if dry_run else ''}destroyed")
     if not dry_run:
         note(f"The wrapped key is in {CUSTOMER_KEYS.name} until it is compacted: by {gone_by}, while a worker runs.")
+        clear_until = rfc3339(erased.at_ms + CLEAR_FOR_MS)
+        note(f"Orders that came over {ORDER_INBOX.name} stay there in clear until they are deleted: by {clear_until}.")
         note("Not sealed, and so not erased: the customer's id, and whatever was sent before ORDERSTREAM_SEAL was set.")
 
 
@@ -92,18 +96,23 @@ async def _erase(operator: Operator, customer_id: str, dry_run: bool) -> Erased:
         await keyring.close()
 
 
-class Outside:
-    """The topic of keys, written to by a command."""
-
-    def __init__(self, producer: PlainProducer) -> None:
-        self._producer = producer
-
-    async def send(self, *, key: str, value: Any, partition: int) -> Any:
-        return await self._producer.send(CUSTOMER_KEYS.name, partition, key.encode(), value, ())
-
-
 def keyring_of(operator: Operator, producer: PlainProducer) -> Keyring:
     """A command's own keyring."""
     settings = operator.settings
     tail = KafkaTail(lambda: operator.brokers)
-    return Keyring(Outside(producer), tail, settings.partitions, settings.masters_of_seals(), os.urandom, clock)
+
+    async def write(records: Sequence[Said]) -> None:
+        for said in records:
+            await producer.send(CUSTOMER_KEYS.name, said.partition, said.key.encode(), said.value, ())
+
+    return Keyring(write, tail, settings.partitions, settings.masters_of_seals(), os.urandom, clock)
+
+
+async def opened(operator: Operator, raw: bytes) -> bytes:
+    """JSON with everything opened whose key there is. Raises NotReadable."""
+    keyring = keyring_of(operator, PlainProducer(operator.app.engine_settings()))
+    try:
+        told, _ = await keyring.opened(raw)
+        return told
+    finally:
+        await keyring.close()

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 
 from schemas.dead_letters import ATTEMPT, PREFIX, REDRIVEN, DeadLetter, Redriven, read_dead_letter
+from schemas.topics import DAY_MS, ORDER_INBOX
 from streams import admin
 from streams.brokers import Brokers, as_brokers, client_options
 from streams.errors import Fenced, OutcomeUnknown
@@ -68,13 +69,13 @@ class Reader:
     """Passes over one topic, outside any group, from the start to an end that is fixed at the beginning."""
 
     def __init__(self, brokers: Brokers | str, topic: str, partitions: int) -> None:
-        self._brokers, self._topic = brokers, topic
+        self.brokers, self._topic = brokers, topic
         self.partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
     @asynccontextmanager
     async def _consumer(self, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            **client_options(self._brokers),
+            **client_options(self.brokers),
             isolation_level=isolation_level,
             enable_auto_commit=False,
             fetch_max_wait_ms=50,
@@ -157,7 +158,8 @@ async def whole(brokers: Brokers | str, letter: Letter) -> DeadLetter:
         async for record in records:
             found = read_dead_letter(record.key, record.value, record.headers)
             if isinstance(found, DeadLetter):
-                return found
+                original = (await _left_behind(brokers, [letter])).get(letter.id)
+                return found if original is None else found.model_copy(update=original._asdict())
     raise Gone(f"the dead letter {letter.id} is no longer on {letter.lies_at.topic}: its retention is over")
 
 
@@ -173,6 +175,36 @@ async def _records_of(reader: Reader, letters: Sequence[Letter]) -> AsyncGenerat
     async for record in reader.read(ends, starts):
         if Position(record.topic, record.partition, record.offset) in wanted:
             yield record
+
+
+class Original(NamedTuple):
+    """What a letter has not."""
+
+    key: bytes | None
+    value: bytes | None
+
+
+async def _left_behind(brokers: Brokers | str, letters: Iterable[Letter]) -> dict[str, Original]:
+    """By id, what letters of the inbox have left there: a letter is kept for longer than anything in clear may be.
+
+    Raises Gone for one whose original is gone.
+    """
+    wanted = [each for each in letters if each.says.topic == ORDER_INBOX.name]
+    if not wanted:
+        return {}
+    places = {Position(each.says.topic, each.says.partition, each.says.offset): each for each in wanted}
+    reader, _ = await reader_of(brokers, ORDER_INBOX.name)
+    found: dict[str, Original] = {}
+    there = [replace(each, lies_at=place) for place, each in places.items()]
+    async with aclosing(_records_of(reader, there)) as records:
+        async for record in records:
+            letter = places[Position(record.topic, record.partition, record.offset)]
+            found[letter.id] = Original(record.key, record.value)
+    for letter in wanted:
+        if letter.id not in found:
+            kept = f"{ORDER_INBOX.name} keeps records in clear for {ORDER_INBOX.retention_ms // DAY_MS} days"
+            raise Gone(f"the record of the dead letter {letter.id} is gone: {kept}")
+    return found
 
 
 @dataclass
@@ -252,13 +284,14 @@ async def _send_back(
     gone = sorted({letter.says.topic for letter in pending.values()} - set(counts))
     if gone:
         raise Gone(f"letters of {', '.join(gone)} cannot go back: no such topic. Create it, or choose others")
+    left_behind = await _left_behind(reader.brokers, pending.values())
     async with aclosing(_records_of(reader, list(pending.values()))) as records:
         async for chunk in _chunks(records):
             letters = [pending[Position(record.topic, record.partition, record.offset)] for record in chunk]
             ids = [letter.id for letter in letters]
             outcome.in_doubt.update(ids)
             await transactions.begin()
-            await transactions.send(_outgoing(zip(letters, chunk, strict=True), counts, edited))
+            await transactions.send(_outgoing(zip(letters, chunk, strict=True), counts, left_behind, edited))
             await transactions.commit()
             outcome.in_doubt.clear()
             outcome.redriven += ids
@@ -279,17 +312,21 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]
 
 
 def _outgoing(
-    letters: Iterable[tuple[Letter, Record]], counts: Mapping[str, int], edited: Mapping[str, bytes]
+    letters: Iterable[tuple[Letter, Record]],
+    counts: Mapping[str, int],
+    left_behind: Mapping[str, Original],
+    edited: Mapping[str, bytes],
 ) -> dict[TopicPartition, list[Outgoing]]:
     """For each letter its record, back to the partition it came from, and the marker that it was sent."""
     now = int(time.time() * 1000)
     outgoing: dict[TopicPartition, list[Outgoing]] = {}
     for letter, record in letters:
-        back = Outgoing(now, record.key, edited.get(letter.id, record.value), headers_back(record, letter.says))
+        key, value = left_behind.get(letter.id, (record.key, record.value))
+        back = Outgoing(now, key, edited.get(letter.id, value), headers_back(record, letter.says))
         outgoing.setdefault(home_of(letter.says, counts[letter.says.topic]), []).append(back)
-        name, key = letter.lies_at.topic, letter.id.encode()
-        marker = Outgoing(now, key, b"{}", [(REDRIVEN, key)])
-        outgoing.setdefault(TopicPartition(name, partition_for(key, counts[name])), []).append(marker)
+        name, id_ = letter.lies_at.topic, letter.id.encode()
+        marker = Outgoing(now, id_, b"{}", [(REDRIVEN, id_)])
+        outgoing.setdefault(TopicPartition(name, partition_for(id_, counts[name])), []).append(marker)
     return outgoing
 
 

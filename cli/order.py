@@ -13,8 +13,10 @@ import click
 import orjson
 
 from cli.console import PATIENCE_S, Found, Operator, Unreachable, json_option, put_json, put_table
+from cli.erase import opened
 from cli.letters import Gone, HiddenByTransaction
 from cli.past import as_it_was
+from streams.errors import NotReadable
 from tables.versions import HOW, AfterRecord, read_cut
 
 #: What a worker says of a question, and not of itself.
@@ -95,8 +97,18 @@ def _from_log(operator: Operator, order_uid: str, as_of: str | None) -> dict[str
         raise Found(str(error)) from error
     if standing.order is None:
         raise Found(f"There is no order {order_uid} in the events" + (f" up to {as_of}." if as_of else "."))
-    told: dict[str, Any] = orjson.loads(standing.order.to_json())
+    told: dict[str, Any] = orjson.loads(_opened(operator, standing.order.to_json()))
     return {**told, "told_at": str(standing.told_at)}
+
+
+def _opened(operator: Operator, raw: bytes) -> bytes:
+    """The order with its personal data, where that is sealed and its key is there."""
+    if not operator.settings.seal:
+        return raw
+    try:
+        return operator.run(opened(operator, raw))
+    except NotReadable as error:
+        raise Unreachable(error.reason) from error
 
 
 async def _look_up(base: str, order_uid: str, timeline: bool) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from aiokafka.errors import KafkaError
 
 from cli.console import Found, Operator, json_option, note, progress, put_json
 from schemas.orders import samples
-from schemas.topics import ORDERS
+from schemas.settings import Settings
+from schemas.topics import ORDER_INBOX, ORDERS, TopicSpec
 from streams import admin
 from streams.admin import BrokerUnreachable
 from streams.brokers import Brokers, client_options
@@ -105,7 +106,8 @@ def produce(
 ) -> None:
     """Put orders on the intake topic: FILE's (JSON lines, one JSON document or an array; - reads a pipe), or made ones.
 
-    Nothing is checked here: the intake does that, and what it refuses is in `dead-letters list`.
+    That is orders, or orders.inbox.v1 where they are sealed. Nothing is checked here: the intake does that, and what it
+    refuses is in `dead-letters list`.
 
     Exit codes: 0 all acknowledged, 1 some were not, 2 usage, 3 no broker answers.
     """
@@ -117,13 +119,13 @@ def produce(
     if dry_run:
         _print_only(records, as_json)
         return
-    choose = _partitions(partition_by, seed)
+    choose, topic = _partitions(partition_by, seed), intake_of(operator.settings).name
     with progress("producing", _length(file) if file is not None else count or 0) as bar:
 
         def advance(record: Outgoing) -> None:
             bar.update(1 if file is None else len(record.value) + 1)
 
-        summary = operator.run(_send(operator.brokers, ORDERS.name, records, choose, rate, advance))
+        summary = operator.run(_send(operator.brokers, topic, records, choose, rate, advance))
     if as_json:
         put_json({**summary.row(), "seed": seed if file is None else None})
     else:
@@ -136,6 +138,11 @@ def produce(
     if summary.failed:
         reasons = ", ".join(f"{number} x {reason}" for reason, number in summary.failed.items())
         raise Found(f"{summary.failed.total()} records were not acknowledged: {reasons}.")
+
+
+def intake_of(settings: Settings) -> TopicSpec:
+    """Where producers send orders to."""
+    return ORDER_INBOX if settings.seal else ORDERS
 
 
 def _length(file: IO[bytes]) -> int:

@@ -41,6 +41,7 @@ class Platform:
         self.settings = settings
         self.embedded = Embedded.from_settings(settings)
         self.url = f"http://{ports.HOST}:{settings.web_port}"
+        self.intake = "orders.inbox.v1" if settings.seal else "orders"
         self.children: list[Child] = []
         # Commands and worker run in the project's directory, wherever this one was called from.
         self._environment = environment | {f"{PREFIX}DATA_DIR": str(self.embedded.data_dir), "PYTHONUNBUFFERED": "1"}
@@ -171,7 +172,7 @@ def demo(settings: Settings, parent: int | None) -> int:
 
 def addresses(platform: Platform, stack: Stack) -> str:
     rows = [(name, platform.url + path) for name, path in PAGES if platform.get(path)[0] == 200]
-    rows += [("Kafka", f"{stack.kafka} (produce to the topic orders)"), ("PostgreSQL", stack.postgres)]
+    rows += [("Kafka", f"{stack.kafka} (produce to the topic {platform.intake})"), ("PostgreSQL", stack.postgres)]
     if stack.provider:
         rows += [("Payments", f"{stack.provider} (a sandbox provider: no money moves)")]
     if stack.carrier:

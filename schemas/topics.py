@@ -74,6 +74,7 @@ class TopicSpec:
     """One topic. `values` are the types of its records; `group` consumes it, co-partitioned with the group's others.
 
     `compact_within_ms`: of a compacted topic, the bound after which no value is left that was replaced or destroyed.
+    `segment_ms`: a file of the broker is closed after this; only closed ones are deleted, so records go as much later.
     `dated_on_arrival`: the broker dates the records. What an agent sends has the time of the record that caused it,
     which may be older than the retention. `looked_into`: requests read it, when they ask how things stood then.
     """
@@ -89,6 +90,7 @@ class TopicSpec:
     retention_ms: int = FOR_EVER
     max_message_bytes: int = CARRIER_MAX_BYTES
     compact_within_ms: int | None = None
+    segment_ms: int | None = None
     dated_on_arrival: bool = False
     looked_into: bool = False
     partitions: int = 4
@@ -103,6 +105,8 @@ class TopicSpec:
         }
         if self.dated_on_arrival:
             found["message.timestamp.type"] = "LogAppendTime"
+        if self.segment_ms is not None:
+            found["segment.ms"] = str(self.segment_ms)
         if self.compact_within_ms is not None:
             found |= {
                 # A new segment so often: the cleaner leaves the one alone that is written to.
@@ -443,12 +447,29 @@ CUSTOMER_KEYS = TopicSpec(
     looked_into=True,
 )
 
+ORDER_INBOX = TopicSpec(
+    name="orders.inbox.v1",
+    key="anything or nothing",
+    values=(OrderDocument,),
+    group=None,
+    writer="any producer",
+    description="The public intake in clear where personal data is sealed: from here orders come to `orders`, sealed.",
+    public=True,
+    # Long enough for a platform that was down over a weekend, and for people to look at what could not be sealed.
+    retention_ms=7 * DAY_MS,
+    segment_ms=DAY_MS,
+    max_message_bytes=INTAKE_MAX_BYTES,
+    dated_on_arrival=True,
+)
+#: Nothing that came in clear is in a file of the brokers after this.
+CLEAR_FOR_MS = ORDER_INBOX.retention_ms + (ORDER_INBOX.segment_ms or 0)
+
 #: A key that was destroyed is in no file of a broker after this, as long as a worker runs: a segment is closed by the
 #: first record after an hour (workers send one twice an hour), and cleaned within another hour.
 GONE_WITHIN_MS = 3 * HOUR_MS
 
 #: With sealing on only: nothing of it is there otherwise, and nothing waits for it.
-SEALING: tuple[TopicSpec, ...] = (CUSTOMER_KEYS,)
+SEALING: tuple[TopicSpec, ...] = (CUSTOMER_KEYS, ORDER_INBOX)
 
 TOPICS: tuple[TopicSpec, ...] = (
     ORDERS,

@@ -207,7 +207,8 @@ class App(faust.App):
         """What this application's user must be allowed to on the brokers."""
         readers = [service for service in self._services if isinstance(service, Sink | Effect)]
         looked_into = [topic.name for topic in self.declared.values() if topic.looked_into]
-        return of_worker(self._id, self.declared, self.groups, readers, looked_into)
+        fences = [right for service in self._services if isinstance(service, Effect) for right in service.fences()]
+        return of_worker(self._id, self.declared, self.groups, readers, looked_into) + fences
 
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from streams import faults
 from streams.records import Record
+from streams.rights import Right
 from streams.sink import Backoff, KafkaSource, masked
 
 log = logging.getLogger(__name__)
@@ -275,6 +276,17 @@ class Runner:
         await asyncio.gather(*begun, return_exceptions=True)
 
 
+class Steps(Protocol):
+    """What an effect runs: a Runner, or a Mover (streams/moving.py)."""
+
+    error: str | None
+
+    @property
+    def open_records(self) -> int: ...
+    async def step(self) -> float: ...
+    async def finish(self, timeout_s: float) -> None: ...
+
+
 class Effect(Service):
     """A runner in a worker: own consumer group, own pace. It never raises into the worker, and nothing waits for it."""
 
@@ -305,7 +317,7 @@ class Effect(Service):
         self._ways: dict[str, Any] = {"at_once": at_once, "line": line, "unwanted": unwanted, "pressed": pressed}
         self._act, self._told, self._close, self._source = act, health, close, source
         self._metrics = EffectMetrics.of(app.metrics.registry)
-        self._runner: Runner | None = None
+        self._runner: Steps | None = None
         self._running: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         super().__init__(**kwargs)
@@ -329,10 +341,17 @@ class Effect(Service):
             "heartbeat_interval_ms": session_ms // 4,
         }
         source = self._source or CommittedSource(self.app.brokers, self.group_id, self._consumed, client)
-        self._runner = Runner(self.name, source, self._act, self._metrics, **self._ways)
+        self._runner = self._runner_of(source)
         self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
 
-    async def _run(self, runner: Runner) -> None:
+    def _runner_of(self, source: EffectSource) -> Steps:
+        return Runner(self.name, source, self._act, self._metrics, **self._ways)
+
+    def fences(self) -> list[Right]:
+        """The transactional ids that it needs, for the rights."""
+        return []
+
+    async def _run(self, runner: Steps) -> None:
         while not self._ending.is_set():
             wait_s = await runner.step()
             if wait_s:

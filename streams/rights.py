@@ -90,10 +90,15 @@ def of_worker(
         for reader in readers
     ]
     return rights + [
-        Right(Resource.TRANSACTIONAL_ID, prefix, (Operation.WRITE,), f"the fence of group {name}'s tasks", True)
+        fence(prefix, f"the fence of group {name}'s tasks")
         for name, group in groups.items()
         if group.agents and (prefix := transactional_id(app_id, f"{name}-"))
     ]
+
+
+def fence(prefix: str, why: str) -> Right:
+    """Transactional ids that begin so."""
+    return Right(Resource.TRANSACTIONAL_ID, prefix, (Operation.WRITE,), why, prefixed=True)
 
 
 def with_more(rights: Iterable[Right], more: Iterable[Right]) -> list[Right]:

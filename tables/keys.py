@@ -6,8 +6,8 @@ written tombstones and waited as long knows that no worker opens anything with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -41,10 +41,16 @@ ATTEMPTS = 3
 TICK = "/tick"
 
 
-class Keys(Protocol):
-    """The topic of keys, as far as this needs it: what `send` has returned for is acknowledged by all replicas."""
+class Said(NamedTuple):
+    """A record for the topic of keys. No value: a tombstone."""
 
-    async def send(self, *, key: str, value: Any, partition: int) -> Any: ...
+    partition: int
+    key: str
+    value: bytes | None
+
+
+#: Writes to the topic of keys: all of it is acknowledged by all replicas when it returns.
+Write = Callable[[Sequence[Said]], Awaitable[None]]
 
 
 class Held(NamedTuple):
@@ -59,7 +65,7 @@ class Keyring:
 
     def __init__(
         self,
-        keys: Keys,
+        write: Write,
         tail: Tail,
         partitions: int,
         masters: Sequence[bytes],
@@ -67,7 +73,7 @@ class Keyring:
         clock: Callable[[], float],
     ) -> None:
         """`masters`: the newest first; it wraps new keys, all of them unwrap. None: nothing is sealed or opened."""
-        self._keys, self._partitions, self._chance, self._clock = keys, partitions, chance, clock
+        self._write, self._partitions, self._chance, self._clock = write, partitions, chance, clock
         self._masters = {name_of(master): master for master in masters}
         self._newest = masters[0] if masters else None
         self._held: dict[str, Held] = {}
@@ -104,20 +110,25 @@ class Keyring:
 
         Workers that make one at the same time all take the one that came to stand first. Raises NotReadable.
         """
+        return (await self.seals_for({customer_id}))[customer_id]
+
+    async def seals_for(self, customer_ids: Collection[str]) -> dict[str, Seal]:
+        """The same for several at once."""
         await self.refresh()
         for _ in range(ATTEMPTS):
-            if known := self._of.get(customer_id):
-                return self._seal(known[0])
-            await self._make(customer_id)
+            missing = [customer_id for customer_id in customer_ids if customer_id not in self._of]
+            if not missing:
+                return {customer_id: self._seal(self._of[customer_id][0]) for customer_id in customer_ids}
+            await self._write([self._made(customer_id) for customer_id in missing])
             await self.look()
-        raise NotReadable("the customer's key was destroyed as often as it was made")
+        raise NotReadable("a customer's key was destroyed as often as it was made")
 
-    async def _make(self, customer_id: str) -> None:
+    def _made(self, customer_id: str) -> Said:
         assert self._newest is not None, "who has no master key seals nothing"
         key_id = key_id_of(self._chance(ID_BYTES))
         secret, nonce = self._chance(SECRET_BYTES), self._chance(NONCE_BYTES)
         key = wrap(customer_id, key_id, secret, self._newest, nonce)
-        await self._send(customer_id, key_id, key.model_dump())
+        return self._said(customer_id, key_id, orjson.dumps(key.model_dump()))
 
     async def opened(self, raw: bytes) -> tuple[bytes, list[str]]:
         """JSON with everything opened whose key there is, and the paths of all else. Raises NotReadable."""
@@ -134,23 +145,20 @@ class Keyring:
         """Tombstones for all keys of a customer, acknowledged; gives their ids. Raises NotReadable."""
         await self.look()
         destroyed = self.keys_of(customer_id)
-        for key_id in destroyed:
-            await self._send(customer_id, key_id, None)
+        await self._write([self._said(customer_id, key_id, None) for key_id in destroyed])
         await self.look()
         return destroyed
 
     async def tick(self) -> None:
         """Let every partition's segments grow old: see TICK."""
-        for partition in range(self._partitions):
-            await self._keys.send(key=TICK, value=None, partition=partition)
+        await self._write([Said(partition, TICK, None) for partition in range(self._partitions)])
 
     async def close(self) -> None:
         await self._follower.close()
 
-    async def _send(self, customer_id: str, key_id: str, value: Any) -> None:
+    def _said(self, customer_id: str, key_id: str, value: bytes | None) -> Said:
         home = partition_for(customer_id.encode(), self._partitions)
-        raw = None if value is None else orjson.dumps(value)
-        await self._keys.send(key=record_key(customer_id, key_id), value=raw, partition=home)
+        return Said(home, record_key(customer_id, key_id), value)
 
     def _find(self, key_id: str) -> Seal | None:
         return self._seal(key_id) if key_id in self._held else None
@@ -187,6 +195,8 @@ class Keyring:
             self._of.setdefault(customer_id, []).append(key_id)
 
     def _forget(self) -> None:
+        """Reading begins anew: until it has come to the end again nobody may take what is missing for destroyed."""
+        self._looked_at = None
         self._held.clear()
         self._of.clear()
         self._open.clear()

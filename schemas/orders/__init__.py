@@ -12,7 +12,14 @@ from schemas.orders.document import (
     OrderUid,
     Payment,
 )
-from schemas.orders.reading import Identified, check_document, find_faults, read_document, same_document
+from schemas.orders.reading import (
+    Identified,
+    check_clear,
+    check_document,
+    find_faults,
+    read_document,
+    same_document,
+)
 from schemas.orders.words import (
     CancellationRefusal,
     CancellationRefused,
@@ -60,6 +67,7 @@ __all__ = [
     "PlacementRefusal",
     "RawDocument",
     "TimelineEntry",
+    "check_clear",
     "check_document",
     "encode_command",
     "encode_event",

@@ -16,6 +16,7 @@ from schemas.topics import (
     GONE_WITHIN_MS,
     HOUR_MS,
     INTAKE_MAX_BYTES,
+    ORDER_INBOX,
     ORDERS,
     SEALING,
     TOPICS,
@@ -107,3 +108,9 @@ def test_a_key_that_was_destroyed_is_compacted_away_in_a_bounded_time() -> None:
     assert (config["cleanup.policy"], config["retention.ms"]) == ("compact", "-1")
     assert {config["segment.ms"], config["max.compaction.lag.ms"]} == {str(HOUR_MS)} and GONE_WITHIN_MS >= 2.5 * HOUR_MS
     assert float(config["min.cleanable.dirty.ratio"]) < 0.1
+
+
+def test_what_is_in_clear_is_deleted_a_week_after_it_came_and_a_file_is_closed_each_day() -> None:
+    config = ORDER_INBOX.config()
+    assert (config["retention.ms"], config["segment.ms"]) == (str(7 * DAY_MS), str(DAY_MS))
+    assert (config["cleanup.policy"], config["message.timestamp.type"]) == ("delete", "LogAppendTime")

@@ -19,6 +19,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
+from agents.effects.seals import writing
 from agents.effects.webhooks import Router
 from agents.wiring import wire
 from schemas.orders.samples import SAMPLE_ORDER
@@ -117,9 +118,9 @@ class Platform:
 
     def keyring(self) -> Keyring:
         """As a worker or a command has one; the clock is moved by hand."""
-        keys, masters = self.topics["customers.keys.v1"], self.settings.masters_of_seals()
+        write, masters = writing(self.topics["customers.keys.v1"]), self.settings.masters_of_seals()
         tail = MemoryTail(self.driver.log)
-        return Keyring(keys, tail, PARTITIONS, masters, os.urandom, lambda: self.now_s)
+        return Keyring(write, tail, PARTITIONS, masters, os.urandom, lambda: self.now_s)
 
     async def produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from schemas.orders import MAX_DOCUMENT_BYTES
 from tables.keys import FRESH_S
 from tests.web.platform import Platform, document, platform, problem
 from web.openapi.purchase_models import AnyOrderView, OrderPage
@@ -174,8 +176,8 @@ async def test_two_workers_seal_with_one_key(two: Platform) -> None:
     one, other = two.keyring(), two.keyring()
     for keyring in (one, other):
         await keyring.look()
-    await one._make("anna")
-    await other._make("anna")
+    for keyring in (one, other):
+        await keyring._write([keyring._made("anna")])
     two.now_s += FRESH_S + 0.1
     assert (await one.seal_for("anna")).key_id == (await other.seal_for("anna")).key_id
     assert len(one) == 2 and len(await erase(two)) == 2
@@ -188,6 +190,24 @@ async def test_a_document_that_is_wrong_is_refused_in_clear_words(two: Platform)
     order["delivery"]["phone"] = "sealed:v1:" + "k" * 16 + ":" + "A" * 30
     told = await problem(await place(two, order), 422, "invalid-document")
     assert [fault["path"] for fault in told["faults"]] == ["$.delivery.phone"]
+
+
+async def test_a_document_that_is_too_large_once_it_is_sealed(two: Platform) -> None:
+    order = {**personal(), "note": "x" * (MAX_DOCUMENT_BYTES * 4 // 5)}
+    told = await problem(await place(two, order), 413, "too-large")
+    assert "With its personal data sealed" in told["detail"] and two.driver.read("orders.commands.v1") == []
+
+
+async def test_what_a_request_is_known_by_cannot_be_tried_out(two: Platform) -> None:
+    """Whoever reads the log could else compute it for every address there is."""
+    cart = {"user_id": "anna", "item_id": "pen", "quantity": 1, "address": ADDRESS}
+    for number, body in enumerate((cart, personal())):
+        raw = orjson.dumps(body)
+        headers = {"Idempotency-Key": f"k{number}", "Content-Type": "application/json"}
+        assert (await two.workers[0].client.post("/api/v1/orders", data=raw, headers=headers)).status == 201
+        tried = sha256(b"POST\0/api/v1/orders\0" + raw).hexdigest().encode()
+        said = [record.value or b"" for record in two.driver.read("requests.commands.v1")]
+        assert len(said) == 2 * number + 2 and not [each for each in said if tried in each]
 
 
 async def test_a_test_order_is_sealed_too(two: Platform) -> None:

@@ -11,7 +11,6 @@ from mode import Service
 from prometheus_client import CollectorRegistry, Gauge
 
 from schemas.topics import CUSTOMER_KEYS
-from streams.errors import NotReadable
 from tables.keys import Keyring
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,8 @@ class Keeper(Service):
                     log.warning("%s: %d records are no keys", CUSTOMER_KEYS.name, self._keyring.strange)
                 await self._keyring.tick()
                 wait_s = self._tick_s
-            except NotReadable as error:
-                log.warning("%s; trying again", error.reason)
+            except Exception as error:  # a worker that has just started is not connected yet
+                log.info("%s: %s; trying again", CUSTOMER_KEYS.name, error)
                 wait_s = AGAIN_S
             await asyncio.sleep(wait_s)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agents.effects.webhooks.routing import Commands, Router
-from agents.effects.webhooks.sending import Sender, SenderMetrics, Settled, line_of
+from agents.effects.webhooks.sending import Opened, Sender, SenderMetrics, Settled, line_of
 from schemas.settings import Settings
 from schemas.topics import DELIVERY_EVENTS, TOLD, WEBHOOK_EVENTS
 from streams import App
@@ -28,14 +28,15 @@ def attach(
     settings: Settings,
     keys: Callable[[], Sequence[bytes]],
     tail: Tail | None = None,
+    opened: Opened | None = None,
 ) -> tuple[Router, list[Effect]]:
     """Run both in every worker of the app; they share the partitions. The router also says where hearing begins.
 
-    `keys`: what secrets are made from, the one for new secrets first.
+    `keys`: what secrets are made from, the one for new secrets first. `opened`: as the Sender's.
     """
     router = Router(commands, settings.partitions, tail or KafkaTail(lambda: app.brokers))
     rules = Settled(timeout_s=settings.webhook_timeout_ms / 1000, loopback=settings.webhook_loopback)
-    sender = Sender(commands, keys, rules, SenderMetrics(app.metrics.registry))
+    sender = Sender(commands, keys, rules, SenderMetrics(app.metrics.registry), opened=opened)
     told = [spec.name for spec in TOLD]
     effects = [
         Effect(

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from schemas.base import derived_id
 from schemas.signatures import address_fault, url_fault
 from schemas.webhooks import AttemptDue, RecordAttempt, read_delivery_event
 from streams import faults
+from streams.errors import NotReadable
 from streams.records import Record
 from streams.sink import masked
 
@@ -43,6 +44,8 @@ LOOKUPS_AT_ONCE = 32
 NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 #: As socket.getaddrinfo; a test brings its own.
 Lookup = Callable[..., Sequence[Any]]
+#: JSON -> the same with what was sealed opened, and the paths of what nobody can open any more.
+Opened = Callable[[bytes], Awaitable[tuple[bytes, list[str]]]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,10 @@ class Sender:
         metrics: SenderMetrics,
         lookup: Lookup = socket.getaddrinfo,
         now: Callable[[], float] = time.time,
+        opened: Opened | None = None,
     ) -> None:
+        """`opened`: personal data in a payload, which is sealed where that is wanted, opened for the receiver."""
+        self._opened = opened
         self._commands, self._keys, self._rules, self._metrics = commands, keys, rules, metrics
         self._lookup, self._now = lookup, now
         self._session: aiohttp.ClientSession | None = None
@@ -181,7 +187,12 @@ class Sender:
         if fault is not None:
             return None, fault, None, "not_public"
         try:
-            status, retry_after, location = await self._post(event, secrets)
+            body = event.payload.encode()
+            if self._opened is not None:
+                body, _ = await self._opened(body)
+            status, retry_after, location = await self._post(event, secrets, body)
+        except NotReadable as unknown:
+            return None, unknown.reason[:256], None, "no_key"
         except TimeoutError:
             return None, f"no answer within {self._rules.timeout_s:g} s", None, "timed_out"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -203,8 +214,7 @@ class Sender:
             found += [secret for secret in made if signatures.fingerprint(secret) == name.fingerprint][:1]
         return found
 
-    async def _post(self, event: AttemptDue, secrets: Sequence[bytes]) -> tuple[int, str | None, str]:
-        body = event.payload.encode()
+    async def _post(self, event: AttemptDue, secrets: Sequence[bytes], body: bytes) -> tuple[int, str | None, str]:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "Orderstream-Webhooks/1",

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from agents.effects.webhooks import Router, Sender
-from agents.effects.webhooks.sending import SenderMetrics, Settled, line_of
+from agents.effects.webhooks.sending import Opened, SenderMetrics, Settled, line_of
 from schemas import signatures
 from schemas.base import derived_id
 from schemas.topics import DELIVERY_EVENTS, TOLD
@@ -146,6 +146,7 @@ class Outbound:
         self.kept: dict[TopicPartition, int] = {}
         self.keys: list[bytes] = [KEY]
         self.rules = Settled(**{"timeout_s": 10.0, "loopback": True, **rules})
+        self.opened: Opened | None = None
         self.lookup: Callable[..., Sequence[Any]] = socket.getaddrinfo
         self.start()
 
@@ -162,6 +163,7 @@ class Outbound:
             SenderMetrics(self.registry),
             lambda *args, **more: self.lookup(*args, **more),
             now=lambda: self.driver.clock.now_ms() / 1000,
+            opened=self.opened,
         )
         told = [spec.name for spec in TOLD]
         self.routes = self._runner("routes", told, self.router.act, at_once=256, unwanted=self.router.nobody_listens)

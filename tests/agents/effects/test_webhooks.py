@@ -18,9 +18,11 @@ from standardwebhooks import Webhook
 from agents.effects.webhooks.routing import payload_of
 from schemas import signatures
 from schemas.base import derived_id
+from schemas.seals import Seal, open_json, seal_address
 from schemas.topics import TOLD, event_names
 from schemas.webhooks import MAX_PAYLOAD_BYTES, delivery_id_of
 from streams.driver import Driver
+from streams.errors import NotReadable
 from streams.records import StoredRecord, TopicPartition
 from tests.agents.domain import PARTITIONS, home, make_app
 from tests.agents.effects.outbound import KEY, Outbound, Receiver, subscription
@@ -100,6 +102,38 @@ async def test_an_event_is_delivered_once_signed_for_its_receiver(world: World) 
     assert (row.state, row.attempts, row.last_status) == ("delivered", 1, 204)
     assert row.position.startswith("orders.events.v1-") and row.position.endswith("-0")
     assert world.attempts("delivered") == 1
+
+
+async def test_what_is_sealed_is_opened_for_the_receiver_and_signed_so(world: World) -> None:
+    seals = {"anna-anna-anna-1": Seal("anna-anna-anna-1", b"a" * 32)}
+    unknown: list[str] = ["the customers' keys cannot be looked up"]
+
+    async def opened(raw: bytes) -> tuple[bytes, list[str]]:
+        if unknown:
+            raise NotReadable(unknown.pop())
+        return open_json(raw, seals.get)
+
+    await world.kill()
+    world.opened = opened
+    world.start()
+    id = await world.subscribe()
+    address = seal_address({"street": "Ploshad Mira 15"}, "o1", seals["anna-anna-anna-1"])
+    world.happen(1, order_uid="o1", address=address)
+    await world.work()
+    # While keys are not known it counts as an attempt that failed, and nothing is sent.
+    assert world.receiver.got == [] and world.attempts("no_key") == 1
+    await world.driver.advance(10_000)
+    await world.work()
+    seals.clear()
+    world.happen(2, order_uid="o1", address=address)
+    await world.work()
+    told = [orjson.loads(body) for _, body in world.receiver.got]
+    assert [each["data"]["address"] for each in told] == [{"street": "Ploshad Mira 15"}, {"street": None}]
+    assert "erased" not in told[0] and told[1]["erased"] == ["$.data.address.street"]
+    secret = signatures.secret_of(KEY, id, "s1")
+    for headers, body in world.receiver.got:
+        at = int(headers[signatures.TIMESTAMP])
+        assert headers[signatures.SIGNATURE] == signatures.sign(secret, headers[signatures.ID], at, body)
 
 
 async def test_an_independent_library_verifies_it_now(world: World) -> None:
