@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 import orjson
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from schemas.base import MAX_TIME_MS, Command, Event, Model, OrderUid, derived_id
+from schemas.base import MAX_TIME_MS, Command, Event, Model, OrderUid, derived_id, one_of
 from schemas.currencies import MINOR_DIGITS
 
 #: The largest amount of one movement, and of one balance: what every reader of JSON numbers holds exactly (RFC 7493).
@@ -305,7 +305,7 @@ AccountChanged = (
 )
 AccountEvent = AccountChanged | AccountCommandRefused
 
-_events: TypeAdapter[AccountEvent] = TypeAdapter(Annotated[AccountEvent, Field(discriminator="type")])
+_events: TypeAdapter[AccountEvent] = one_of(AccountEvent)
 
 
 def read_event(raw: bytes) -> AccountEvent:

@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field, TypeAdapter
 
 from schemas.accounts import UserId
-from schemas.base import Command, Event, Model, OrderUid
+from schemas.base import Command, Event, Model, OrderUid, one_of
 from schemas.purchases import PlaceCart
 
 #: What is remembered of a customer is one row, written anew with each order: this bounds it (60 KB at the most).
@@ -80,7 +80,7 @@ class OrderNotAdmitted(_CustomerEvent):
 
 CustomerEvent = OrderAdmitted | OrderNotAdmitted
 
-_events: TypeAdapter[CustomerEvent] = TypeAdapter(Annotated[CustomerEvent, Field(discriminator="type")])
+_events: TypeAdapter[CustomerEvent] = one_of(CustomerEvent)
 
 
 def read_event(raw: bytes) -> CustomerEvent:

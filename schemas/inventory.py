@@ -13,7 +13,7 @@ import orjson
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
 from schemas.accounts import MAX_AMOUNT_MINOR, Currency
-from schemas.base import MAX_TIME_MS, Command, Event
+from schemas.base import MAX_TIME_MS, Command, Event, one_of
 from schemas.orders import ORDER_UID_PATTERN, OrderUid
 
 #: The largest quantity of one command, and of one stock: sums of any number of orders stay exact as JSON numbers.
@@ -328,7 +328,7 @@ class InventoryCommandRefused(_InventoryEvent):
 InventoryChanged = ItemCreated | ItemChanged | StockAdjusted | StockReserved | StockCommitted | StockReleased
 InventoryEvent = InventoryChanged | StockLow | StockOut | InventoryCommandRefused
 
-_events: TypeAdapter[InventoryEvent] = TypeAdapter(Annotated[InventoryEvent, Field(discriminator="type")])
+_events: TypeAdapter[InventoryEvent] = one_of(InventoryEvent)
 
 
 def read_event(raw: bytes) -> InventoryEvent:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, TypeAdapter
 
-from schemas.base import Command, Event, Model, OrderUid
+from schemas.base import Command, Event, Model, OrderUid, one_of
 from schemas.inventory import NOTHING_NEW, OutletId
 from schemas.purchases import OrderNumber, Span
 
@@ -117,7 +117,7 @@ class NumberIssued(Event):
 
 OutletEvent = OutletConfigured | NumberIssued
 
-_events: TypeAdapter[OutletEvent] = TypeAdapter(Annotated[OutletEvent, Field(discriminator="type")])
+_events: TypeAdapter[OutletEvent] = one_of(OutletEvent)
 
 
 def read_event(raw: bytes) -> OutletEvent:

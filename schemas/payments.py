@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field, TypeAdapter
 
 from schemas.accounts import AmountMinor, Currency, UserId
-from schemas.base import MAX_TIME_MS, Command, Event, OrderUid
+from schemas.base import MAX_TIME_MS, Command, Event, OrderUid, one_of
 
 RefundId = Annotated[
     str, Field(pattern=r"^[!-~]{1,64}$", description="Names the refund within its payment; the caller chooses it.")
@@ -388,7 +388,7 @@ PaymentChanged = (
 )
 PaymentEvent = PaymentChanged | PaymentCommandRefused
 
-_events: TypeAdapter[PaymentEvent] = TypeAdapter(Annotated[PaymentEvent, Field(discriminator="type")])
+_events: TypeAdapter[PaymentEvent] = one_of(PaymentEvent)
 
 
 def read_event(raw: bytes) -> PaymentEvent:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from schemas.accounts import UserId
-from schemas.base import MAX_TIME_MS, Command, CommandId, Event, Model, OrderUid, derived_id
+from schemas.base import MAX_TIME_MS, Command, CommandId, Event, Model, OrderUid, derived_id, one_of
 from schemas.orders.words import Reason
 from schemas.purchases.parts import MAX_LINE, CarrierTerms, PartId, Shipped
 
@@ -310,7 +310,7 @@ class ShippingCommandRefused(_ShippingEvent):
 BookingChanged = CarrierAsked | CarrierReported | ResponseHeld | BookingGivenUp | RecallEnded
 ShippingEvent = BookingChanged | ResponseRefused | ShippingCommandRefused
 
-_events: TypeAdapter[ShippingEvent] = TypeAdapter(Annotated[ShippingEvent, Field(discriminator="type")])
+_events: TypeAdapter[ShippingEvent] = one_of(ShippingEvent)
 
 
 def read_event(raw: bytes) -> ShippingEvent:

@@ -15,7 +15,7 @@ import orjson
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from schemas.accounts import UserId
-from schemas.base import Command, Event, Model, derived_id
+from schemas.base import Command, Event, Model, derived_id, one_of
 
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 
@@ -409,10 +409,8 @@ BreakerChanged = BreakerOpened | BreakerHalfOpened | BreakerClosed
 DeliveryEvent = DeliveryChanged | BreakerChanged
 WebhookEvent = SubscriptionEvent | DeliveryEvent
 
-_subscription_events: TypeAdapter[SubscriptionEvent] = TypeAdapter(
-    Annotated[SubscriptionEvent, Field(discriminator="type")]
-)
-_delivery_events: TypeAdapter[DeliveryEvent] = TypeAdapter(Annotated[DeliveryEvent, Field(discriminator="type")])
+_subscription_events: TypeAdapter[SubscriptionEvent] = one_of(SubscriptionEvent)
+_delivery_events: TypeAdapter[DeliveryEvent] = one_of(DeliveryEvent)
 
 
 def read_event(raw: bytes) -> SubscriptionEvent:

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 class Body(BaseModel):
     """What the body of a write is made of: members of the very type, and none that nobody reads."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 async def read_json(request: web.Request, limits: Limits) -> bytes:

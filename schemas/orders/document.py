@@ -60,7 +60,7 @@ CustomerId = Annotated[
 class DocumentPart(BaseModel):
     """Strict, because any producer may send: "1" is not 1, nor is 1.0 or true. Extra fields are kept as they came."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", defer_build=True)
 
 
 class Delivery(DocumentPart):

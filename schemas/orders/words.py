@@ -14,7 +14,7 @@ from pydantic import Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from schemas.base import Command, Event, Fault, InvalidDocument
+from schemas.base import Command, Event, Fault, InvalidDocument, one_of
 from schemas.orders.document import CustomerId, OrderDocument, OrderUid
 from schemas.orders.reading import Identified, check_document, field_fault, find_faults
 from schemas.orders.sealed import stand_in
@@ -345,7 +345,7 @@ def encode_event(event: OrderEvent) -> bytes:
     return orjson.dumps(head)
 
 
-_events: TypeAdapter[OrderEvent] = TypeAdapter(Annotated[OrderEvent, Field(discriminator="type")])
+_events: TypeAdapter[OrderEvent] = one_of(OrderEvent)
 
 
 def read_event(raw: bytes) -> OrderEvent:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.accounts import UserId
-from schemas.base import MAX_TIME_MS, Event
+from schemas.base import MAX_TIME_MS, Event, one_of
 from schemas.orders.document import OrderUid
 from schemas.orders.words import OrderStatus
 from schemas.purchases.commands import ShipmentOutcome
@@ -392,7 +392,7 @@ PurchaseChanged = (
 )
 PurchaseEvent = PurchaseChanged | PurchaseCommandRefused | CarrierNoted
 
-_events: TypeAdapter[PurchaseEvent] = TypeAdapter(Annotated[PurchaseEvent, Field(discriminator="type")])
+_events: TypeAdapter[PurchaseEvent] = one_of(PurchaseEvent)
 
 
 def read_event(raw: bytes) -> PurchaseEvent:

@@ -29,7 +29,7 @@ Cursor = Annotated[
 class Shape(BaseModel):
     """An answer has these members and no others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class OrderHead(Shape):
@@ -122,7 +122,7 @@ class CancellationBody(Shape):
 class ProblemDocument(BaseModel):
     """An error (RFC 9457). Members that only some kinds have stand last."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     type: str = Field(description="Which kind: an address of this service that explains it.")
     title: str = Field(description="The kind in words.")

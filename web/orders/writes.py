@@ -39,7 +39,7 @@ HOME = "/api/v1/orders"
 class Cancellation(BaseModel):
     """The body of a cancellation."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     reason: Reason
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
