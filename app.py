@@ -25,6 +25,7 @@ from agents.wiring import (
     wire_webhooks,
 )
 from schemas.settings import Settings
+from schemas.topics import LIVE
 from schemas.topics import topics as topic_specs
 from streams import App, Security
 from streams.logs import logging_config
@@ -35,6 +36,8 @@ settings = Settings.load_or_exit()
 
 app = App(
     "orderstream",
+    version=settings.version,
+    live_topic=LIVE.name,
     broker=[f"kafka://{host}" for host in local.bootstrap(settings).split(",")],
     broker_hint=local.no_broker(settings),
     security=Security(**settings.kafka_security()),
@@ -119,4 +122,5 @@ app.on_web(
         callback_secret=lambda: (local.provider(settings) or (None, None))[1],
     )
 )
+app.on_web(lambda web_app: web.only_when_live(web_app, app.engine.standing_by))
 cli.attach(app, settings, folds)

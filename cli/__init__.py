@@ -21,6 +21,7 @@ from cli import (
     snapshot,
     topics,
     verify,
+    versions,
     what_if,
 )
 from cli.console import Operator
@@ -46,6 +47,7 @@ COMMANDS = (
     erase.erase,
     attest.attest,
     verify.verify,
+    versions.versions,
     what_if.what_if,
     snapshot.snapshot,
     snapshot.diff,

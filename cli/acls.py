@@ -9,6 +9,7 @@ from itertools import groupby
 import click
 
 from cli.console import Operator, json_option, note, put_json, put_table
+from cli.into import live_id
 from cli.produce import intake_of
 from schemas.topics import DEAD_LETTERS
 from streams.positions import TOPIC as OFFSETS
@@ -77,8 +78,13 @@ def _of_commands(operator: Operator) -> Iterator[Right]:
             yield Right(Resource.TOPIC, topic.name, (*made, Operation.DELETE), "topics create, reset")
         else:
             yield Right(Resource.TOPIC, topic.name, made, "topics create")
+    if operator.app.live is not None:
+        yield Right(Resource.TOPIC, operator.app.live.partition.topic, READ_WRITE, "replay --into, versions")
+        yield Right(Resource.TRANSACTIONAL_ID, live_id(operator), (Operation.WRITE,), "replay --into, versions")
     yield Right(Resource.TOPIC, DEAD_LETTERS.name, READ_WRITE, "dead-letters")
-    yield Right(Resource.TRANSACTIONAL_ID, f"{app_id}-redrive", (Operation.WRITE,), "dead-letters redrive")
+    yield Right(
+        Resource.TRANSACTIONAL_ID, f"{operator.app.shared_id}-redrive", (Operation.WRITE,), "dead-letters redrive"
+    )
     yield Right(Resource.TOPIC, f"{app_id}-doctor-", DOCTORS_TOPICS, "doctor", prefixed=True)
     yield Right(Resource.GROUP, app_id, (Operation.DELETE,), "reset")
     yield Right(Resource.TOPIC, OFFSETS, (Operation.READ,), "offsets: what the broker remembers of them")

@@ -157,7 +157,7 @@ def try_(operator: Operator, id_: str, edit: Path | None, send: bool, yes: bool,
         confirm(f"Send {id_} back to {to.topic} like this?", yes)
         edited = {} if edit is None or value is None else {id_: value}
         work = letters.redrive(
-            operator.brokers, operator.app_id, DEAD_LETTERS.name, lambda each: each.id == id_, edited=edited
+            operator.brokers, operator.app.shared_id, DEAD_LETTERS.name, lambda each: each.id == id_, edited=edited
         )
         found["redriven"] = bool(_run(operator, work).redriven)
     if as_json:
@@ -212,7 +212,7 @@ def _redrive(operator: Operator, choose: Callable[[Letter], bool], length: int) 
             bar.length = total
             bar.update(done - bar.pos)
 
-        work = letters.redrive(operator.brokers, operator.app_id, DEAD_LETTERS.name, choose, sent)
+        work = letters.redrive(operator.brokers, operator.app.shared_id, DEAD_LETTERS.name, choose, sent)
         return _run(operator, work)
 
 

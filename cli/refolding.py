@@ -76,7 +76,7 @@ async def carry_out(
         try:
             for name in map(name_of, targets):
                 producers[name] = log.transactions(transactional_id(settings.app_id, name))
-            await _each(producers.values(), lambda producer: producer.start())
+            await each_of(producers.values(), lambda producer: producer.start())
             faults.point("replay_fenced")
             spans = await _spans(log, targets, base)
             run, did = unfinished(spans, job) or (uuid.uuid4().hex, {})
@@ -86,7 +86,7 @@ async def carry_out(
             await line.run(todo)
             return Outcome(run, tuple(sorted(did)), did | line.done, line.left)
         finally:
-            await _each(producers.values(), lambda producer: producer.stop())
+            await each_of(producers.values(), lambda producer: producer.stop())
 
 
 async def mark_reported(operator: Operator, outcome: Outcome) -> None:
@@ -100,11 +100,11 @@ async def mark_reported(operator: Operator, outcome: Outcome) -> None:
 
 async def _spans(log: KafkaLog, targets: Sequence[Target], base: Base | None) -> list[Span]:
     cursors = {} if base is None else base.cursors
-    found = await _each(targets, lambda target: find_span(log, target[0], target[1], cursors.get(name_of(target))))
+    found = await each_of(targets, lambda target: find_span(log, target[0], target[1], cursors.get(name_of(target))))
     return [span for span in found if span is not None]
 
 
-async def _each(items: Any, work: Callable[[Any], Any]) -> list[Any]:
+async def each_of(items: Any, work: Callable[[Any], Any]) -> list[Any]:
     """A few at a time; when one fails, none goes on."""
     turns = asyncio.Semaphore(TASKS_AT_ONCE)
 
@@ -113,6 +113,17 @@ async def _each(items: Any, work: Callable[[Any], Any]) -> list[Any]:
             return await work(item)
 
     return await together(*map(one, items))
+
+
+async def fold_by(process: Process, task: str, moved: Moved) -> None:
+    """Have the task folded. Raises Found with the process's last words when it ends before that is done."""
+    process.tell(task)
+    async for line in process.lines():
+        if line.isdigit():
+            moved(int(line))
+        elif line == f"{DONE} {task}":
+            return
+    raise Found(f"{task} could not be folded:\n{await process.last_words()}")
 
 
 class _Line:
@@ -146,7 +157,7 @@ class _Line:
             for _ in range(min(processors(), len(spans), 1 + records // RECORDS_FOR_A_PROCESS)):
                 process = folding_process("replay", self._folder)
                 self._folders.put_nowait(await stack.enter_async_context(process))
-            await _each(sorted(spans, key=lambda span: -span.records), self._one)
+            await each_of(sorted(spans, key=lambda span: -span.records), self._one)
 
     async def _one(self, span: Span) -> None:
         task = self._folder / span.name
@@ -156,7 +167,7 @@ class _Line:
         faults.point("replay_read")
         process = await self._folders.get()
         try:
-            await self._fold(process, span.name)
+            await fold_by(process, span.name, self._moved)
         finally:
             self._folders.put_nowait(process)
         faults.point("replay_folded")
@@ -164,19 +175,9 @@ class _Line:
         async with self._writing:
             await self._write(span)
 
-    async def _fold(self, process: Process, task: str) -> None:
-        """Raises Found with its last words when it ends before the task is done."""
-        process.tell(task)
-        async for line in process.lines():
-            if line.isdigit():
-                self._moved(int(line))
-            elif line == f"{DONE} {task}":
-                return
-        raise Found(f"{task} could not be folded:\n{await process.last_words()}")
-
     async def _write(self, span: Span) -> None:
         self._remove_stores(span)
-        folded = folded_store(self._plan, self._folder, span.group, span.partition, self._memory)
+        folded = folded_store(self._folder, span.group, span.partition, self._memory)
         scratch = self._folder / f"before-{span.name}"
         rebuild = Rebuild(self._log, span, self._run, self._job, SystemClock())
         try:

@@ -16,6 +16,7 @@ from cli.bases import BEGINNING, Base, find_base
 from cli.console import Found, Operator, confirm, json_option, note, progress, put_json, put_table, table_lines
 from cli.folding import plan as folding_plan
 from cli.folding import scratch
+from cli.into import replay_into
 from cli.refolding import Moved, Outcome, carry_out, find_spans, mark_reported
 from cli.reset import outputs_of, require_outputs
 from cli.rooms import ROOT
@@ -44,6 +45,7 @@ NOT_NOW = (Fenced, LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged, Store
     help="A time (RFC 3339), an offset of a task's journal, or a snapshot's file: fold from the newest snapshot then.",
 )
 @click.option("--emit", metavar="TOPIC", multiple=True, help="An output topic that gets its records again. Repeatable.")
+@click.option("--into", metavar="VERSION", help="Build this version's tables beside the live ones, and switch to it.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -55,6 +57,7 @@ def replay(
     tables: tuple[str, ...],
     since: str,
     emit: tuple[str, ...],
+    into: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -65,7 +68,15 @@ def replay(
     nothing is sent (but for --emit) and no offset moves. A task's tables change in one transaction, or not at all;
     killed anywhere, run it again: it goes on. Exit codes: 0 done, and the tables are what they were; 1 rows differ
     (they are what the past says now), workers run, or the log is not whole; 2 usage; 3 no broker answers.
+
+    With --into workers go on: the tables are built beside theirs, as another version; differences are shown, and then
+    that version becomes the live one, whose workers stand by. Exit codes: 0 it is live, 1 it is not.
     """
+    if into is not None:
+        if domains or partitions or tables or emit or since != BEGINNING:
+            raise click.UsageError("--into builds the whole of a version, from the beginning, and sends nothing again.")
+        replay_into(operator, into, dry_run=dry_run, yes=yes, as_json=as_json)
+        return
     require_outputs(operator, emit)
     try:
         chosen = targets(operator.app.groups, domains, partitions, tables)

@@ -51,8 +51,9 @@ def reset(operator: Operator, dry_run: bool, emit: tuple[str, ...], yes: bool, a
 
 def outputs_of(operator: Operator) -> list[str]:
     """The topics that nobody in this application reads."""
-    groups = operator.app.groups.values()
-    return sorted(name for name in operator.app.declared if not any(name in group.agents for group in groups))
+    groups, live = operator.app.groups.values(), operator.app.live
+    own = {topic for group in groups for topic in group.agents} | ({live.partition.topic} if live else set())
+    return sorted(operator.app.declared.keys() - own)
 
 
 def require_outputs(operator: Operator, emit: tuple[str, ...]) -> None:

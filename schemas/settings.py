@@ -21,6 +21,9 @@ PREFIX = "ORDERSTREAM_"
 #: Characters of a key that secrets are made from.
 LEAST_KEY = 32
 
+#: A version's name: it becomes part of the names of topics, groups and directories.
+VERSION = r"^[a-z0-9]{0,16}$"
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=0)]
@@ -42,6 +45,9 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         None, description="Where Kafka's jars are kept (45 MB). Unset: the user's own cache directory."
+    )
+    version: Annotated[str, Field(pattern=VERSION)] = Field(
+        "", description="Names a version of the tables beside others, for blue and green. Only one of them is live."
     )
     kafka: str | None = Field(
         None, description="Bootstrap servers, host:port[,host:port…]. Unset: the embedded Kafka of data_dir."

@@ -55,6 +55,7 @@ from schemas.purchases import AnyPurchaseCommand, PurchaseEvent
 from schemas.requests import ClaimRequest, CompleteRequest, ForgetRequest
 from schemas.seals import CustomerKey
 from schemas.shipping import AnyShippingCommand, CarrierResponse, ShippingEvent
+from schemas.versions import VersionSaid
 from schemas.webhooks import AnyWebhookCommand, DeliveryEvent, SubscriptionEvent
 
 FOR_EVER = -1
@@ -77,6 +78,7 @@ class TopicSpec:
     `segment_ms`: a file of the broker is closed after this; only closed ones are deleted, so records go as much later.
     `dated_on_arrival`: the broker dates the records. What an agent sends has the time of the record that caused it,
     which may be older than the retention. `looked_into`: requests read it, when they ask how things stood then.
+    `single`: it has one partition in every installation, so that all of its records have one order.
     """
 
     name: str
@@ -93,6 +95,7 @@ class TopicSpec:
     segment_ms: int | None = None
     dated_on_arrival: bool = False
     looked_into: bool = False
+    single: bool = False
     partitions: int = 4
     replication_factor: int = 1
 
@@ -471,6 +474,19 @@ GONE_WITHIN_MS = 3 * HOUR_MS
 #: With sealing on only: nothing of it is there otherwise, and nothing waits for it.
 SEALING: tuple[TopicSpec, ...] = (CUSTOMER_KEYS, ORDER_INBOX)
 
+LIVE = TopicSpec(
+    name="orderstream.live.v1",
+    key="always the same",
+    values=(VersionSaid,),
+    group=None,
+    writer="replay --into, versions",
+    description="Which version of the tables is live. The last record counts; none is the version without a name.",
+    public=False,
+    # Whoever forgets it takes another version for the live one. It grows by two records with each switch.
+    retention_ms=FOR_EVER,
+    single=True,
+)
+
 TOPICS: tuple[TopicSpec, ...] = (
     ORDERS,
     ORDER_COMMANDS,
@@ -496,13 +512,15 @@ TOPICS: tuple[TopicSpec, ...] = (
     OUTLET_NOTES,
     REQUEST_COMMANDS,
     DEAD_LETTERS,
+    LIVE,
 )
 
 
 def topics(partitions: int, replication_factor: int, *, sealing: bool = False) -> tuple[TopicSpec, ...]:
     """The topics of one installation. One partition count for all: keys meet their tables, and counts cannot drift."""
     specs = TOPICS + SEALING if sealing else TOPICS
-    return tuple(replace(spec, partitions=partitions, replication_factor=replication_factor) for spec in specs)
+    counts = ((spec, 1 if spec.single else partitions) for spec in specs)
+    return tuple(replace(spec, partitions=count, replication_factor=replication_factor) for spec, count in counts)
 
 
 #: The topics whose events webhooks can be told of.

@@ -25,6 +25,7 @@ from streams.deadlines import Deadlines
 from streams.effects import Effect
 from streams.engine import Engine
 from streams.errors import Misdeclared
+from streams.live import Live
 from streams.logs import LoggedWorker
 from streams.lookup import LogReader
 from streams.metrics import Metrics
@@ -89,6 +90,8 @@ class App(faust.App):
         tuning: Mapping[str, Any] | None = None,
         security: Security = PLAINTEXT,
         idle_connection_s: float = 75.0,
+        version: str = "",
+        live_topic: str | None = None,
         broker_hint: str = "",
         access_hint: str = "",
         **options: Any,
@@ -97,7 +100,12 @@ class App(faust.App):
 
         `idle_connection_s`: how long an HTTP connection may be without a whole request; aiohttp's own hour lets whoever
         sends half a header hold a file that a store or another caller needs.
+
+        `version`: one that has a name has a group, tables, journals and a directory of its own beside those of others.
+        `live_topic`: says which of them is live (streams/live.py); without it, all that run are.
         """
+        self.shared_id, self.version = id, version
+        id, data_dir = (f"{id}-v{version}", data_dir / f"v{version}") if version else (id, data_dir)
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("Worker", LoggedWorker)
@@ -110,7 +118,8 @@ class App(faust.App):
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
         self.declared: dict[str, Topic] = {}
-        self.engine = Engine(self.groups, self.metrics, beacon=self.beacon)
+        self.live = Live(live_topic, version) if live_topic else None
+        self.engine = Engine(self.groups, self.metrics, live=self.live, beacon=self.beacon)
         self.routing = Routing(self.engine)
         self._web_setups: list[Callable[[Application], None]] = []
         self._services: list[ServiceT] = []
@@ -208,7 +217,8 @@ class App(faust.App):
         readers = [service for service in self._services if isinstance(service, Sink | Effect)]
         looked_into = [topic.name for topic in self.declared.values() if topic.looked_into]
         fences = [right for service in self._services if isinstance(service, Effect) for right in service.fences()]
-        return of_worker(self._id, self.declared, self.groups, readers, looked_into) + fences
+        live = None if self.live is None else self.live.partition.topic
+        return of_worker(self._id, self.declared, self.groups, readers, looked_into, live) + fences
 
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""

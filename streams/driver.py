@@ -42,6 +42,12 @@ class MemoryLog:
         self.set_by_hand: set[TopicPartition] = set()
         self._cursor: dict[TopicPartition, int] = {}
 
+    def for_another_group(self) -> MemoryLog:
+        """The same topics and fences, and offsets of its own."""
+        other = MemoryLog()
+        other.topics, other.epochs = self.topics, self.epochs
+        return other
+
     def append(self, partition: TopicPartition, record: Fields) -> Position:
         records = self.topics[partition]
         offset = len(records)
@@ -147,8 +153,10 @@ class Driver:
         batch_max_records: int = 2_000,
         commit_interval_ms: int = 0,
         now_ms: int = 1_700_000_000_000,
+        log: MemoryLog | None = None,
     ) -> None:
-        self.app, self.log, self.clock, self.metrics = app, MemoryLog(), ManualClock(now_ms), Metrics()
+        """`log`: where another driver, of another version, is at work."""
+        self.app, self.log, self.clock, self.metrics = app, log or MemoryLog(), ManualClock(now_ms), Metrics()
         self.tasks: dict[str, Task] = {}
         self._started: list[Task] = []
         self._stores: dict[str, MemoryStore] = defaultdict(MemoryStore)
@@ -180,7 +188,14 @@ class Driver:
             self._stores.pop(name, None)
         store = self._stores[name]
         task = Task(
-            self.app.groups[group], partition, self.log, lambda: store, self._settings, self.clock, self.metrics
+            self.app.groups[group],
+            partition,
+            self.log,
+            lambda: store,
+            self._settings,
+            self.clock,
+            self.metrics,
+            self.app.live,
         )
         self._started.append(task)
         await task.open()

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from streams import faults
 from streams.records import Record
 from streams.rights import Right
-from streams.sink import Backoff, KafkaSource, masked
+from streams.sink import STAND_BY_S, Backoff, KafkaSource, masked
 
 log = logging.getLogger(__name__)
 
@@ -305,17 +305,18 @@ class Effect(Service):
         unwanted: Callable[[], Awaitable[bool]] | None = None,
         pressed: Callable[[], bool] = lambda: False,
         beside: Collection[str] = (),
+        works: Callable[[], bool] = lambda: True,
         **kwargs: Any,
     ) -> None:
         """`health`: what is wrong with the other side, or None. `close`: called once, at the end.
 
         `at_once`, `line`, `unwanted`, `pressed`: as the Runner's. `beside`: topics that the deeds read in another way,
-        for the rights.
+        for the rights. `works`: whether this worker's version is the live one; others do nothing outside.
         """
         self.app, self.name, self.topics = app, name, (*topics, *beside)
         self._consumed = tuple(topics)
         self._ways: dict[str, Any] = {"at_once": at_once, "line": line, "unwanted": unwanted, "pressed": pressed}
-        self._act, self._told, self._close, self._source = act, health, close, source
+        self._act, self._told, self._close, self._source, self._works = act, health, close, source, works
         self._metrics = EffectMetrics.of(app.metrics.registry)
         self._runner: Steps | None = None
         self._running: asyncio.Task[None] | None = None
@@ -324,10 +325,12 @@ class Effect(Service):
 
     @property
     def group_id(self) -> str:
-        return f"{self.app.conf.id}-{self.name}"
+        return f"{self.app.shared_id}-{self.name}"
 
     def health(self) -> EffectHealth:
         runner = self._runner
+        if runner is not None and not self._works():
+            return EffectHealth(True, "stands by, as another version is live")
         wrong = (runner.error if runner else "not started") or self._told()
         count = runner.open_records if runner else 0
         return EffectHealth(wrong is None, f"{wrong or 'at work'}, {count} open")
@@ -353,7 +356,11 @@ class Effect(Service):
 
     async def _run(self, runner: Steps) -> None:
         while not self._ending.is_set():
-            wait_s = await runner.step()
+            if self._works():
+                wait_s = await runner.step()
+            else:
+                await runner.finish(LAST_DEEDS_S)
+                wait_s = STAND_BY_S
             if wait_s:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), wait_s)

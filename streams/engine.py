@@ -19,9 +19,10 @@ from streams.assignment import Member, TaskAssignor
 from streams.audit import Audit
 from streams.brokers import told
 from streams.clock import Clock, SystemClock
-from streams.errors import Fenced, LogMismatch, NotOwner, NotReadable, StoreDamaged
+from streams.errors import Fenced, LogMismatch, NotLive, NotOwner, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.heap import Heap
 from streams.kafka import KafkaLog, KafkaReader, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
+from streams.live import Live, Turn
 from streams.membership import name_instance
 from streams.metrics import Metrics
 from streams.records import Headers, Position, TopicPartition
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 HAND_OVER_S = 8.0
 #: A task that has run this long is taken for healthy again, and its back-off begins anew.
 HEALTHY_AFTER_S = 60.0
+#: Whether this version is live is looked up this often: while it works, and while it waits for its turn.
+LOOK_EVERY_S, LOOK_SOON_S = 0.5, 0.1
 #: A task that closes waits at most 5 s for its producer and then flushes its store; only after that is it asked again.
 CLOSING_S, CANCELLATIONS = 8.0, 3
 
@@ -52,10 +55,15 @@ class Engine(Service):
     """Joins the consumer group and keeps one Task for each partition that it is given."""
 
     def __init__(
-        self, groups: Mapping[str, Group], metrics: Metrics, clock: Clock | None = None, **kwargs: Any
+        self,
+        groups: Mapping[str, Group],
+        metrics: Metrics,
+        clock: Clock | None = None,
+        live: Live | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.groups, self.metrics, self.clock = groups, metrics, clock or SystemClock()
+        self.groups, self.metrics, self.clock, self.live = groups, metrics, clock or SystemClock(), live
         self.settings: EngineSettings
         self.url = ""
         self.tasks: dict[str, Task] = {}
@@ -80,6 +88,15 @@ class Engine(Service):
     def pressed(self) -> bool:
         """Whether records wait for this worker, so that whatever can wait should."""
         return any(task.pressed and task.state is TaskState.RUNNING for task in self.tasks.values())
+
+    @property
+    def works(self) -> bool:
+        """Whether the version that this worker runs is the live one, as far as is known here."""
+        return self.live is None or self.live.works
+
+    def standing_by(self) -> str | None:
+        """Why this worker does nothing, if its version is not the live one."""
+        return None if self.works else str(self.live)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -117,8 +134,11 @@ class Engine(Service):
         while not self.should_stop:
             joined_at = time.monotonic()
             try:
+                await self._admitted()
                 await self._join()
                 await self._watch()
+                log.warning("leaving group %s: %s", self.settings.app_id, self.live)
+                await self.revoked()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -144,6 +164,14 @@ class Engine(Service):
                 backoff = self.settings.restart_backoff_s
             await self.sleep(backoff)
             backoff = min(backoff * 2, self.settings.restart_backoff_max_s)
+
+    async def _admitted(self) -> None:
+        """While its version is being switched from, a worker is no member: that tells the switch that it knows."""
+        if self.live is None or self.live.turn is not Turn.LETS_GO:
+            return
+        async with KafkaReader(self.settings) as reader:
+            while await self.live.look(reader) is Turn.LETS_GO and not self.should_stop:
+                await self.sleep(LOOK_SOON_S)
 
     async def _join(self) -> None:
         settings = self.settings
@@ -194,13 +222,28 @@ class Engine(Service):
         name_instance(coordinator)
 
     async def _watch(self) -> None:
-        """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them."""
+        """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them.
+
+        Returns when another version takes over from this one.
+        """
         heap = Heap()
         while not self.should_stop:
             assert self._consumer is not None
             self._consumer._coordinator.check_errors()
             await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()))
-            await self.sleep(0.5)
+            if self.live is not None and await self._gives_way(self.live):
+                return
+            await self.sleep(LOOK_EVERY_S if self.works else LOOK_SOON_S)
+
+    async def _gives_way(self, live: Live) -> bool:
+        """Look whose turn it is. A broker that does not answer changes nothing: a switch waits for this worker."""
+        try:
+            async with asyncio.timeout(self.settings.session_timeout_ms / 1000):
+                turn = await live.look(KafkaLog(self.settings, self._consumer))
+        except (OutcomeUnknown, TimeoutError) as error:
+            log.info("which version is live is not known now: %r", error)
+            return False
+        return turn is Turn.LETS_GO or (turn is Turn.STANDS_BY and bool(self.tasks))
 
     # -- rebalance ----------------------------------------------------------------------------------------------------
 
@@ -282,6 +325,7 @@ class Engine(Service):
         backoff = self.settings.restart_backoff_s
         group_name, partition = parse_task_name(name)
         while True:
+            await self._until_working(name)
             assert self._consumer is not None
             kafka = KafkaLog(self.settings, self._consumer)
             task = Task(
@@ -292,6 +336,7 @@ class Engine(Service):
                 self.settings,
                 self.clock,
                 self.metrics,
+                self.live,
             )
             self.tasks[name] = task
             if not self._settled.is_set():
@@ -312,7 +357,25 @@ class Engine(Service):
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, self.settings.restart_backoff_max_s)
 
+    async def _until_working(self, name: str) -> None:
+        """While another version is live, keep a copy of the store that will be gone on from.
+
+        Nothing is fenced before it is this version's turn: whoever builds its tables has the fence meanwhile.
+        """
+        if self.live is None or await self.live.until_known() is Turn.WORKS:
+            return
+        self._failures.pop(name, None)
+        waiting = asyncio.get_running_loop().create_task(self._stand_by(name, follow=False), name=f"waiting {name}")
+        try:
+            await self.live.until_working()
+        finally:
+            await end(waiting)
+
     async def _may_restart(self, name: str, error: Exception) -> bool:
+        if isinstance(error, NotLive):
+            log.info("task %s: %s", name, error)
+            self._failures.pop(name, None)
+            return True
         self.metrics.task_failures.labels(type(error).__name__).inc()
         if isinstance(error, Fenced):
             self.metrics.fenced.inc()
@@ -347,14 +410,14 @@ class Engine(Service):
         except Exception as error:
             log.error("task %s did not close cleanly: %r; its store catches up from the changelog", name, error)
 
-    async def _stand_by(self, name: str) -> None:
+    async def _stand_by(self, name: str, follow: bool = True) -> None:
         await self._left(name)
         group_name, partition = parse_task_name(name)
         while True:
             assert self._consumer is not None
             kafka = KafkaLog(self.settings, self._consumer)
             standby = Standby(
-                self.groups[group_name], partition, kafka, lambda: self._open(name), self.clock, self.metrics
+                self.groups[group_name], partition, kafka, lambda: self._open(name), self.clock, self.metrics, follow
             )
             try:
                 await standby.run()
@@ -401,6 +464,8 @@ class Engine(Service):
         """The local task, if this worker may answer for it now. Raises NotOwner or NotReadable."""
         if not self._settled.is_set():
             raise NotReadable("the group is rebalancing")
+        if (reason := self.standing_by()) is not None:
+            raise NotReadable(reason)
         name = task_name(group, partition)
         url = self.routes.get(name)
         if url is not None and url != self.url:
@@ -436,7 +501,8 @@ class Engine(Service):
         }
         failed = {name: self._failures[name] for name in mine if name not in self.tasks and name in self._failures}
         remaining = sum(task.remaining for task in opening.values())
-        return {
+        turn = {} if self.live is None else {"version": Check(self.works, self.standing_by() or "live")}
+        return turn | {
             "broker": Check(heard, f"last confirmed {age:.1f} s ago" if self._confirmed_at else "not connected yet"),
             "assignment": Check(
                 self._settled.is_set(), f"{len(mine)} tasks" if self._settled.is_set() else "rebalancing"
@@ -453,6 +519,8 @@ class Engine(Service):
 
     def _measure(self) -> None:
         states = Counter(str(task.state) for task in self.tasks.values())
+        if self.live is not None:
+            self.metrics.live.labels(self.live.version).set(int(self.works))
         for state in TaskState:
             self.metrics.tasks.labels(str(state)).set(states[str(state)])
         assigned = self._consumer.assignment() if self._consumer is not None else frozenset()

@@ -45,6 +45,10 @@ class Fenced(Exception):
     """A newer owner of this task has begun: nothing that this one still tries to write will ever be committed."""
 
 
+class NotLive(Exception):
+    """Another version of the application is live: this task stands by, and tries again when that has changed."""
+
+
 class OutcomeUnknown(Exception):
     """A commit was sent and not answered. The task drops what it holds and reads the truth back from the log."""
 

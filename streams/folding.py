@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,8 +27,8 @@ from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.shadow import Shadow, fold_acts, fold_past
 from streams.snapshot import Snapshot
-from streams.spool import keep_sent, read_rows
-from streams.store import Memory, RocksStore
+from streams.spool import Writer, keep_changed, keep_sent, read_rows
+from streams.store import Changes, Memory, RocksStore
 from streams.topology import Group, parse_task_name, task_name
 
 #: An application must name a broker; this one cannot exist (RFC 2606), and nobody looks for it.
@@ -52,6 +52,8 @@ class Plan:
     apart: tuple[str, ...] = ()
     #: Outputs whose records are kept.
     emit: tuple[str, ...] = ()
+    #: Whether the rows that a fold writes are written down beside it, for whoever goes on from an earlier one.
+    noting: bool = False
     #: A module that is imported once the rules are there and before they are wired; its `wire`, if it has one, wires.
     rules: str | None = None
 
@@ -132,9 +134,10 @@ async def fold_on_demand(folder: Path, names: SimpleQueue[str]) -> None:
     while True:
         name = await asyncio.to_thread(names.get)
         group, partition = parse_task_name(name)
-        fold = _fold(plan, folder, "past", app.groups[group], partition, memory)
-        await fold_again(fold, folder / name, plan.emit)
-        await fold.close()
+        with keep_changed(folder / name) as changed:
+            fold = _fold(plan, folder, "past", app.groups[group], partition, memory, changed if plan.noting else None)
+            await fold_again(fold, folder / name, plan.emit)
+            await fold.close()
         print(f"{DONE} {name}", flush=True)
 
 
@@ -154,13 +157,30 @@ async def fold_again(fold: Fold, task: Path, emit: Sequence[str]) -> None:
     fold.keep()
 
 
-def folded_store(plan: Plan, folder: Path, group: Group, partition: int, memory: Memory) -> RocksStore:
+def folded_store(folder: Path, group: Group, partition: int, memory: Memory) -> RocksStore:
     """What `replay` left of a task."""
     return RocksStore(folder / f"past-{task_name(group.name, partition)}", group.tables, memory)
 
 
-def _fold(plan: Plan, folder: Path, what: str, group: Group, partition: int, memory: Memory) -> Fold:
-    store = RocksStore(folder / f"{what}-{task_name(group.name, partition)}", group.tables, memory)
+class NotingStore(RocksStore):
+    """A store that also says which rows are written to it."""
+
+    def __init__(self, path: Path, group: Group, memory: Memory, writer: Writer | None) -> None:
+        super().__init__(path, group.tables, memory)
+        self._writer = writer
+
+    def apply(self, changes: Changes, positions: Mapping[str, int], current_at_ms: int) -> None:
+        super().apply(changes, positions, current_at_ms)
+        if self._writer is not None:
+            for table, rows in changes.items():
+                for key, value in rows.items():
+                    self._writer.add((table, key, value))
+
+
+def _fold(
+    plan: Plan, folder: Path, what: str, group: Group, partition: int, memory: Memory, changed: Writer | None = None
+) -> Fold:
+    store = NotingStore(folder / f"{what}-{task_name(group.name, partition)}", group, memory, changed)
     return Fold(group, partition, store, TopicPartition(plan.letters, partition % plan.partitions))
 
 

@@ -13,6 +13,7 @@ that they describe:
 - `replay`: `{"offsets": {topic: end}, "emit": [topic]}`, from `reset`: everything up to here is repeated by the next
   owner. The run that was open then ends at these offsets. Records that the replay sends are in the log already and are
   not sent again, but for the topics in `emit`.
+- `built`: `replay --into` has written what stands before it, from another version's past (streams/building.py).
 - `replayed`: what `replay` did to the task (streams/replay.py); `reported`: whoever asked for that run was told what
   came of it. They say nothing of the order.
 """
@@ -31,7 +32,7 @@ from streams.records import Outgoing, Record, TopicPartition
 
 BEGAN, STEPS, REPLAY = b"began", b"steps", b"replay"
 REPLAYED, REPORTED = b"replayed", b"reported"
-ADOPTED = b"adopted"
+ADOPTED, BUILT = b"adopted", b"built"
 #: The first record of a journal whose task marks the offsets that it commits; in older ones it is empty.
 MARKED = b"marked"
 

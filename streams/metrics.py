@@ -68,7 +68,16 @@ class Metrics:
         self.reads = Counter(
             "streams_reads_total", "Reads of committed state by outcome.", ["outcome"], registry=registry
         )
+        self._of_versions(registry)
         self._of_the_audit(registry)
+
+    def _of_versions(self, registry: CollectorRegistry) -> None:
+        self.live = Gauge(
+            "streams_version_live",
+            "1 while the version that this worker runs is the live one, 0 while it stands by.",
+            ["version"],
+            registry=registry,
+        )
 
     def _of_the_audit(self, registry: CollectorRegistry) -> None:
         self.audit_slices = Counter(

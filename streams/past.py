@@ -60,15 +60,26 @@ class Cursor(NamedTuple):
 
 async def cursor_of(log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int]) -> Cursor:
     """Where `past_of` stops that is asked for the past up to `until`."""
+    return (await course_of(log, group, partition, until))[0]
+
+
+async def course_of(
+    log: Log, group: Group, partition: int, until: Mapping[TopicPartition, int], since: Cursor | None = None
+) -> tuple[Cursor, list[Step]]:
+    """Where `past_of` stops, and the steps that are wholly taken there, `since` on."""
     inputs, journal = group.inputs(partition), group.journal(partition)
-    bounds = await log.bounds(inputs)
+    bounds, taken = await log.bounds(inputs), list[Step]()
     ends = {tp.topic: until.get(tp, bounds[tp][0]) for tp in inputs}
-    async with aclosing(_steps(log, journal, until.get(journal, 0), None, tails_of(bounds))) as steps:
+    async with aclosing(_steps(log, journal, until.get(journal, 0), since, tails_of(bounds))) as steps:
         found = Cursor(ends, until.get(journal, 0), 0)
         async for step, at, number in steps:
-            if at < found.journal and step.topic in ends and step.end > ends[step.topic]:
+            if at >= found.journal:
+                continue
+            if step.topic in ends and step.end > ends[step.topic]:
                 found = Cursor(ends, at, number)
-    return found
+            else:
+                taken.append(step)
+    return found, taken
 
 
 async def past_of(

@@ -336,8 +336,8 @@ class Rebuild:
         for line in lines:
             if line.changed:
                 rows = ((now_ms, key, value, ()) for key, value in differences(before, folded, line.table))
-                await _send_all(producer, ((changelogs[line.table], row) for row in rows))
-        await _send_all(producer, sent)
+                await send_all(producer, ((changelogs[line.table], row) for row in rows))
+        await send_all(producer, sent)
         done = Done(self.run, now_ms, self.job, lines)
         await producer.send({journal: [Outgoing(now_ms, REPLAYED, done.encode())]})
         faults.point("replay_sent")
@@ -360,7 +360,8 @@ def differences(before: Store, after: Store, table: str) -> Iterator[tuple[bytes
     return ((key, new) for key, old, new in both if old != new)
 
 
-async def _send_all(producer: Transactions, records: Iterable[tuple[TopicPartition, Fields]]) -> None:
+async def send_all(producer: Transactions, records: Iterable[tuple[TopicPartition, Fields]]) -> None:
+    """Into the transaction that is open, some at a time: memory does not grow with their number."""
     piece: dict[TopicPartition, list[Fields]] = {}
     count = 0
     for to, fields in records:

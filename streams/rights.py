@@ -52,6 +52,7 @@ class Reader(Protocol):
 #: What a topic needs that is read and written; the start compares its configuration with what is declared.
 READ_WRITE = (Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS)
 WRITE_ONLY = (Operation.WRITE, Operation.DESCRIBE_CONFIGS)
+READ_ONLY = (Operation.READ, Operation.DESCRIBE_CONFIGS)
 
 
 def of_worker(
@@ -60,6 +61,7 @@ def of_worker(
     groups: Mapping[str, Group],
     readers: Collection[Reader],
     looked_into: Collection[str] = (),
+    live: str | None = None,
 ) -> list[Right]:
     """What `faust worker` needs.
 
@@ -74,6 +76,8 @@ def of_worker(
             rights.append(_topic(topic, READ_WRITE, why))
         elif topic in read_beside:
             rights.append(_topic(topic, READ_WRITE, f"output, read by {read_beside[topic]}"))
+        elif topic == live:
+            rights.append(_topic(topic, READ_ONLY, "which version is live"))
         elif topic in looked_into:
             rights.append(_topic(topic, READ_WRITE, "output, looked into when the past is asked for"))
         else:

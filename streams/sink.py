@@ -40,7 +40,8 @@ IDLE_MOVE_S = 1.0
 LAG_EVERY_S = 2.0
 #: Each partition's fetch; with the partitions assigned it bounds the memory that fetched records can take.
 PARTITION_FETCH_BYTES = 4 << 20
-
+#: A worker whose version is not the live one looks this often whether it is.
+STAND_BY_S = 0.2
 
 #: While records wait for the worker, a write is followed by a pause of so many times its own length: a copy for others
 #: must not take the processor from the orders. It goes on all the same, and catches up later.
@@ -377,6 +378,12 @@ class Pump:
         await self._measure()  # the lag must be seen to grow while the destination is away
         return wait_s
 
+    async def rest(self) -> float:
+        """Let others have the partitions; gives the seconds to wait before it is asked again."""
+        self._generation = None
+        await self.source.close()
+        return STAND_BY_S
+
     def _answered(self) -> None:
         self._connected, self._success_at = True, self.now_s()
         self.metrics.connected.labels(self.name).set(1)
@@ -533,24 +540,17 @@ class Sink(Service):
     """A pump in a worker: own consumer group, own pace. It never raises into the worker and nothing ever waits for it.
 
     `client` holds further settings of the Kafka client; `source` replaces Kafka, as tests do. While `pressed`
-    says that the worker has more to do than it can, the sink takes a fifth of the time at most.
+    says that the worker has more to do than it can, the sink takes a fifth of the time at most. Unless `works` says
+    that this worker's version is the live one, it leaves the copy to others.
     """
 
     def __init__(
-        self,
-        app: Any,
-        name: str,
-        topics: Collection[str],
-        destination: Destination,
-        *,
-        metrics: SinkMetrics | None = None,
-        client: Mapping[str, Any] | None = None,
-        source: Source | None = None,
-        pressed: Callable[[], bool] = lambda: False,
-        **kwargs: Any,
-    ) -> None:
+        self, app: Any, name: str, topics: Collection[str], destination: Destination, *,
+        metrics: SinkMetrics | None = None, client: Mapping[str, Any] | None = None, source: Source | None = None,
+        pressed: Callable[[], bool] = lambda: False, works: Callable[[], bool] = lambda: True, **kwargs: Any,
+    ) -> None:  # fmt: skip
         self.app, self.name, self.topics, self.destination = app, name, tuple(topics), destination
-        self._pressed = pressed
+        self._pressed, self._works = pressed, works
         self._metrics = metrics or SinkMetrics(app.metrics.registry)
         self._client, self._source = client, source
         self._pump: Pump | None = None
@@ -560,7 +560,7 @@ class Sink(Service):
 
     @property
     def group_id(self) -> str:
-        return f"{self.app.conf.id}-{self.name}"
+        return f"{self.app.shared_id}-{self.name}"
 
     def health(self) -> SinkHealth:
         return self._pump.health() if self._pump else SinkHealth(self.name, False, 0, None, None, "not started", None)
@@ -574,7 +574,7 @@ class Sink(Service):
     async def _run(self, pump: Pump) -> None:
         while not self._ending.is_set():
             try:
-                wait_s = await pump.step()
+                wait_s = await (pump.step() if self._works() else pump.rest())
             except Exception:  # a bug in the pump itself: say so and live on, for the sake of the order flow
                 log.exception("sink %s: a step failed; trying again in 15 s", self.name)
                 wait_s = 15.0

@@ -102,6 +102,16 @@ def read_rows(task: Path) -> Iterator[tuple[str, bytes, bytes]]:
         yield row[0], row[1], row[2]
 
 
+def keep_changed(task: Path) -> Writer:
+    """Takes the rows that a fold writes."""
+    return Writer(task.with_suffix(".changed"))
+
+
+def read_changed(task: Path) -> dict[tuple[str, bytes], bytes | None]:
+    """By table and key, as they were left; None: it was deleted."""
+    return {(table, key): value for table, key, value in _read(task.with_suffix(".changed"))}
+
+
 def keep_sent(task: Path) -> Writer:
     """Takes records that are to be sent once more."""
     return Writer(task.with_suffix(".sent"))

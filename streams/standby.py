@@ -15,6 +15,8 @@ from streams.topology import Group
 
 #: A changelog that has no identity yet is looked at this often: its first owner is about to write it.
 LOOK_EVERY_S = 1.0
+#: Where another version of the application is at work, nothing is written for long; what was is copied this often.
+NOW_AND_THEN_S = 10.0
 #: A standby that follows is at the end nearly always, but only a catch-up with a known end proves it to the store.
 CATCH_UP_S = 3600.0
 
@@ -30,8 +32,10 @@ class Standby:
         open_store: Callable[[], Store],
         clock: Clock,
         metrics: Metrics,
+        follow: bool = True,
     ) -> None:
-        self._group, self._partition = group, partition
+        """`follow`: copy what arrives as it arrives, and not now and then."""
+        self._group, self._partition, self._follow = group, partition, follow
         self._log, self._open_store, self._clock, self._metrics = log_, open_store, clock, metrics
 
     async def run(self) -> None:
@@ -44,7 +48,7 @@ class Standby:
         try:
             extents = await self._log.survey(list(changelogs.values()))
             while any(extent.first is None for extent in extents.values()):
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(LOOK_EVERY_S if self._follow else NOW_AND_THEN_S)
                 extents = await self._log.survey(list(changelogs.values()))
             for name, tp in changelogs.items():
                 first = extents[tp].first
@@ -53,6 +57,9 @@ class Standby:
             restore = Restore(self._log, store, self._group, self._partition, self._clock, self._metrics)
             while True:
                 await restore.run(await self._log.survey(list(changelogs.values())))
+                if not self._follow:
+                    await asyncio.sleep(NOW_AND_THEN_S)
+                    continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CATCH_UP_S):
                         await restore.follow()

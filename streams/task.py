@@ -28,6 +28,7 @@ from streams.batch import Batch, CommittedView, using
 from streams.clock import Clock
 from streams.errors import LogMismatch, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.journal import STEPS, Act, Due, Replay, Run, Writer, began_record, size
+from streams.live import Live
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
@@ -67,6 +68,7 @@ class Task:
         settings: EngineSettings,
         clock: Clock,
         metrics: Metrics,
+        live: Live | None = None,
     ) -> None:
         self.group, self.partition, self.name = group, partition, task_name(group.name, partition)
         self.inputs = group.inputs(partition)
@@ -78,7 +80,7 @@ class Task:
         self.store: Store
         self.batch: Batch
         self._log, self._open_store, self._settings = log_, open_store, settings
-        self._clock, self._metrics = clock, metrics
+        self._clock, self._metrics, self._live = clock, metrics, live
         self._producer: Transactions
         self._runs: dict[str, AgentRun] = {}
         self._waiting: list[tuple[TopicPartition, int, asyncio.Future[None]]] = []
@@ -99,14 +101,17 @@ class Task:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Fence older owners, open the store, bring it to the end of the changelog, and only then read the offsets.
+        """Fence older owners; see whose turn it is; then read the offsets, open the store, and bring it to the end.
 
-        Read earlier, the offsets could still be moved by the older owner: 2,560 doubles in 462 fencings.
+        Read earlier, the offsets could still be moved by the older owner: 2,560 doubles in 462 fencings. And a version
+        that looked before it fenced could be switched from in between (streams/live.py). Raises NotLive.
         """
         self.state = TaskState.FENCING
         self._producer = self._log.transactions(transactional_id(self._settings.app_id, self.name))
         await self._producer.start()
         faults.point("fenced")
+        if self._live is not None:
+            await self._live.require(self._log)
         await self._find_offsets()
         self.store = self._open_store()
         self.state = TaskState.RESTORING

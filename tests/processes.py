@@ -62,7 +62,7 @@ class RunningStack:
         """No topics, no group positions, no rows, no stores: as after the first start. No worker may run."""
         run_async(lambda: delete_all_topics(self.kafka))
         run_async(lambda: empty_database(self.postgres))
-        for state in self.data_dir.glob("state-*"):
+        for state in [*self.data_dir.glob("state-*"), *self.data_dir.glob("v*/state-*")]:
             shutil.rmtree(state)
 
 
@@ -115,6 +115,17 @@ class Worker:
             time.sleep(0.1)
         ended = "" if self.child.running() else f"; it ended with code {self.child.exit_code}"
         raise AssertionError(f"worker {self.port} is not ready: {answer}{ended}\n{tail(self.child.log, 60)}")
+
+    def wait_standing_by(self, timeout_s: float = READY_TIMEOUT_S) -> "Worker":
+        """Until it says that another version is live; fails when it is ready, has ended, or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status, told = self.get("/health/ready", timeout_s=2.0)
+            if status == 503 and "stands by" in str(told["checks"].get("version")):
+                return self
+            assert status != 200, f"worker {self.port} is ready, and its version is not live"
+            assert time.monotonic() < deadline and self.child.running(), f"worker {self.port} does not stand by: {told}"
+            time.sleep(0.1)
 
     def stop(self) -> int:
         return self.child.stop()

@@ -42,7 +42,7 @@ from web.items.reads import ItemReads
 from web.items.writes import ItemWrites
 from web.limits import Limits
 from web.metrics import HttpMetrics
-from web.middlewares import bound_time, explain, observe
+from web.middlewares import bound_time, explain, observe, stand_by
 from web.orders.questions import Questions
 from web.orders.reads import OrderReads
 from web.orders.writes import OrderWrites
@@ -129,6 +129,11 @@ def attach(
     _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits), *_opening(keyring)])
 
 
+def only_when_live(web_app: web.Application, standing_by: Callable[[], str | None]) -> None:
+    """After `attach`. `standing_by`: why this worker's version is not the live one; None while it is."""
+    web_app.middlewares.append(stand_by(standing_by))
+
+
 def _describe(
     documents: Documents, routes: Iterable[Route], inputs: frozenset[str], limits: Limits, settings: Settings
 ) -> None:
@@ -193,4 +198,4 @@ def carrier_of(settings: Settings, there_is: Callable[[], bool]) -> Callable[[],
     return lambda: terms if there_is() else None
 
 
-__all__ = ["Webhooks", "attach"]
+__all__ = ["Webhooks", "attach", "only_when_live"]

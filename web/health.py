@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 #: A worker answers for its orders when these hold. What is not named here is shown and does not make it unready.
 NEEDED = ("broker", "assignment", "recovery", "store")
+#: Whether the version of this worker is the live one; where there are no versions nobody reports it.
+VERSION = "version"
 #: Postgres is a sink: while it is down orders flow on, so a load balancer must not take the worker out.
 SINK = "sink_lag"
 #: What is asked of others, such as the payment provider, waits while they do not answer.
@@ -82,7 +84,7 @@ class Health:
             name: {"ok": False, "detail": "the engine is starting", "needed": True} for name in NEEDED
         }
         for name, check in told.items():
-            checks[name] = {"ok": check.ok, "detail": check.detail, "needed": name in NEEDED}
+            checks[name] = {"ok": check.ok, "detail": check.detail, "needed": name in NEEDED or name == VERSION}
         if self._sinks:
             states = {sink.name: sink.health() for sink in self._sinks}
             checks[SINK] = {

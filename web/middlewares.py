@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from aiohttp import hdrs, web
@@ -25,6 +26,8 @@ log, requests = get_logger("web.access"), Brief("web.access")
 
 #: An id that a caller sends is written to logs and answers, so it may hold nothing that means something there.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+#: What only workers of the live version answer.
+_OF_THE_LIVE = ("/api/", "/internal/")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Asked every few seconds by machines, or by one worker of another: their lines would hide the requests of callers.
 _QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics", INTERNAL_PATH})
@@ -106,6 +109,18 @@ def explain() -> Middleware:
             log.exception("request.failed", method=request.method, route=route_template(request))
             problem = Problem(problems.INTERNAL, "The service failed on this request; its log has the details.")
         return problems.answer(problem, instance=request.path, request_id=request[REQUEST_ID])
+
+    return middleware
+
+
+def stand_by(standing_by: Callable[[], str | None]) -> Middleware:
+    """A worker whose version is not the live one takes nothing in and tells nothing: its answers may be old by now."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(_OF_THE_LIVE) and (reason := standing_by()) is not None:
+            raise NotReadable(reason)
+        return await handler(request)
 
     return middleware
 

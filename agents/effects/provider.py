@@ -321,6 +321,14 @@ def attach(app: App, commands: Commands, settings: Settings, where: Callable[[],
         if command is not None:
             await commands.send(key=command.order_uid, value=command)
 
-    effect = Effect(app, NAME, [PAYMENT_EVENTS.name], act, health=lambda: client.wrong, close=client.close)
+    effect = Effect(
+        app,
+        NAME,
+        [PAYMENT_EVENTS.name],
+        act,
+        health=lambda: client.wrong,
+        close=client.close,
+        works=lambda: app.engine.works,
+    )
     app.add_service(effect)
     return effect

@@ -77,6 +77,8 @@ ORDERSTREAM: dict[str, tuple[Panel, ...]] = {
               "short", (("sum(increase(streams_rebalances_total[1m]))", "rebalances"),
                         ("sum by (reason) (increase(streams_task_failures_total[1m]))", "failed: {{reason}}"),
                         ("sum(increase(streams_fenced_total[1m]))", "fenced"))),
+        Panel("Workers of the live version", "Those of other versions stand by; none: a switch is under way.", "short",
+              (("sum by (version) (streams_version_live)", "version {{version}}"),)),
     ),
     "Recovery": (
         Panel("Still to restore", "Changelog records until a store is whole, by task.", "short",

@@ -14,9 +14,9 @@ from streams.driver import Driver
 PARTITIONS = 3
 
 
-def make_app(data_dir: Path, partitions: int = PARTITIONS) -> tuple[App, Domains]:
+def make_app(data_dir: Path, partitions: int = PARTITIONS, version: str = "") -> tuple[App, Domains]:
     """As app.py, without window and effects."""
-    app = App("orderstream", data_dir=data_dir, broker="kafka://127.0.0.1:9")
+    app = App("orderstream", data_dir=data_dir, broker="kafka://127.0.0.1:9", version=version)
     return app, wire(app, topics(partitions, 1))
 
 

@@ -14,6 +14,7 @@ from tests.faults import (  # noqa: F401  each enters its rows
     outside_rows,
     record_rows,
     store_rows,
+    version_rows,
     webhook_rows,
     worker_rows,
 )

@@ -16,6 +16,7 @@ from schemas.topics import (
     GONE_WITHIN_MS,
     HOUR_MS,
     INTAKE_MAX_BYTES,
+    LIVE,
     ORDER_INBOX,
     ORDERS,
     SEALING,
@@ -27,7 +28,7 @@ from schemas.topics import (
 def test_names_follow_the_rule() -> None:
     named = {spec.name for spec in TOPICS}
     assert len(named) == len(TOPICS)
-    for name in named - {ORDERS.name, DEAD_LETTERS.name, "shipping.events", "shipping.responses"}:
+    for name in named - {ORDERS.name, DEAD_LETTERS.name, LIVE.name, "shipping.events", "shipping.responses"}:
         assert re.fullmatch(r"[a-z_]+\.(commands|events)\.v[1-9]", name), name
 
 
@@ -60,6 +61,7 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
         *domains,
         "outlet_notes.commands.v1",
         "deliveries.events.v1",
+        "orderstream.live.v1",
     }
     assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"
 
@@ -84,7 +86,8 @@ def test_whatever_carries_a_document_has_room_for_the_largest() -> None:
 
 def test_one_installation_has_one_partition_count() -> None:
     specs = topics(12, 3)
-    assert {(spec.partitions, spec.replication_factor) for spec in specs} == {(12, 3)}
+    assert {(spec.partitions, spec.replication_factor) for spec in specs if not spec.single} == {(12, 3)}
+    assert [(spec.name, spec.partitions) for spec in specs if spec.single] == [(LIVE.name, 1)]
     assert [spec.name for spec in specs] == [spec.name for spec in TOPICS]
 
 

@@ -155,6 +155,8 @@ def _nothing(*arguments: Any) -> None:
     return None
 
 
+_FENCE = '    await self._producer.start()\n    faults.point("fenced")\n'
+_LOOK = "    if self._live is not None:\n        await self._live.require(self._log)\n"
 _COMMIT = "    await self._producer.commit()\n"
 _SEND_OFFSETS = """\
     if moved:
@@ -194,8 +196,8 @@ MUTANTS: dict[str, Mutant] = {
             Change(
                 Task,
                 "open",
-                'await self._producer.start()\n    faults.point("fenced")\n    await self._find_offsets()',
-                'await self._find_offsets()\n    await self._producer.start()\n    faults.point("fenced")',
+                _FENCE + _LOOK + "    await self._find_offsets()\n",
+                "    await self._find_offsets()\n" + _FENCE + _LOOK,
             )
         ],
     ),

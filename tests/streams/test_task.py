@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -51,7 +52,7 @@ async def test_what_arrives_within_the_commit_interval_shares_a_transaction(
     tmp_path: Path, interval_ms: int, batch_max: int, batches: int
 ) -> None:
     """The first record after a rest waits for nothing, nor does any when half a batch is there already."""
-    options = {"commit_interval_ms": interval_ms, "batch_max_records": batch_max}
+    options: dict[str, Any] = {"commit_interval_ms": interval_ms, "batch_max_records": batch_max}
     async with Driver(make_app(tmp_path, partitions=1), **options) as driver:
         task, taken, done = driver.tasks["words-0"], [], asyncio.Event()
         process = task.process

@@ -33,7 +33,7 @@ from streams.lookup import LogReader
 from streams.records import Headers, Outgoing, TopicPartition
 from tables.keys import Keyring
 from tests.agents.effects.outbound import MemoryTail
-from web import Webhooks, attach
+from web import Webhooks, attach, only_when_live
 from web.health import Sink
 from web.limits import Limits
 
@@ -58,6 +58,7 @@ class Worker:
         self.checks = {name: Check(True, "ok") for name in ("broker", "assignment", "recovery", "store")}
         #: Each worker knows the customers' keys for itself.
         self.keyring = platform.keyring() if platform.settings.seal else None
+        self.standing_by: str | None = None
 
     def owner(self, group: str, key: bytes | str) -> Owner:
         raw = key.encode() if isinstance(key, str) else key
@@ -182,6 +183,7 @@ class Platform:
             limits=self.limits,
             keyring=worker.keyring,
         )
+        only_when_live(web_app, lambda: worker.standing_by)
         worker.client = TestClient(TestServer(web_app))
         await worker.client.start_server()
         worker.url = str(worker.client.make_url("")).rstrip("/")

@@ -303,6 +303,25 @@ async def test_health_names_every_check() -> None:
         assert (await client.get("/health/ready")).status == 503
 
 
+async def test_a_worker_whose_version_is_not_live_takes_and_tells_nothing() -> None:
+    async with platform(1) as one:
+        worker = one.workers[0]
+        worker.standing_by = "version 2 stands by: the version without a name is live"
+        worker.checks["version"] = Check(False, worker.standing_by)
+        before = sum(map(len, one.driver.log.topics.values()))
+        for method, path in (("GET", "/api/v1/orders/x"), ("POST", "/api/orders/test"), ("GET", "/internal/v1/a/0/b")):
+            response = await worker.client.request(method, path)
+            assert (response.status, response.headers["Retry-After"]) == (503, "1"), path
+            assert worker.standing_by in await response.text()
+        assert sum(map(len, one.driver.log.topics.values())) == before, "nothing was written"
+        statuses = {
+            path: (await worker.client.get(path)).status for path in ("/health/live", "/health/ready", "/metrics")
+        }
+        assert statuses == {"/health/live": 200, "/health/ready": 503, "/metrics": 200}
+        worker.standing_by = None
+        assert (await worker.client.get("/api/v1/orders/x")).status == 404
+
+
 @mark.parametrize(("connected", "status"), [(True, "ok"), (False, "degraded")])
 async def test_a_sink_that_is_down_shows_and_does_not_make_the_worker_unready(connected: bool, status: str) -> None:
     async with platform(1, sinks=[FakeSink(connected, 12)]) as one:

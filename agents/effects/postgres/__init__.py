@@ -39,17 +39,20 @@ def make_sink(
     folds: Folds,
     metrics: SinkMetrics | None = None,
     pressed: Callable[[], bool] = lambda: False,
+    works: Callable[[], bool] = lambda: True,
 ) -> Sink:
     """The sink, not yet running. `dsn` is asked at each connection and may raise: the sink waits and asks again.
 
     `folds`: the rules', by table. Without `metrics`, as for a command, nobody sees its figures.
     """
     counted = metrics or SinkMetrics(CollectorRegistry())
-    return Sink(app, NAME, TOPICS, PostgresDestination(dsn, READERS, folds), metrics=counted, pressed=pressed)
+    destination = PostgresDestination(dsn, READERS, folds)
+    return Sink(app, NAME, TOPICS, destination, metrics=counted, pressed=pressed, works=works)
 
 
 def attach(app: App, dsn: Callable[[], str], folds: Folds) -> Sink:
     """Run the sink in every worker of the app; they share the partitions. Its `health()` is for health checks."""
-    sink = make_sink(app, dsn, folds, SinkMetrics(app.metrics.registry), lambda: app.engine.pressed)
+    engine = app.engine
+    sink = make_sink(app, dsn, folds, SinkMetrics(app.metrics.registry), lambda: engine.pressed, lambda: engine.works)
     app.add_service(sink)
     return sink

@@ -49,6 +49,7 @@ def attach(
             unwanted=router.nobody_listens,
             pressed=lambda: app.engine.pressed,
             beside=[WEBHOOK_EVENTS.name],
+            works=lambda: app.engine.works,
         ),
         Effect(
             app,
@@ -59,6 +60,7 @@ def attach(
             close=sender.close,
             at_once=AT_ONCE,
             line=line_of,
+            works=lambda: app.engine.works,
         ),
     ]
     for effect in effects:
