@@ -43,6 +43,7 @@ def attach(app: App, topics: Mapping[str, Topic], settings: Settings) -> tuple[K
     tail, masters = KafkaTail(lambda: app.brokers), settings.masters_of_seals()
     keyring = Keyring(writing(topics[CUSTOMER_KEYS.name]), tail, settings.partitions, masters, os.urandom, clock)
     app.add_service(Keeper(keyring, app.metrics.registry))
-    intake = Move(app, "inbox", ORDER_INBOX.name, Inbox(keyring, settings.partitions).seal)
+    inbox = Inbox(keyring, settings.partitions)
+    intake = Move(app, "inbox", ORDER_INBOX.name, inbox.seal, works=lambda: app.engine.works)
     app.add_service(intake)
     return keyring, [intake]
