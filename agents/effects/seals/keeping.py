@@ -23,8 +23,15 @@ AGAIN_S = 5.0
 class Keeper(Service):
     """Reads all keys before the first request needs one; ends with the worker. Raises nothing into it."""
 
-    def __init__(self, keyring: Keyring, registry: CollectorRegistry, tick_s: float = TICK_S, **kwargs: Any) -> None:
-        self._keyring, self._tick_s = keyring, tick_s
+    def __init__(
+        self,
+        keyring: Keyring,
+        registry: CollectorRegistry,
+        tick_s: float = TICK_S,
+        again_s: float = AGAIN_S,
+        **kwargs: Any,
+    ) -> None:
+        self._keyring, self._tick_s, self._again_s = keyring, tick_s, again_s
         self._running: asyncio.Task[None] | None = None
         known = Gauge("orderstream_customer_keys", "Keys of customers that this worker knows.", registry=registry)
         known.set_function(lambda: len(keyring))
@@ -43,7 +50,7 @@ class Keeper(Service):
                 wait_s = self._tick_s
             except Exception as error:  # a worker that has just started is not connected yet
                 log.info("%s: %s; trying again", CUSTOMER_KEYS.name, error)
-                wait_s = AGAIN_S
+                wait_s = self._again_s
             await asyncio.sleep(wait_s)
 
     async def on_stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,11 +12,15 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agents.effects.seals import attach
 from agents.effects.seals.inbox import FROM, Inbox
+from agents.effects.seals.keeping import TICK_S, Keeper
+from agents.wiring import declare_topics
 from schemas.dead_letters import DeadLetter, read_dead_letter
 from schemas.orders import MAX_DOCUMENT_BYTES
-from schemas.topics import ORDER_INBOX
-from streams import TopicPartition
+from schemas.settings import Settings
+from schemas.topics import CUSTOMER_KEYS, ORDER_INBOX, topics
+from streams import App, TopicPartition
 from streams.effects import EffectMetrics
 from streams.errors import Fenced
 from streams.log import Transactions
@@ -51,6 +56,9 @@ class Place:
     def letters(self) -> list[DeadLetter]:
         found = [read_dead_letter(each.key, each.value, each.headers) for each in self.read("dead_letters.v1")]
         return [letter for letter in found if isinstance(letter, DeadLetter)]
+
+    def ticks(self) -> int:
+        return len([record for record in self.read(CUSTOMER_KEYS.name) if record.key == b"/tick"])
 
     def read(self, topic: str) -> list[Any]:
         return self.running.driver.read(topic)
@@ -190,3 +198,41 @@ async def test_without_keys_it_waits(place: Place) -> None:
     keyring._follower.tail.fails = False
     await place.move()
     assert place.mover.error is None and (await shown(place, order))["document"] == order
+
+
+def test_a_worker_that_seals_needs_a_few_rights_more(tmp_path: Path) -> None:
+    master = tmp_path / "master.key"
+    master.write_bytes(b64encode(b"m" * 32))
+
+    def rights(settings: Settings) -> dict[tuple[str, str], tuple[str, ...]]:
+        app = App("shop", data_dir=tmp_path, broker="kafka://127.0.0.1:9")
+        attach(app, declare_topics(app, topics(2, 1, sealing=settings.seal)), settings)
+        return {(right.resource, right.name): right.operations for right in app.rights()}
+
+    clear, sealing = rights(Settings.load({})), rights(Settings.load({}, seal=True, seal_master_key_file=master))
+    more = {what: operations for what, operations in sealing.items() if what not in clear}
+    assert more == {
+        ("topic", "customers.keys.v1"): ("Read", "Write", "DescribeConfigs"),
+        ("topic", "orders.inbox.v1"): ("Read", "Write", "DescribeConfigs"),
+        ("group", "shop-inbox"): ("Read",),
+        ("transactional-id", "shop-inbox-orders.inbox.v1-"): ("Write",),
+    }
+
+
+async def test_a_worker_looks_at_all_keys_at_its_start_and_keeps_their_topic_going(place: Place) -> None:
+    keyring, registry = place.running.keyring(), CollectorRegistry()
+    await place.running.keyring().seal_for("anna")
+    keyring._follower.tail.fails = True  # type: ignore[attr-defined]
+    keeper = Keeper(keyring, registry, tick_s=0.01, again_s=0.01)
+    await keeper.on_start()
+    await asyncio.sleep(0.03)
+    assert place.ticks() == 0 and registry.get_sample_value("orderstream_customer_keys") == 0
+    keyring._follower.tail.fails = False  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while place.ticks() < 2 * PARTITIONS:  # noqa: ASYNC110  # nothing to wait on
+            await asyncio.sleep(0.01)
+    assert registry.get_sample_value("orderstream_customer_keys") == 1
+    await keeper.on_stop()
+    ticks = place.ticks()
+    await asyncio.sleep(0.05)
+    assert place.ticks() == ticks and CUSTOMER_KEYS.compact_within_ms == TICK_S * 1000 * 2
