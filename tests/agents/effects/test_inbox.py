@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from schemas.dead_letters import DeadLetter, read_dead_letter
 from schemas.orders import MAX_DOCUMENT_BYTES
 from schemas.settings import Settings
 from schemas.topics import CUSTOMER_KEYS, ORDER_INBOX, topics
-from streams import App, TopicPartition
+from streams import App, Record, TopicPartition
 from streams.effects import EffectMetrics
 from streams.errors import Fenced
 from streams.log import Transactions
@@ -185,6 +185,24 @@ async def test_who_was_away_cannot_move_any_more(place: Place) -> None:
     place.mover.source.seek({TopicPartition(ORDER_INBOX.name, 0): 0})
     with pytest.raises(Fenced):
         await place.mover._move(await place.mover.source.poll(10, 0))
+    assert len(place.read("orders")) == 1
+
+
+async def test_what_was_read_before_a_rebalance_is_left_to_whoever_has_the_partition_then(place: Place) -> None:
+    await place.move()
+    await place.send(orjson.dumps(document()))
+    source, poll = place.mover.source, place.mover.source.poll
+
+    async def meanwhile(most: int, timeout_s: float) -> Sequence[Record]:
+        records = await poll(most, timeout_s)
+        await source.close()
+        return records
+
+    source.poll = meanwhile  # type: ignore[method-assign]
+    await place.mover.step()
+    assert place.read("orders") == [] and place.mover.error is None
+    source.poll = poll  # type: ignore[method-assign]
+    await place.move()
     assert len(place.read("orders")) == 1
 
 
