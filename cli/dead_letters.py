@@ -13,6 +13,7 @@ from cli import letters
 from cli.console import Found, Operator, confirm, json_option, note, progress, put_json, put_table
 from cli.letters import Contents, Letter
 from cli.tryout import try_record
+from schemas.dead_letters import DeadLetter
 from schemas.topics import DEAD_LETTERS, ORDER_INBOX, ORDERS
 from streams.errors import Fenced, NotReadable, OutcomeUnknown
 from streams.records import StoredRecord
@@ -63,7 +64,7 @@ def show(operator: Operator, id_: str, as_json: bool) -> None:
     letter = next((each for each in _now(operator).letters if each.id == id_), None)
     if letter is None:
         raise Found(f"There is no dead letter {id_}; `faust -A app dead-letters list` shows the ids.")
-    whole = _run(operator, letters.whole(operator.brokers, letter))
+    whole, missing = _whole(operator, letter)
     details = {**whole.details(), "redriven": letter.redriven}
     if as_json:
         put_json(details)
@@ -75,7 +76,7 @@ def show(operator: Operator, id_: str, as_json: bool) -> None:
     for header in details["headers"]:
         click.echo(f"{'header:':<11}{header['name']}: {header['value']}")
     click.echo()
-    click.echo(whole.value if whole.value is not None else "(no value: a tombstone)")
+    click.echo(whole.value if whole.value is not None else f"({missing})")
 
 
 @dead_letters.command()
@@ -139,8 +140,10 @@ def try_(operator: Operator, id_: str, edit: Path | None, send: bool, yes: bool,
         raise Found(f"{letter.says.topic}, where {id_} came from, is no topic of this application.")
     if send and letter.redriven:
         raise Found(f"{id_} was redriven before; nothing was sent.")
-    whole = _run(operator, letters.whole(operator.brokers, letter))
+    whole, missing = _whole(operator, letter)
     value = whole.value if edit is None else edit.read_bytes()
+    if value is None and whole.topic == ORDER_INBOX.name:
+        raise Found(missing)
     to = letters.home_of(whole, operator.app.declared[whole.topic].partitions)
     headers = letters.headers_back(whole, whole)
     now = int(time.time() * 1000)
@@ -194,6 +197,16 @@ def _change(before: Any, after: Any) -> str:
         return f"{before} -> {after}"
     names = (name for name in {**before, **after} if before.get(name) != after.get(name))
     return ", ".join(f"{name} {before.get(name)} -> {after.get(name)}" for name in names)
+
+
+def _whole(operator: Operator, letter: Letter) -> tuple[DeadLetter, str]:
+    """The letter with its record, and what there is to say where it has none."""
+    try:
+        return _run(operator, letters.whole(operator.brokers, letter)), "no value: a tombstone"
+    except Found as gone:
+        if letter.says.topic != ORDER_INBOX.name:
+            raise
+        return letter.says, gone.message
 
 
 def _chooser(ids: Sequence[str], reason: str | None) -> Callable[[Letter], bool]:

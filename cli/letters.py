@@ -195,7 +195,8 @@ async def _left_behind(brokers: Brokers | str, letters: Iterable[Letter]) -> dic
     places = {Position(each.says.topic, each.says.partition, each.says.offset): each for each in wanted}
     reader, _ = await reader_of(brokers, ORDER_INBOX.name)
     found: dict[str, Original] = {}
-    there = [replace(each, lies_at=place) for place, each in places.items()]
+    ends = await reader.ends("read_committed")  # a topic that was made anew may not have come as far
+    there = [replace(each, lies_at=at) for at, each in places.items() if at.offset < ends.get(_part(at), 0)]
     async with aclosing(_records_of(reader, there)) as records:
         async for record in records:
             letter = places[Position(record.topic, record.partition, record.offset)]
@@ -205,6 +206,10 @@ async def _left_behind(brokers: Brokers | str, letters: Iterable[Letter]) -> dic
             kept = f"{ORDER_INBOX.name} keeps records in clear for {ORDER_INBOX.retention_ms // DAY_MS} days"
             raise Gone(f"the record of the dead letter {letter.id} is gone: {kept}")
     return found
+
+
+def _part(position: Position) -> TopicPartition:
+    return TopicPartition(position.topic, position.partition)
 
 
 @dataclass
@@ -284,7 +289,7 @@ async def _send_back(
     gone = sorted({letter.says.topic for letter in pending.values()} - set(counts))
     if gone:
         raise Gone(f"letters of {', '.join(gone)} cannot go back: no such topic. Create it, or choose others")
-    left_behind = await _left_behind(reader.brokers, pending.values())
+    left_behind = await _left_behind(reader.brokers, [each for each in pending.values() if each.id not in edited])
     async with aclosing(_records_of(reader, list(pending.values()))) as records:
         async for chunk in _chunks(records):
             letters = [pending[Position(record.topic, record.partition, record.offset)] for record in chunk]

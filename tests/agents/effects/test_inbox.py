@@ -193,8 +193,8 @@ async def test_what_was_read_before_a_rebalance_is_left_to_whoever_has_the_parti
     await place.send(orjson.dumps(document()))
     source, poll = place.mover.source, place.mover.source.poll
 
-    async def meanwhile(most: int, timeout_s: float) -> Sequence[Record]:
-        records = await poll(most, timeout_s)
+    async def meanwhile(max_records: int, timeout_s: float) -> Sequence[Record]:
+        records = await poll(max_records, timeout_s)
         await source.close()
         return records
 
