@@ -239,6 +239,9 @@ class Engine(Service):
         """Look whose turn it is. A broker that does not answer changes nothing: a switch waits for this worker."""
         try:
             async with asyncio.timeout(self.settings.session_timeout_ms / 1000):
+                if live.turn is None and self._consumer is not None:
+                    # Asked for a topic that it does not know, the consumer would wait 100 ms before it asks again.
+                    await self._consumer._client.add_topic(live.partition.topic)
                 turn = await live.look(KafkaLog(self.settings, self._consumer))
         except (OutcomeUnknown, TimeoutError) as error:
             log.info("which version is live is not known now: %r", error)

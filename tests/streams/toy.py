@@ -16,6 +16,8 @@ def make_app(data_dir: Path, app_id: str = "toy", partitions: int = 2, **options
     """`words` (key -> text) -> `counts` per key, `counted` events; "bad" is poison, "bug" raises after its writes."""
     app = App(app_id, data_dir=data_dir, broker=options.pop("broker", "kafka://127.0.0.1:9"), **options)
     wire(app, partitions)
+    if app.live is not None:
+        app.topic(app.live.partition.topic, partitions=1)
     return app
 
 
