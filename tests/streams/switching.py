@@ -26,7 +26,7 @@ def toys_plan(_: Operator, **__: Any) -> Plan:
 def main(data_dir: str, kafka: str, into: str) -> None:
     app = toy.make_app(Path(data_dir), partitions=replaying.PARTITIONS, broker=f"kafka://{kafka}", live_topic=LIVE)
     operator = Operator(app, Settings.load({}, kafka=kafka, data_dir=Path(data_dir), partitions=replaying.PARTITIONS))
-    cli.building.folding_plan = toys_plan  # type: ignore[attr-defined]
+    cli.building.folding_plan = toys_plan  # type: ignore[attr-defined, assignment]
     try:
         with click.Context(click.Command("replay")):
             replay_into(operator, into, dry_run=False, yes=True, as_json=True)
