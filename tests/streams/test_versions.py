@@ -571,3 +571,80 @@ async def test_steps_are_in_the_new_journal_once(tmp_path: Path) -> None:
 
 def steps_in(record: StoredRecord) -> list[list[Any]]:
     return list(orjson.loads(record.value)) if record.key == STEPS and record.value else []
+
+
+def whole_journal(town: Town, version: str) -> list[list[Any]]:
+    app_id = town.groups(version)[0][0].app_id
+    return [
+        step for record in town.log.topics[TopicPartition(f"{app_id}-words-journal", 0)] for step in steps_in(record)
+    ]
+
+
+async def in_turns(driver: Driver, rounds: int) -> None:
+    """Both inputs by turns, so that each is a step."""
+    for _ in range(rounds):
+        for topic in ("words", "reminders"):
+            driver.produce(topic, key="a", value=b"word", partition=0)
+            await work(driver)
+
+
+async def test_the_way_back_takes_what_followed_and_no_more(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town:
+        await town.begin("")
+        await in_turns(town.drivers[""], 3)
+        await town.switch("", "2")
+        await town.begin("2")
+        assert await town.build("2", "") == 0, "nothing has happened since"
+        await in_turns(town.drivers["2"], 3)
+        await town.switch("2", "")
+        assert whole_journal(town, "") == whole_journal(town, "2") and len(whole_journal(town, "")) >= 11
+
+
+async def test_offsets_of_a_built_version_are_marked_too(tmp_path: Path) -> None:
+    """What Kafka's own tools do to them is found, as with any other."""
+    async with Town(tmp_path) as town:
+        await town.begin("")
+        await in_turns(town.drivers[""], 1)
+        await town.switch("", "2")
+        town.drivers["2"].log.set_by_hand.add(TopicPartition("words", 0))
+        with pytest.raises(LogMismatch, match="were set by somebody else"):
+            await town.begin("2")
+
+
+async def test_a_journal_that_knows_more_than_the_offsets_is_taken_as_far_as_these(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town:
+        await town.begin("")
+        blue, (group, number) = town.drivers[""], town.groups("")[0]
+        await in_turns(blue, 2)
+        early = await reached(blue.log, [group])
+        await in_turns(blue, 2)
+        late = await reached(blue.log, [group])
+        journal = group.journal(number)
+        cursor, steps = await course_of(blue.log, group, number, {**early, journal: late[journal]})
+        assert all(step.end <= cursor.offsets[step.topic] for step in steps if step.topic is not None)
+        _, rest = await course_of(blue.log, group, number, late, cursor)
+        _, whole = await course_of(blue.log, group, number, late)
+        assert [*steps, *rest] == whole
+
+
+async def test_a_mirror_holds_what_was_there_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read comes in pieces, and a piece may hold what was written later."""
+    async with Town(tmp_path) as town:
+        await town.begin("")
+        blue, store, (group, number) = town.drivers[""], MemoryStore(), town.groups("")[0]
+        mirror, read = Mirror(blue.log, group, number, store), blue.log.read
+        await in_turns(blue, 1)
+        blue.produce("words", key="a", value=b"word", partition=0)
+        await work(blue)
+        then = await mirror.ends()
+        blue.produce("words", key="a", value=b"word", partition=0)
+        await work(blue)
+
+        async def pieces(starts: Offsets, ends: Offsets | None) -> AsyncIterator[Any]:
+            assert ends is not None
+            async for tp, records, _ in read(starts, None):
+                yield tp, records, ends[tp]
+
+        monkeypatch.setattr(blue.log, "read", pieces)
+        await mirror.bring_to(then)
+        assert store.get("counts", b"a") == b"1"
