@@ -21,7 +21,7 @@ KILLED = -9
 COMMAND_S = 300.0
 
 
-@row(27, "another version takes over, and gives back", checkout=True)
+@row(27, "another version takes over, and gives back")
 async def versions_take_turns(trial: Trial) -> None:
     """In brief: kill -9 in the midst of the building and of the switch, by the seed; in full: at each of the steps."""
     blue = await trial.up(1 if trial.brief else 2)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from streams.effects import YIELD_S, EffectMetrics, Runner
+from streams import App
+from streams.effects import YIELD_S, Effect, EffectMetrics, Runner
 from streams.records import Record, StoredRecord
 from streams.sink import Backoff
 
@@ -246,3 +248,34 @@ async def test_under_pressure_it_looks_less_often() -> None:
     running.pressed = lambda: True
     assert await running.step() == YIELD_S
     assert await running.step() == 0.0, "nothing came: nothing to make up for"
+
+
+async def test_a_version_that_is_not_live_does_nothing_outside_and_loses_nothing() -> None:
+    """It finishes and commits what is under way, leaves the partitions to others, and goes on when it is its turn."""
+    log, done, live = Log("abcdef"), list[bytes | None](), False
+
+    async def act(record: Record) -> None:
+        await asyncio.sleep(0.005)
+        done.append(record.key)
+
+    app = App("test", data_dir=Path("unused"), broker="kafka://127.0.0.1:9")
+    effect = Effect(app, "test", ["events"], act, source=log, works=lambda: live)
+    await effect.start()
+    await asyncio.sleep(0.05)
+    assert (done, log.polled, effect.health().connected) == ([], 0, True)
+    live = True
+    await until(lambda: len(done) == 6)
+    live = False
+    await until(lambda: not log.assigned)
+    assert log.kept == 6, "what was done is committed"
+    assert "stands by" in effect.health().detail
+    await effect.stop()
+    assert len(done) == 6
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true within 5 s")

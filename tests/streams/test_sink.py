@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -469,6 +469,32 @@ async def test_the_service_outlives_a_broken_pump_and_stops_after_the_write_in_h
     await sink.stop()
     assert destination.rows == [b"a"]
     assert not source.opened
+
+
+async def test_a_version_that_is_not_live_leaves_the_copy_to_others(
+    topic: MemoryTopic, source: MemorySource, destination: MemoryDestination
+) -> None:
+    topic.append(P0, b"a")
+    metrics, live = SinkMetrics(CollectorRegistry()), False
+    sink = Sink(None, "test", ["events"], destination, source=source, metrics=metrics, works=lambda: live)
+    await sink.start()
+    await asyncio.sleep(0.05)
+    assert not destination.rows and not source.opened
+    live = True
+    await until(lambda: bool(destination.rows))
+    assert source.opened
+    live = False
+    await until(lambda: not source.opened)
+    await sink.stop()
+    assert destination.rows == [b"a"]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true within 5 s")
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from streams import faults, standby
 from streams.building import Built, Ground, Mirror, Piece, Seen, find_ground
 from streams.clock import ManualClock
 from streams.driver import Driver, MemoryLog, MemoryTransactions
-from streams.errors import Fenced, LogMismatch, NotLive
+from streams.errors import Fenced, LogMismatch, NotLive, NotReadable
 from streams.fold import Fold
 from streams.journal import STEPS
 from streams.live import Live, Said, StillThere, Switch, Turn, turn_of
 from streams.log import Offsets
 from streams.past import Cursor, course_of, past_of, reached
 from streams.records import Fields, StoredRecord, TopicPartition
+from streams.settings import EngineSettings
 from streams.store import MemoryStore
 from streams.task import Task
 from streams.topology import Group, task_name, transactional_id
@@ -648,3 +649,27 @@ async def test_a_mirror_holds_what_was_there_then(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(blue.log, "read", pieces)
         await mirror.bring_to(then)
         assert store.get("counts", b"a") == b"1"
+
+
+async def test_a_worker_that_stands_by_answers_nothing_and_says_why(tmp_path: Path) -> None:
+    """Whatever it holds: it may be old by now."""
+    app = make_app(tmp_path, version="2", live_topic=TOPIC)
+    log, engine = MemoryLog(), app.engine
+    assert engine.standing_by() == "version 2 does not know yet whether it is live"
+    engine._settled.set()
+    assert app.live is not None
+    for said, why in ((None, "the version without a name is live"), (TO_2, "a switch is under way")):
+        if said is not None:
+            log.append(TopicPartition(TOPIC, 0), (0, b"live", said.encode(), ()))
+        await app.live.look(log)
+        assert engine.standing_by() == f"version 2 stands by: {why}"
+        with pytest.raises(NotReadable, match="stands by"):
+            engine.readable_task("words", 0)
+        engine.configure(EngineSettings("toy-v2", "", tmp_path), "http://here")
+        assert engine.health()["version"] == (False, f"version 2 stands by: {why}")
+    log.append(TopicPartition(TOPIC, 0), (0, b"live", GREEN_LIVE.encode(), ()))
+    await asyncio.gather(app.live.until_working(), app.live.look(log))
+    assert engine.works and engine.health()["version"].ok
+    log.append(TopicPartition(TOPIC, 0), (0, b"live", BACK.encode(), ()))
+    await app.live.look(log)
+    assert "it goes on with `faust -A app replay --into ''`, or ends with" in str(engine.standing_by())
