@@ -79,5 +79,5 @@ async def _switched(trial: Trial, to: str, sleeper: Worker | None) -> None:
             "tables as of a switch", f"{seen['table']}-{seen['partition']}", seen["before"], seen["after"]
         )
     trial.figures[f"to {to or 'blue'}, s"] = report["switched_s"]
-    assert report["switched_s"] < RECOVERED_S, told
+    assert to or report["switched_s"] < RECOVERED_S, "nobody had cut it short"
     await trial.recovered(since, within_s=COMMAND_S)

@@ -16,8 +16,6 @@ app = make_app(
     os.environ.get("TOY_ID", "toy"),
     int(os.environ.get("TOY_PARTITIONS", "4")),
     broker=f"kafka://{os.environ['TOY_KAFKA']}",
-    version=os.environ.get("TOY_VERSION", ""),
-    live_topic=os.environ.get("TOY_LIVE"),
     web_bind="127.0.0.1",
     web_host="127.0.0.1",
     web_port=int(os.environ.get("ORDERSTREAM_WEB_PORT", "6066")),
