@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from cli.building import Side, side_of
 from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table
@@ -55,7 +56,7 @@ def _show(operator: Operator, as_json: bool) -> None:
     said = operator.run(what_is_said(operator))
     rows = operator.run(_found(operator, said))
     if as_json:
-        put_json({"said": None if said is None else said.encode().decode(), "versions": rows})
+        put_json({"said": None if said is None else orjson.loads(said.encode()), "versions": rows})
         return
     cells = [(row["version"] or "(no name)", row["state"], row["topics"], ", ".join(row["workers"])) for row in rows]
     put_table(("version", "state", "topics", "workers"), cells)

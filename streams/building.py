@@ -86,7 +86,7 @@ async def find_ground(log: Log, target: Group, partition: int, of_source: Log, s
             return Ground(Cursor(committed, at + 1, 0), bare, None)
     raise LogMismatch(
         f"{name} of {target.app_id} has a past that {source.app_id} does not go on from: it was live, or was built, and"
-        " something else came after. Remove that version, and build it anew"
+        " something else came after. Remove that version (`faust -A app versions --remove`), and build it anew"
     )
 
 

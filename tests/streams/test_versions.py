@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.streams.town import (
     Town,
     at_work,
     counted,
+    nothing,
     say_words,
     work,
 )
@@ -195,3 +197,62 @@ async def test_a_worker_that_stands_by_answers_nothing_and_says_why(tmp_path: Pa
     log.append(TopicPartition(TOPIC, 0), (0, b"live", BACK.encode(), ()))
     await app.live.look(log)
     assert "it goes on with `faust -A app replay --into ''`, or ends with" in str(engine.standing_by())
+
+
+class Member:
+    """A consumer as far as the engine's membership needs one."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self._coordinator = SimpleNamespace(check_errors=lambda: None)
+        self._client = SimpleNamespace(add_topic=lambda topic: nothing())
+
+    async def stop(self) -> None:
+        self.left = True
+
+
+async def test_a_worker_leaves_the_group_while_it_is_switched_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is how a switch knows that nobody answers any more. It comes back to stand by, and begins in its place."""
+    log, members = MemoryLog(), list[Member]()
+    engine = make_app(tmp_path, live_topic=TOPIC).engine
+    engine.configure(EngineSettings("toy", "", tmp_path, restart_backoff_s=0.001), "http://here")
+
+    async def join() -> None:
+        members.append(Member())
+        engine._consumer = members[-1]
+        engine._settled.set()
+
+    def say(said: Said) -> None:
+        log.append(TopicPartition(TOPIC, 0), (0, b"live", said.encode(), ()))
+
+    monkeypatch.setattr(engine, "_join", join)
+    monkeypatch.setattr("streams.engine.KafkaLog", lambda settings, consumer: log)
+    monkeypatch.setattr("streams.engine.KafkaReader", lambda settings: nullcontext(log))
+    monkeypatch.setattr("streams.engine.LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("streams.engine.LOOK_SOON_S", 0.001)
+    membership = asyncio.create_task(engine._membership())
+    await until(lambda: engine.works)
+    say(TO_2)
+    await until(lambda: members[0].left)
+    assert not engine._settled.is_set() and not engine.works
+    await asyncio.sleep(0.05)
+    assert len(members) == 1, "nobody joins while the switch is under way"
+    say(GREEN_LIVE)
+    await until(lambda: len(members) == 2)
+    say(BACK)
+    await asyncio.sleep(0.05)
+    say(BLUE_LIVE)
+    await until(lambda: engine.works)
+    assert [member.left for member in members] == [True, False]
+    membership.cancel()
+    await asyncio.gather(membership, return_exceptions=True)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true within 5 s")
