@@ -27,6 +27,10 @@ STEPS: dict[str, tuple[str, Step]] = {
     "attest": ("hashes of what it came to live", lambda ground, given: replays.attest(ground)),
     "reset": ("replay by reset, one worker killed halfway", lambda ground, given: replays.by_reset(ground)),
     "replay": ("replay by a fold, killed in its midst and run again", lambda ground, given: replays.by_fold(ground)),
+    "into": (
+        "into a version of its own, killed and run again, and back",
+        lambda ground, given: replays.by_version(ground),
+    ),
     "verify": ("everything against everything", lambda ground, given: trials.verify(ground)),
     "cuts": (
         "random moments, against fresh engines",

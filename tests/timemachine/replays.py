@@ -112,6 +112,38 @@ def by_fold(ground: Ground) -> dict[str, Any]:
     }
 
 
+def by_version(ground: Ground) -> dict[str, Any]:
+    """`replay --into 2`, killed in its midst and run again, while its worker stands by; then the way back."""
+    held, began = Held(ground), time.monotonic()
+    there = ground.begin(1, ORDERSTREAM_VERSION="2")
+    killed_after = killed(ground, "replay", "--into", "2", "--yes")
+    told = switched(ground, "2")
+    there.wait_ready(600)
+    here = ground.begin(0)
+    back = switched(ground, "")
+    here.wait_ready(600)
+    ground.down([there, here])
+    ground.stack.faust("versions", "--remove", "2", "--yes", timeout_s=300)
+    return {
+        "killed after, s": round(killed_after, 1),
+        "records, the second run": told["records"],
+        "seconds, the second run": told["built_s"],
+        "nobody's, s": told["switched_s"],
+        "nobody's on the way back, s": back["switched_s"],
+        "tables equal": len(told["tables"]),
+        "seconds": round(time.monotonic() - began, 1),
+        **held.require(),
+    }
+
+
+def switched(ground: Ground, version: str) -> dict[str, Any]:
+    """A version's tables brought to where the live one's are, found equal, and live."""
+    command = ["replay", "--into", version, "--yes", "--json"]
+    told: dict[str, Any] = orjson.loads(ground.stack.faust(*command, timeout_s=1_800).stdout)
+    assert told["switched"] and told["equal"], {name: told[name] for name in ("from", "to", "switched", "equal")}
+    return told
+
+
 def killed(ground: Ground, *command: str) -> float:
     """kill -9 when some tasks are done and others are not begun. Gives the seconds that it ran."""
     log = ground.directory / "killed.log"
