@@ -184,12 +184,13 @@ class Building:
 
     async def catch_up(self) -> None:
         """Round after round, until what is left is a tail. Raises Found when it does not come near."""
-        while await self.round() > TAIL_RECORDS:
-            if self.rounds >= MOST_ROUNDS:
-                raise Found(
-                    f"{self.rounds} rounds, and more than {TAIL_RECORDS:,} records had come in again each time: more"
-                    " comes in than is folded here. What was built is kept; run this again when less comes in."
-                )
+        for _ in range(MOST_ROUNDS):
+            if await self.round() <= TAIL_RECORDS:
+                return
+        raise Found(
+            f"{MOST_ROUNDS} rounds, and more than {TAIL_RECORDS:,} records had come in again each time: more comes in"
+            " than is folded here. What was built is kept; run this again when less comes in."
+        )
 
     async def _extend(self, task: TaskOf, until: Mapping[TopicPartition, int]) -> int:
         group, number, cursor = task.source, task.partition, task.ground.cursor

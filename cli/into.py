@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -75,13 +76,16 @@ def replay_into(operator: Operator, to: str, *, dry_run: bool, yes: bool, as_jso
             _already(to, as_json)
             return
         source = live
-        with scratch(operator) as folder, progress("building", 0) as bar:
+        with scratch(operator) as folder:
             sides = side_of(operator, source, folder), side_of(operator, to, folder)
             if dry_run:
                 _show_plan(*sides, operator.run(_plan(operator, *sides)), as_json)
                 return
-            report = Report(source, to)
-            operator.run(_carried_out(operator, *sides, said, report, bar, yes, as_json))
+            # Nobody sees a bar where there is no terminal, so nobody has to know how much there is.
+            length = operator.run(_plan(operator, *sides))["records"] if sys.stderr.isatty() else 0
+            with progress("building", 2 * length) as bar:  # each record is read, and folded
+                report = Report(source, to)
+                operator.run(_carried_out(operator, *sides, said, report, bar, yes, as_json))
     except NOT_NOW as error:
         raise Found(str(error)) from None
     except StillThere as error:
@@ -200,6 +204,7 @@ async def _carried_out(
             if not await members(target.settings):
                 raise Found(_nobody(target))
             confirm(f"Switch from {named(source.version)} to {named(target.version)}?", yes)
+            await building.catch_up()  # it took a while to compare, and perhaps to answer
         await _switched(operator, building, report)
         report.tables = await building.compare()
         report.records, report.rounds = building.records, building.rounds
