@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
+from cli.building import Building
+from cli.console import Found
 from cli.into import Report, source_of
 from cli.replay import replay
 from cli.versions import state_of, version_of, versions
@@ -96,3 +98,22 @@ def test_a_report_says_whether_both_hold_the_same() -> None:
     report.tables = [same, same._replace(after="b", changed=1, first="k")]
     assert report.to_json()["equal"] is False and [seen.first for seen in report.differ] == ["k"]
     assert Report("", "2").to_json()["switched"] is False
+
+
+@pytest.mark.parametrize(("taken", "rounds"), [([0], 1), ([9_000, 5_000, 2_000], 3), ([9_000] * 20, None)])
+async def test_it_catches_up_until_little_is_left(
+    taken: list[int], rounds: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, building = list[int](), Building.__new__(Building)
+
+    async def one_round(_: Building) -> int:
+        done.append(taken[len(done)])
+        return done[-1]
+
+    monkeypatch.setattr(Building, "round", one_round)
+    if rounds is None:
+        with pytest.raises(Found, match="run this again when less comes in"):
+            await building.catch_up()
+    else:
+        await building.catch_up()
+        assert len(done) == rounds
