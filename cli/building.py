@@ -26,7 +26,7 @@ from streams.building import Built, Ground, Mirror, Piece, RawRow, Seen, find_gr
 from streams.clock import SystemClock
 from streams.folding import Plan, build, folded_store
 from streams.kafka import KafkaLog, onlooker
-from streams.live import StillThere, named
+from streams.live import StillThere, id_of, named
 from streams.log import Transactions
 from streams.metrics import Metrics
 from streams.past import course_of, past_of, reached
@@ -37,7 +37,7 @@ from streams.restore import Restore
 from streams.settings import EngineSettings
 from streams.spool import read_changed, spool
 from streams.store import Memory, RocksStore
-from streams.table import prefix_bounds
+from streams.table import every_row
 from streams.topology import Group, task_name, transactional_id
 
 #: Fewer records than this are a tail: they are taken while nobody works.
@@ -64,8 +64,7 @@ class Side:
 
 def side_of(operator: Operator, version: str, folder: Path) -> Side:
     """The application as it is under that name."""
-    shared = operator.app.shared_id
-    plan = replace(folding_plan(operator, apart=()), app_id=f"{shared}-v{version}" if version else shared, noting=True)
+    plan = replace(folding_plan(operator, apart=()), app_id=id_of(operator.app.shared_id, version), noting=True)
     settings = replace(
         operator.app.engine_settings(), app_id=plan.app_id, transaction_timeout_ms=TRANSACTION_MS, state_dir=folder
     )
@@ -201,8 +200,7 @@ class Building:
         to, steps = await course_of(self.of_source, group, number, until, cursor)
         if cursor is not None and to.offsets == cursor.offsets and not steps:
             return 0
-        if task.begun and not task.has_rows:
-            await self._fetch_rows(task)
+        await self._fetch_rows(task)
         count = 0
 
         def moved(records: int) -> None:
@@ -223,6 +221,8 @@ class Building:
 
     async def _fetch_rows(self, task: TaskOf) -> None:
         """What was built before, by another run of this command or by the version itself, out of its changelogs."""
+        if task.has_rows or not task.begun:
+            return
         store = folded_store(self.folder, task.target, task.partition, self._memory)
         try:
             extents = await self.of_target.survey(list(task.target.changelogs(task.partition).values()))
@@ -230,6 +230,7 @@ class Building:
             await restore.run(extents)
         finally:
             store.close()
+        task.has_rows = True
 
     async def _fold(self, task: TaskOf) -> None:
         process = await self._processes.get()
@@ -249,8 +250,7 @@ class Building:
         store = folded_store(self.folder, task.target, task.partition, self._memory)
         try:
             for table in task.target.tables:
-                for key, value in store.range(table, *prefix_bounds(b""), reverse=False):
-                    yield table, key, value
+                yield from ((table, key, value) for key, value in every_row(store, table))
         finally:
             store.close()
 
@@ -275,9 +275,7 @@ class Building:
     async def _compared(
         self, task: TaskOf, floor: Mapping[TopicPartition, int], ceiling: Mapping[TopicPartition, int]
     ) -> Sequence[Seen]:
-        if not task.has_rows:
-            await self._fetch_rows(task)
-            task.has_rows = True
+        await self._fetch_rows(task)
         assert task.ground.cursor is not None, "only what was built is compared"
         await task.mirror.bring_to(floor)
         moving, position = await task.mirror.moving(ceiling), task.ground.cursor.offsets
@@ -311,6 +309,4 @@ class Building:
         """The last round: nobody works. What is compared afterwards must be as it was then."""
         await self.round()
         for task in self.tasks:
-            if task.begun and not task.has_rows:
-                await self._fetch_rows(task)
-                task.has_rows = True
+            await self._fetch_rows(task)

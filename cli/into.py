@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -18,7 +18,6 @@ from cli.folding import scratch
 from schemas.settings import VERSION
 from streams import admin
 from streams.admin import TopicConfig, TopicsDiffer, What
-from streams.app import CHANGELOG_CONFIG, JOURNAL_CONFIG
 from streams.building import Seen
 from streams.clock import SystemClock
 from streams.errors import (
@@ -133,10 +132,7 @@ def _already(to: str, as_json: bool) -> None:
 def topics_of(operator: Operator, side: Side) -> list[TopicConfig]:
     """Changelogs and journals of a version, as they are to be created."""
     replicas = operator.app.engine_settings().replication_factor
-    changelogs = {table.changelog: group.partitions for group in side.groups for table in group.tables.values()}
-    journals = {group.journal_topic: group.partitions for group in side.groups}
-    kinds = ((changelogs, CHANGELOG_CONFIG), (journals, JOURNAL_CONFIG))
-    return [TopicConfig(name, count, replicas, config) for names, config in kinds for name, count in names.items()]
+    return [replace(topic, replication_factor=replicas) for topic in side.app.own_topics()]
 
 
 async def _missing(operator: Operator, side: Side) -> list[TopicConfig]:

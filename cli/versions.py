@@ -15,7 +15,7 @@ from cli.building import Side, side_of
 from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table
 from cli.into import NOT_NOW, given_back, topics_of, what_is_said
 from streams import admin
-from streams.live import Said, named
+from streams.live import Said, folder_of, named
 from streams.reset import WorkersRunning, forget_offsets, members, require_no_members
 
 
@@ -116,7 +116,7 @@ async def _removed(operator: Operator, side: Side) -> tuple[list[str], list[str]
     existing = await admin.partition_counts(operator.brokers)
     topics = [topic.name for topic in topics_of(operator, side) if topic.name in existing]
     await admin.delete(operator.brokers, topics)
-    below = operator.settings.data_dir / (f"v{side.version}" if side.version else "")
+    below = folder_of(operator.settings.data_dir, side.version)
     stores = [path for path in sorted(below.glob("state-*")) if path.is_dir()]
     for path in stores:
         shutil.rmtree(path)

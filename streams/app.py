@@ -25,7 +25,7 @@ from streams.deadlines import Deadlines
 from streams.effects import Effect
 from streams.engine import Engine
 from streams.errors import Misdeclared
-from streams.live import Live
+from streams.live import Live, folder_of, id_of
 from streams.logs import LoggedWorker
 from streams.lookup import LogReader
 from streams.metrics import Metrics
@@ -105,7 +105,7 @@ class App(faust.App):
         `live_topic`: says which of them is live (streams/live.py); without it, all that run are.
         """
         self.shared_id, self.version = id, version
-        id, data_dir = (f"{id}-v{version}", data_dir / f"v{version}") if version else (id, data_dir)
+        id, data_dir = id_of(id, version), folder_of(data_dir, version)
         # Braces are Faust's: the port is known only once `worker --web-port` has been read.
         options.setdefault("datadir", f"{data_dir}/state-{{conf.web_port}}")
         options.setdefault("Worker", LoggedWorker)
@@ -196,12 +196,17 @@ class App(faust.App):
         """Every topic that must exist before a worker starts: the declared ones, the changelogs and the journals."""
         replicas = self.engine_settings().replication_factor
         declared = [admin.TopicConfig(t.name, t.partitions, replicas, t.config) for t in self.declared.values()]
+        return declared + self.own_topics()
+
+    def own_topics(self) -> list[admin.TopicConfig]:
+        """The changelogs and the journals: each version of an application has its own."""
+        replicas = self.engine_settings().replication_factor
         journals = [
             admin.TopicConfig(group.journal_topic, group.partitions, replicas, JOURNAL_CONFIG)
             for group in self.groups.values()
             if group.agents
         ]
-        return declared + self.changelog_topics() + journals
+        return self.changelog_topics() + journals
 
     def changelog_topics(self) -> list[admin.TopicConfig]:
         """The topics that tables are rebuilt from; they belong to the engine alone."""

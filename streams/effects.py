@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -116,8 +117,54 @@ def key_of(record: Record) -> bytes | None:
     return record.key
 
 
+class Rounds(ABC):
+    """Work over a source, a round at a time. What goes wrong ends a session; after a pause another one begins."""
+
+    name: str
+    source: EffectSource
+    metrics: EffectMetrics
+    backoff: Backoff
+    error: str | None
+
+    @property
+    @abstractmethod
+    def open_records(self) -> int:
+        """Records read and not done yet."""
+
+    @abstractmethod
+    async def round(self) -> float:
+        """With the source open: take up a new assignment, poll, work, commit; gives the seconds to wait then."""
+
+    @abstractmethod
+    async def drop(self) -> None:
+        """Forget what is under way: another worker may have it by now."""
+
+    @abstractmethod
+    async def finish(self, timeout_s: float) -> None:
+        """The end of a worker."""
+
+    async def step(self) -> float:
+        """One round; gives the seconds to wait before the next. Raises nothing but cancellation."""
+        try:
+            await self.source.open()
+            wait_s = await self.round()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.error = masked(f"{type(error).__name__}: {error}")
+            self.metrics.errors.labels(self.name).inc()
+            wait_s = self.backoff.next()
+            log.warning("effect %s: %s; beginning anew in %.1f s", self.name, self.error, wait_s)
+            await self.drop()
+            await self.source.close()
+            return wait_s
+        self.error = None
+        self.backoff.reset()
+        return wait_s
+
+
 @dataclass
-class Runner:
+class Runner(Rounds):
     """The protocol of an effect, one step at a time:
 
     1. a new assignment, or anything that went wrong: drop what is under way, seek to the committed positions;
@@ -156,30 +203,15 @@ class Runner:
     def open_records(self) -> int:
         return len(self._begun)
 
-    async def step(self) -> float:
-        """One round; gives the seconds to wait before the next. Raises nothing but cancellation."""
-        try:
-            await self.source.open()
-            if self._generation != self.source.generation:
-                await self._rewind()
-            records = await self._records()
-            if self._generation == self.source.generation:
-                for record in records:
-                    self._begin(record)
-            self._settle()
-            await self._commit()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self.error = masked(f"{type(error).__name__}: {error}")
-            self.metrics.errors.labels(self.name).inc()
-            wait_s = self.backoff.next()
-            log.warning("effect %s: %s; beginning anew in %.1f s", self.name, self.error, wait_s)
-            await self._drop()
-            await self.source.close()
-            return wait_s
-        self.error = None
-        self.backoff.reset()
+    async def round(self) -> float:
+        if self._generation != self.source.generation:
+            await self._rewind()
+        records = await self._records()
+        if self._generation == self.source.generation:
+            for record in records:
+                self._begin(record)
+        self._settle()
+        await self._commit()
         return YIELD_S if records and self.pressed() else 0.0
 
     async def finish(self, timeout_s: float) -> None:
@@ -189,7 +221,7 @@ class Runner:
         with contextlib.suppress(Exception):
             self._settle()
             await self._commit()
-        await self._drop()
+        await self.drop()
         await self.source.close()
 
     async def _records(self) -> Sequence[Record]:
@@ -217,7 +249,7 @@ class Runner:
         return ()
 
     async def _rewind(self) -> None:
-        await self._drop()
+        await self.drop()
         generation, partitions = self.source.generation, self.source.assigned
         if partitions:
             committed = await self.source.committed(partitions)
@@ -267,24 +299,13 @@ class Runner:
             faults.point("effect_committed")
             self._committed |= moved
 
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
         """Another worker may have these by now: what is under way is cut off, and done again wherever they are."""
         begun, self._begun, self._lines, self._generation = list(self._begun.values()), {}, {}, None
         self._committed = {}
         for task in begun:
             task.cancel()
         await asyncio.gather(*begun, return_exceptions=True)
-
-
-class Steps(Protocol):
-    """What an effect runs: a Runner, or a Mover (streams/moving.py)."""
-
-    error: str | None
-
-    @property
-    def open_records(self) -> int: ...
-    async def step(self) -> float: ...
-    async def finish(self, timeout_s: float) -> None: ...
 
 
 class Effect(Service):
@@ -318,7 +339,7 @@ class Effect(Service):
         self._ways: dict[str, Any] = {"at_once": at_once, "line": line, "unwanted": unwanted, "pressed": pressed}
         self._act, self._told, self._close, self._source, self._works = act, health, close, source, works
         self._metrics = EffectMetrics.of(app.metrics.registry)
-        self._runner: Steps | None = None
+        self._runner: Rounds | None = None
         self._running: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         super().__init__(**kwargs)
@@ -347,14 +368,14 @@ class Effect(Service):
         self._runner = self._runner_of(source)
         self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
 
-    def _runner_of(self, source: EffectSource) -> Steps:
+    def _runner_of(self, source: EffectSource) -> Rounds:
         return Runner(self.name, source, self._act, self._metrics, **self._ways)
 
     def fences(self) -> list[Right]:
         """The transactional ids that it needs, for the rights."""
         return []
 
-    async def _run(self, runner: Steps) -> None:
+    async def _run(self, runner: Rounds) -> None:
         while not self._ending.is_set():
             if self._works():
                 wait_s = await runner.step()

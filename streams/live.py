@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -88,6 +89,16 @@ def turn_of(version: str, said: Said | None) -> Turn:
 def named(version: str) -> str:
     """A version as people read it."""
     return f"version {version}" if version else "the version without a name"
+
+
+def id_of(shared_id: str, version: str) -> str:
+    """The app id of a version: the name of its group, and what its topics' names begin with."""
+    return f"{shared_id}-v{version}" if version else shared_id
+
+
+def folder_of(data_dir: Path, version: str) -> Path:
+    """Where a version's stores are."""
+    return data_dir / f"v{version}" if version else data_dir
 
 
 class Live:

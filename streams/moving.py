@@ -5,7 +5,6 @@ For the edge of an application: what a function makes may depend on more than th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections import defaultdict
@@ -13,12 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from streams.effects import Effect, EffectMetrics, EffectSource
+from streams.effects import Effect, EffectMetrics, EffectSource, Rounds
 from streams.kafka import KafkaTransactions
 from streams.log import Transactions
 from streams.records import Fields, Record, TopicPartition
 from streams.rights import Right, fence
-from streams.sink import Backoff, masked
+from streams.sink import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ Make = Callable[[Sequence[Record]], Awaitable[Sequence[tuple[TopicPartition, Fie
 
 
 @dataclass
-class Mover:
+class Mover(Rounds):
     """The protocol, one step at a time:
 
     1. a new assignment, or anything that went wrong: start the transactional producer of each partition, which fences
@@ -52,39 +51,28 @@ class Mover:
     def __post_init__(self) -> None:
         self._generation: int | None = None
         self._producers: dict[TopicPartition, Transactions] = {}
-        self.open_records = 0
+        self._open = 0
         self.error: str | None = "not started"
 
-    async def step(self) -> float:
-        """One round; gives the seconds to wait before the next. Raises nothing but cancellation."""
-        try:
-            await self.source.open()
-            if self._generation != self.source.generation:
-                await self._begin()
-            records = await self.source.poll(MOST_AT_ONCE, POLL_S)
-            if self._generation == self.source.generation:
-                await self._move(records)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self.error = masked(f"{type(error).__name__}: {error}")
-            self.metrics.errors.labels(self.name).inc()
-            wait_s = self.backoff.next()
-            log.warning("%s: %s; beginning anew in %.1f s", self.name, self.error, wait_s)
-            await self._drop()
-            await self.source.close()
-            return wait_s
-        self.error = None
-        self.backoff.reset()
+    @property
+    def open_records(self) -> int:
+        return self._open
+
+    async def round(self) -> float:
+        if self._generation != self.source.generation:
+            await self._begin()
+        records = await self.source.poll(MOST_AT_ONCE, POLL_S)
+        if self._generation == self.source.generation:
+            await self._move(records)
         return 0.0
 
     async def finish(self, _timeout_s: float) -> None:
         """The end of a worker: what is not committed is another's."""
-        await self._drop()
+        await self.drop()
         await self.source.close()
 
     async def _begin(self) -> None:
-        await self._drop()
+        await self.drop()
         generation, partitions = self.source.generation, self.source.assigned
         for partition in partitions:
             producer = self._producers[partition] = self.transactions(f"{partition.topic}-{partition.partition}")
@@ -103,7 +91,7 @@ class Mover:
         of_partition: dict[TopicPartition, list[Record]] = defaultdict(list)
         for record in records:
             of_partition[TopicPartition(record.topic, record.partition)].append(record)
-        self.open_records = len(records)
+        self._open = len(records)
         for partition, mine in of_partition.items():
             outgoing: dict[TopicPartition, list[Fields]] = defaultdict(list)
             for place, fields in await self.make(mine):
@@ -114,11 +102,11 @@ class Mover:
             await producer.send_offsets({partition: mine[-1].offset + 1})
             await producer.commit()
             self.metrics.done.labels(self.name).inc(len(mine))
-            self.open_records -= len(mine)
+            self._open -= len(mine)
 
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
         producers, self._producers, self._generation = list(self._producers.values()), {}, None
-        self.open_records = 0
+        self._open = 0
         for producer in producers:
             with contextlib.suppress(Exception):
                 await producer.stop()

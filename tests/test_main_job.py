@@ -247,7 +247,7 @@ async def test_kafkas_own_console_tools(job: Job) -> None:
     options = ("--isolation-level", "read_committed", "--from-beginning", "--max-messages", "1")
     consumer = "org.apache.kafka.tools.consumer.ConsoleConsumer"
     read = tool(job.stack.broker.tool(consumer, *where, EVENTS, *options, "--timeout-ms", "30000"))
-    assert read.returncode == 0, read.stderr
+    assert read.returncode == 0 and read.stdout, read.stderr.decode()
     event = orjson.loads(read.stdout)
     assert event["type"] == "order_placed"
     assert event["document"] == order

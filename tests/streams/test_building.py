@@ -22,16 +22,15 @@ from streams.log import Offsets
 from streams.past import Cursor, course_of, past_of, reached
 from streams.records import StoredRecord, TopicPartition
 from streams.store import MemoryStore
+from tests.streams.killing import Killed, kill_at
 from tests.streams.test_journal import live as live_through
 from tests.streams.test_journal import outputs
 from tests.streams.town import (
     PARTITIONS,
     TOPIC,
-    Killed,
     Town,
     at_work,
     counted,
-    kill_at,
     nothing,
     say_words,
     work,

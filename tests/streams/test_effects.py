@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -15,6 +15,7 @@ from streams import App
 from streams.effects import YIELD_S, Effect, EffectMetrics, Runner
 from streams.records import Record, StoredRecord
 from streams.sink import Backoff
+from tests.waiting import until
 
 HERE = TopicPartition("events", 0)
 
@@ -271,11 +272,3 @@ async def test_a_version_that_is_not_live_does_nothing_outside_and_loses_nothing
     assert "stands by" in effect.health().detail
     await effect.stop()
     assert len(done) == 6
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true within 5 s")

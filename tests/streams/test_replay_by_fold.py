@@ -19,6 +19,7 @@ from streams.records import Fields, TopicPartition
 from streams.replay import Done, Job, NotWhole, Rebuild, Span, Target, find_span, targets, unfinished
 from streams.store import MemoryStore
 from streams.topology import task_name, transactional_id
+from tests.streams.killing import Killed, kill_at
 from tests.streams.test_journal import live, outputs, sent
 from tests.streams.toy import make_app
 
@@ -27,26 +28,10 @@ DEADLINE = b'[1,"x","reminders","k",""]'
 COUNTS = TopicPartition("toy-counts-changelog", 0)
 
 
-class Killed(BaseException):
-    """Nothing catches it, so nothing is put in order."""
-
-
 @pytest.fixture(autouse=True)
 def nobody_watches() -> Iterator[None]:
     yield
     faults.watch(None)
-
-
-def kill_at(point: str, count: int = 1) -> None:
-    left = count
-
-    def strike(name: str) -> None:
-        nonlocal left
-        left -= name == point
-        if name == point and left == 0:
-            raise Killed
-
-    faults.watch(strike)
 
 
 def job_of(driver: Driver, chosen: list[Target] | None = None, **options: tuple[str, ...] | str) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -25,6 +25,7 @@ from streams.sink import (
     Written,
     masked,
 )
+from tests.waiting import until
 
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -487,14 +488,6 @@ async def test_a_version_that_is_not_live_leaves_the_copy_to_others(
     await until(lambda: not source.opened)
     await sink.stop()
     assert destination.rows == [b"a"]
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true within 5 s")
 
 
 @pytest.mark.parametrize(

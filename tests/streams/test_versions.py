@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from tests.streams.town import (
     work,
 )
 from tests.streams.toy import make_app
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -248,11 +249,3 @@ async def test_a_worker_leaves_the_group_while_it_is_switched_from(
     assert [member.left for member in members] == [True, False]
     membership.cancel()
     await asyncio.gather(membership, return_exceptions=True)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true within 5 s")

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from streams import faults
 from streams.building import Built, Ground, Piece, find_ground
 from streams.clock import ManualClock
 from streams.driver import Driver, MemoryLog, MemoryTransactions
@@ -26,22 +25,6 @@ TOPIC = "toy.live"
 PARTITIONS = 2
 BLUE_LIVE, TO_2 = Said("live", "2", "", 0, "r"), Said("switching", "", "2", 0, "r")
 GREEN_LIVE, BACK = Said("live", "", "2", 0, "r"), Said("switching", "2", "", 0, "r")
-
-
-class Killed(BaseException):
-    """Nothing catches it, so nothing is put in order."""
-
-
-def kill_at(point: str, count: int = 1) -> None:
-    left = count
-
-    def strike(name: str) -> None:
-        nonlocal left
-        left -= name == point
-        if name == point and left == 0:
-            raise Killed
-
-    faults.watch(strike)
 
 
 class InterruptedLog(MemoryLog):

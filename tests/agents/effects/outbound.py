@@ -196,7 +196,7 @@ class Outbound:
     async def kill(self) -> None:
         """As `kill -9`: nothing under way is finished, nothing is committed."""
         for runner in (self.routes, self.sends):
-            await runner._drop()
+            await runner.drop()
         await self.sender.close()
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -26,8 +26,10 @@ from schemas.orders.words import OrderEvent, encode_event
 from streams.sink import KafkaSource, Sink, SinkMetrics
 from tests.agents.effects.history import History, fetch, rows_of
 from tests.processes import RunningStack
+from tests.waiting import until
 
 SESSION = {"session_timeout_ms": 6_000}
+PATIENCE_S = 30.0
 
 
 class Platform:
@@ -119,17 +121,11 @@ async def platform(stack: RunningStack, database: str) -> AsyncIterator[Platform
     await platform.stop()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # the condition is another program's, which sets no event
-            await asyncio.sleep(0.05)
-
-
 async def test_events_arrive_once_and_the_lag_ends_at_nothing(platform: Platform) -> None:
     sink = await platform.started_sink()
     await platform.flow(500)
     await platform.check()
-    await until(lambda: sink.health().lag == 0 and sink.health().connected)
+    await until(lambda: sink.health().lag == 0 and sink.health().connected, PATIENCE_S)
     await platform.flow(100)
     await platform.check()
 
@@ -138,11 +134,11 @@ async def test_postgres_down_at_the_start_is_waited_for(platform: Platform, stac
     await asyncio.to_thread(stack.database.stop)
     sink = await platform.started_sink()
     await platform.flow(100)
-    await until(lambda: sink.health().last_error is not None)
+    await until(lambda: sink.health().last_error is not None, PATIENCE_S)
     assert not sink.health().connected
     await asyncio.to_thread(stack.database.start)
     await platform.check()
-    await until(lambda: sink.health().connected)
+    await until(lambda: sink.health().connected, PATIENCE_S)
 
 
 async def test_postgres_killed_stopped_and_frozen_under_load(platform: Platform, stack: RunningStack) -> None:
@@ -165,7 +161,9 @@ async def test_sinks_join_and_leave_and_share_the_work(platform: Platform) -> No
     first = await platform.started_sink()
     await platform.flow(200)
     second = await platform.started_sink()
-    await until(lambda: first.health().assigned + second.health().assigned == 3 and second.health().assigned > 0)
+    await until(
+        lambda: first.health().assigned + second.health().assigned == 3 and second.health().assigned > 0, PATIENCE_S
+    )
     flowing = asyncio.create_task(platform.flow(400))
     await asyncio.sleep(0.2)
     await first.stop()
@@ -284,7 +282,7 @@ async def test_a_topic_made_anew_is_noticed(platform: Platform) -> None:
     again._producer = platform._producer
     await again.flow(600)  # longer than before in every partition: no offset is out of range
     sink = await platform.started_sink()
-    await until(lambda: "made anew" in (sink.health().last_error or ""))
+    await until(lambda: "made anew" in (sink.health().last_error or ""), PATIENCE_S)
     assert await fetch(platform.dsn, "SELECT count(*) FROM order_events") == [(60,)]
 
 
