@@ -24,6 +24,8 @@ KEEP_DELETIONS_MS = 24 * 3600 * 1000
 #: A store that has missed more than this may have missed deletions that are gone. Half of it is leeway for clocks.
 MOST_MISSED_MS = KEEP_DELETIONS_MS // 2
 
+#: A restore of so many records is written to disk at its end: whoever is killed now copies none of it again.
+KEPT_RECORDS = 5_000
 #: How often a long restore says where it stands.
 REPORT_EVERY_S = 5.0
 
@@ -89,6 +91,8 @@ class Restore:
             await asyncio.sleep(0)
         # Whatever stands behind these ends was written after `begun_at_ms`.
         self._store.apply({}, {self._families[tp]: end for tp, end in ends.items()}, begun_at_ms)
+        if total >= KEPT_RECORDS:
+            self._store.flush()
         self.remaining = 0
         self._gauge.set(0)
         self._metrics.restore_seconds.observe(time.monotonic() - begun)

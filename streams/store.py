@@ -55,6 +55,10 @@ class Store(Protocol):
         """Forget the rows and the position of a family, in one step."""
         ...
 
+    def flush(self) -> None:
+        """Begin to write to disk what is only in memory: a process that is killed does not have to copy it again."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -190,6 +194,13 @@ class RocksStore:
         except Exception as error:
             raise _translated(error, f"writing {self.path}") from error
 
+    def flush(self) -> None:
+        try:
+            for family in self._families.values():
+                family.flush(False)
+        except Exception as error:
+            raise _translated(error, f"flushing {self.path}") from error
+
     def close(self) -> None:
         """Flush and let go of the lock at once, so that the next start replays nothing and is not refused."""
         try:
@@ -282,6 +293,9 @@ class MemoryStore:
     def empty(self, family: str) -> None:
         identity = self.identity(family)
         self._rows[family] = {} if identity is None else {IDENTITY: identity}
+
+    def flush(self) -> None:
+        """There is no disk."""
 
     def close(self) -> None:
         """Rows stay: a driver that restarts its tasks finds them again, as on disk."""

@@ -370,11 +370,8 @@ class Load:
         ]
 
     def send(self, count: int) -> Totals:
-        """The next `count` numbers, as fast as it goes, acknowledged."""
-        for record in plan(count, self.seed, self.numbers):
-            self._produce(record)
-        self.numbers += count
-        self._flush()
+        """The next `count` numbers, as fast as it goes, acknowledged; what all numbers so far come to."""
+        self._send(count)
         return totals(self.numbers, self.seed)
 
     def poison(self, count: int) -> None:
@@ -414,9 +411,15 @@ class Load:
     def _go_on(self, per_second: int, step: int) -> None:
         began, sent = time.monotonic(), 0
         while self._running.is_set():
-            self.send(step)
+            self._send(step)
             sent += step
             time.sleep(max(0.0, sent / per_second - (time.monotonic() - began)))
+
+    def _send(self, count: int) -> None:
+        for record in plan(count, self.seed, self.numbers):
+            self._produce(record)
+        self.numbers += count
+        self._flush()
 
     def _produce(self, record: Planned, partition: int = ANY_PARTITION) -> None:
         producer = self._producers[record.partitioner]

@@ -30,7 +30,6 @@ from tables.outlets import OutletTables
 from tables.payments import PaymentTables
 from tables.purchases import PurchaseTables
 from tables.shipping import ShippingTables
-from web import asyncapi, openapi
 from web.accounts.questions import AccountQuestions
 from web.accounts.reads import AccountReads
 from web.accounts.writes import AccountWrites
@@ -140,20 +139,23 @@ def _describe(
     """What /openapi.json and /asyncapi.json say."""
     specs = topic_specs(settings.partitions, settings.replication_factor, sealing=settings.seal)
     encrypted = settings.kafka_security_protocol.endswith("SSL")
-    addresses = _public(routes)
-    documents.describe(
-        lambda: openapi.document(addresses, limits, inputs),
-        lambda: asyncapi.document(specs, settings.kafka, encrypted=encrypted),
-    )
+    public = [(route.method, route.path, route.operation) for route in routes if route.operation]
+
+    def http() -> dict[str, Any]:
+        from web import openapi  # eighty models, which a start does without
+
+        return openapi.document([openapi.Address(*each) for each in public], limits, inputs)
+
+    def events() -> dict[str, Any]:
+        from web import asyncapi
+
+        return asyncapi.document(specs, settings.kafka, encrypted=encrypted)
+
+    documents.describe(http, events)
 
 
 def _opening(keyring: Keyring | None) -> list[Middleware]:
     return [] if keyring is None else [opening(keyring)]
-
-
-def _public(routes: Iterable[Route]) -> list[openapi.Address]:
-    """Those that /openapi.json describes."""
-    return [openapi.Address(route.method, route.path, route.operation) for route in routes if route.operation]
 
 
 def _serve(web_app: web.Application, routes: Iterable[Route], desk: Desk, layers: Iterable[Middleware]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli import COMMANDS
+from cli import COMMANDS, command_of
 from tests.processes import ROOT
 
 PAGE = (ROOT / "docs" / "operating.md").read_text()
@@ -17,7 +17,7 @@ LINES = sorted(set(re.findall(r"^\$ faust -A app (.+)$", PAGE, re.MULTILINE)))
 
 def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
     """The innermost command that the words name, and what is left for it."""
-    command: click.Command = next(each for each in COMMANDS if each.name == words[0])
+    command = command_of(words[0])
     rest = words[1:]
     while isinstance(command, click.Group) and rest:
         command, rest = command.commands[rest[0]], rest[1:]
@@ -43,7 +43,7 @@ def leaves(command: click.Command, name: str) -> Iterator[str]:
 
 
 def test_every_command_is_shown() -> None:
-    shown = {leaf for each in COMMANDS for leaf in leaves(each, str(each.name))}
+    shown = {leaf for name in COMMANDS for leaf in leaves(command_of(name), name)}
     missing = {name for name in shown if not any(line.startswith(name) for line in LINES)}
     assert missing == set()
 
@@ -55,5 +55,5 @@ def test_every_option_is_named() -> None:
         for parameter in command.params:
             yield from parameter.opts if isinstance(parameter, click.Option) else ()
 
-    missing = {option for each in COMMANDS for option in options(each) if option not in PAGE}
+    missing = {option for name in COMMANDS for option in options(command_of(name)) if option not in PAGE}
     assert missing == set()

@@ -36,9 +36,9 @@ if memory := os.environ.get("FAULT_MEMORY_MB"):
 if os.environ.get("FAULT_CLOCK"):
     jump_clocks()
 
-from agents import orders as rules  # noqa: E402  the clock and the limits come first
-from app import app  # noqa: E402
-from streams.agent import Stream  # noqa: E402
+from agents import orders as rules
+from app import app
+from streams.agent import Stream
 
 decide = rules.decide
 values = Stream.__aiter__

@@ -1,8 +1,10 @@
-"""A restore that is asleep for more than a day -> deletions are gone from the changelog -> no old row may stay."""
+"""Restores that sleep for more than a day, and those that are killed after it -> no old row stays, none comes twice."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,10 +12,11 @@ from streams.clock import ManualClock
 from streams.log import Extent
 from streams.metrics import Metrics
 from streams.records import Record, TopicPartition
-from streams.restore import KEEP_DELETIONS_MS, Restore
-from streams.store import IDENTITY, MemoryStore
+from streams.restore import KEEP_DELETIONS_MS, KEPT_RECORDS, Restore
+from streams.store import IDENTITY, Memory, MemoryStore, RocksStore
 from streams.table import Table
 from streams.topology import Group
+from tests.waiting import until
 
 CHANGELOG = TopicPartition("app-t-changelog", 0)
 END = 10
@@ -43,11 +46,14 @@ class SleepyLog:
         yield CHANGELOG, [], END
 
 
+def make_group() -> Group:
+    return Group("g", "app", tables={"t": Table[Any]("app", "t", group="g", value_type=bytes)})
+
+
 def make_restore() -> tuple[Restore, MemoryStore]:
     clock, store = ManualClock(), MemoryStore()
-    group = Group("g", "app", tables={"t": Table[Any]("app", "t", group="g", value_type=bytes)})
     log = cast(Any, SleepyLog(clock))
-    return Restore(log, store, group, 0, clock, Metrics()), store
+    return Restore(log, store, make_group(), 0, clock, Metrics()), store
 
 
 async def test_one_that_wakes_up_while_it_reads_begins_anew() -> None:
@@ -64,3 +70,32 @@ async def test_a_standby_that_wakes_up_copies_nothing_more_until_it_is_run_again
     assert (store.get("t", b"k"), store.position("t")) == (b"old", 3), "as it was, and it is known to be behind"
     await restore.run({CHANGELOG: Extent(record(0, IDENTITY, b"id"), END)})
     assert (store.get("t", b"k"), store.position("t")) == (None, END)
+
+
+class LongLog:
+    """So many rows, in one piece."""
+
+    async def read(
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        end = ends[CHANGELOG]
+        yield CHANGELOG, [record(offset, b"k%06d" % offset, b"row") for offset in range(starts[CHANGELOG], end)], end
+
+
+async def test_what_a_long_one_copied_outlives_kill_9(tmp_path: Path) -> None:
+    """The folder as it is while the store is open: what a process that is killed would leave behind."""
+    store = RocksStore(tmp_path / "live", ["t"], Memory(1 << 20, 64 << 20))
+    restore = Restore(cast(Any, LongLog()), store, make_group(), 0, ManualClock(), Metrics())
+    await restore.run({CHANGELOG: Extent(record(0, IDENTITY, b"id"), KEPT_RECORDS)})
+
+    def left_behind() -> int:
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        shutil.copytree(tmp_path / "live", tmp_path / "killed")
+        found = RocksStore(tmp_path / "killed", ["t"], Memory(1 << 20, 64 << 20), read_only=True)
+        try:
+            return found.position("t")
+        finally:
+            found.abandon()
+
+    await until(lambda: left_behind() == KEPT_RECORDS)
+    store.close()
