@@ -115,8 +115,8 @@ def by_fold(ground: Ground) -> dict[str, Any]:
 def by_version(ground: Ground) -> dict[str, Any]:
     """`replay --into 2`, killed in its midst and run again, while its worker stands by; then the way back."""
     held, began = Held(ground), time.monotonic()
-    there = ground.begin(1, ORDERSTREAM_VERSION="2")
     killed_after = killed(ground, "replay", "--into", "2", "--yes")
+    there = ground.begin(1, ORDERSTREAM_VERSION="2").wait_standing_by(600)
     told = switched(ground, "2")
     there.wait_ready(600)
     here = ground.begin(0)
