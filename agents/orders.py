@@ -149,7 +149,7 @@ def attach(app: App, *, intake: Topic, commands: Topic, events: Topic, tables: O
             return
         order = tables.order(uid)
         # A placement of what does not exist cannot have been answered: the common case pays for no look back.
-        taken = tables.taken(uid) if order is None else 0
+        taken = tables.elsewhere(uid) if order is None else 0
         new = order is None and not taken and isinstance(command, PlaceOrder)
         answered = not new and tables.answered(command, order)
         for event in decide(order, command, rfc3339(cause.timestamp), answered=answered, taken=taken):

@@ -230,7 +230,7 @@ class Engine(Service):
         while not self.should_stop:
             assert self._consumer is not None
             self._consumer._coordinator.check_errors()
-            await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()))
+            await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()), self.pressed)
             if self.live is not None and await self._gives_way(self.live):
                 return
             await self.sleep(LOOK_EVERY_S if self.works else LOOK_SOON_S)

@@ -17,9 +17,9 @@ A refusal's key is the position of its command: a re-run overwrites its own row,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, reduce
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from schemas.base import MAX_TIME_MS, time_ms, unix_ms
 from schemas.orders import Order, OrderCancelled, OrderCommand, OrderEvent, OrderPlaced, OrderStatus, TimelineEntry
@@ -69,6 +69,8 @@ class OrderTables:
     by_time: Table[OrderStatus]
     #: The rules' own fold (agents/orders.py): what an order was follows from its events as what it is did.
     evolve: Callable[[Order | None, OrderEvent], Order | None]
+    #: Tables of the same tasks that have orders of other kinds under their order_uids.
+    others: list[Table[Any]] = field(default_factory=list)
 
     def order(self, order_uid: str) -> Order | None:
         """The order as it stands."""
@@ -114,11 +116,18 @@ class OrderTables:
     def taken(self, order_uid: str) -> int:
         """The latest version of an order of this order_uid, also of one bought here: they share the timeline. 0: none.
 
-        Asked for every new order: it looks at one key, and at the end of the timeline only when that is there.
+        It looks at one key, and at the end of the timeline only when that is there.
         """
         if self.made(order_uid, 1) is None:
             return 0
         return max(entry.version for _, entry in self.timeline(order_uid, limit=1, reverse=True))
+
+    def elsewhere(self, order_uid: str) -> int:
+        """The latest version of an order of this order_uid of another kind; 0: none.
+
+        Asked for every new order, of which the timeline holds by far the most rows: it is looked at last.
+        """
+        return self.taken(order_uid) if any(table.get(order_uid) is not None for table in self.others) else 0
 
     def made(self, order_uid: str, version: int) -> TimelineEntry | None:
         """The event that made this version."""

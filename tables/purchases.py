@@ -133,10 +133,12 @@ def declare(
     app: App, orders: OrderTables, evolve: Callable[[Purchase | None, PurchaseEvent], Purchase | None]
 ) -> PurchaseTables:
     """Declare the tables on the app. Their changelogs are named after them. `evolve`: the rules' fold."""
+    purchases = app.Table(
+        "purchases", group=GROUP, codec=Codec(Purchase.to_json, Purchase.from_json), help="Orders bought here."
+    )
+    orders.others.append(purchases)  # a document of the same number must not take its place
     return PurchaseTables(
-        purchases=app.Table(
-            "purchases", group=GROUP, codec=Codec(Purchase.to_json, Purchase.from_json), help="Orders bought here."
-        ),
+        purchases=purchases,
         history=app.Table(
             "purchase_history",
             group=GROUP,
