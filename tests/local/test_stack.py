@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+from typing import Any
 
 import asyncpg
 import psutil
@@ -48,6 +49,14 @@ async def find_it(stack: local.Stack) -> tuple[bytes, str]:
     return record.value, row
 
 
+def listened_to(process: psutil.Process) -> list[Any]:
+    """Its addresses; none when it has ended: PostgreSQL's helpers come and go."""
+    try:
+        return [row.laddr for row in process.net_connections() if row.status == psutil.CONN_LISTEN]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_a_day_with_the_stack(site: Site) -> None:
     """Start, be found, refuse a second start and a reset, die by kill -9 without a trace, resume, end by Ctrl-C."""
     assert site.run("status").returncode == 3
@@ -59,7 +68,7 @@ def test_a_day_with_the_stack(site: Site) -> None:
     status = site.run("status")
     assert status.returncode == 0 and status.stdout.count("  answers") == 4
 
-    listening = {row.laddr for p in first.family for row in p.net_connections() if row.status == psutil.CONN_LISTEN}
+    listening = {address for process in first.family for address in listened_to(process)}
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}, "loopback only"
     assert {site.kafka_port, site.postgres_port} < {address.port for address in listening}
 
