@@ -56,7 +56,7 @@ class Later(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Of the command itself, which click goes on with."""
-        return command_of(self._called).make_context(info_name, args, parent, **{"obj": self._operator} | extra)
+        return command_of(self._called).make_context(info_name, args, parent, obj=self._operator, **extra)
 
     def get_short_help_str(self, limit: int = 45) -> str:
         return command_of(self._called).get_short_help_str(limit)

@@ -21,7 +21,7 @@ def _trim() -> None:
 class Heap:
     """Looked at twice a second. Trims once after each burst: while work goes on, the memory is about to be used.
 
-    Trimmed in its midst, every allocation would fetch its pages from the system again: a third of an order's cost.
+    Trimmed in its midst, every allocation would fetch its pages from the system again.
     """
 
     def __init__(self, trim: Callable[[], None] = _trim) -> None:

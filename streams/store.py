@@ -194,24 +194,19 @@ class RocksStore:
         except Exception as error:
             raise _translated(error, f"writing {self.path}") from error
 
-    def flush(self) -> None:
+    def flush(self, wait: bool = False) -> None:
         try:
             for family in self._families.values():
-                family.flush(False)
+                family.flush(wait)
         except Exception as error:
             raise _translated(error, f"flushing {self.path}") from error
 
     def close(self) -> None:
         """Flush and let go of the lock at once, so that the next start replays nothing and is not refused."""
         try:
-            for family in self._families.values():
-                family.flush()
-        except Exception as error:
-            raise _translated(error, f"flushing {self.path}") from error
+            self.flush(wait=True)
         finally:
-            self._families.clear()
-            self._handles.clear()
-            self._db.close()
+            self.abandon()
 
     def abandon(self) -> None:
         """Let go of a store that is damaged, or only read, without flushing into it."""

@@ -195,7 +195,7 @@ async def platform(
 ) -> AsyncIterator[Platform]:
     """A platform with its workers started; `limits` are bounds that have no setting, short where a test waits."""
     options = settings(**overrides)
-    bounds = replace(Limits.of(options), **{"read_wait_s": 1.0, **(limits or {})})
+    bounds = replace(Limits.of(options), **(limits or {}))
     running = Platform(workers, options, bounds, sinks)
     async with running.driver:
         for worker in running.workers:
