@@ -41,7 +41,7 @@ EXPLAINED = {
     "reset (streams/batch.py)": "frees the rows and sends of the batch before",
     "savepoint (streams/batch.py)": "what a record does from here on can be undone",
     "__aiter__ (streams/agent.py)": "one record handed to the agent: savepoint, decode, yield",
-    "_send_partition (streams/kafka.py)": "records into batches for the broker, one by one, in C",
+    "_batches (streams/transactions.py)": "records into batches for the broker, one by one, in C",
     "_build (aiokafka/producer/message_accumulator.py)": "the finished batch: its CRC, in C",
     "_unpack_records (aiokafka/consumer/fetcher.py)": "records out of fetched batches, one object each, in C; lz4",
     "apply (streams/store.py)": "rows into RocksDB's WriteBatch",
@@ -62,11 +62,8 @@ EXPLAINED = {
 #: The first of these that a stack holds says what the work was for.
 AREAS = (
     ("check the document", ("check_document (schemas/orders/reading.py)", "read_document (schemas/orders/reading.py)")),
-    ("commit: build and send batches", ("send (streams/kafka.py)",)),
-    (
-        "commit: offsets and the transaction's requests",
-        ("send_offsets (streams/kafka.py)", "commit (streams/kafka.py)", "begin (streams/kafka.py)"),
-    ),
+    ("commit: build batches", ("_batches (streams/transactions.py)",)),
+    ("commit: requests", ("(streams/transactions.py)",)),
     ("store: write", ("apply (streams/store.py)",)),
     ("store: read", ("get (streams/store.py)",)),
     ("tables: rows and their JSON", ("keep (tables/orders.py)", "put (streams/batch.py)")),

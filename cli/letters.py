@@ -18,10 +18,10 @@ from schemas.topics import DAY_MS, ORDER_INBOX
 from streams import admin
 from streams.brokers import Brokers, as_brokers, client_options
 from streams.errors import Fenced, OutcomeUnknown
-from streams.kafka import KafkaTransactions
 from streams.partitioner import partition_for
 from streams.records import Outgoing, Position, Record, TopicPartition
 from streams.settings import EngineSettings
+from streams.transactions import KafkaTransactions
 
 #: One transaction of a redrive. Small enough that a second redrive, which fences the first, costs little work.
 MAX_RECORDS = 500

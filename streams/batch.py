@@ -124,9 +124,6 @@ class Batch:
                 rows[key] = before
         for records in reversed(self._sent):
             records.pop()
-        if self._sent:
-            # Nothing at all for a partition is no batch of no records: Kafka's client answers that with no offset.
-            self.outbox = {destination: records for destination, records in self.outbox.items() if records}
         self._undo.clear()
         self._sent.clear()
 

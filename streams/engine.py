@@ -21,7 +21,7 @@ from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotLive, NotOwner, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.heap import Heap
-from streams.kafka import KafkaLog, KafkaReader, PlainProducer, bootstrap_of, rest_when_idle, tune_sender
+from streams.kafka import KafkaLog, KafkaReader, PlainProducer, rest_when_idle
 from streams.live import Live, Turn
 from streams.membership import name_instance
 from streams.metrics import Metrics
@@ -102,7 +102,6 @@ class Engine(Service):
 
     async def on_start(self) -> None:
         calm_collector()
-        tune_sender(self.settings.retry_backoff_ms)
         self._memory = Memory(self.settings.block_cache_bytes, self.settings.write_buffer_bytes)
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
         self.add_future(self._membership())
@@ -180,7 +179,7 @@ class Engine(Service):
             await producer.start()
             self._producer = producer
         self._consumer = consumer = AIOKafkaConsumer(
-            **bootstrap_of(settings),
+            **settings.client_options,
             group_id=settings.app_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,

@@ -1,4 +1,4 @@
-"""aiokafka -> the log of `streams/log.py`: checked transactions, offsets asked of the broker, changelogs read raw."""
+"""aiokafka -> the log of `streams/log.py`: inputs, offsets asked of the broker, changelogs read raw."""
 
 from __future__ import annotations
 
@@ -11,46 +11,19 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
-    KafkaError,
-    MessageSizeTooLargeError,
-    NodeNotReadyError,
-    NotCoordinatorForGroupError,
-    ProducerFenced,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
-from aiokafka.producer import sender
+from aiokafka.errors import KafkaError, NotCoordinatorForGroupError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.transaction import (
-    AddOffsetsToTxnRequest,
-    AddPartitionsToTxnRequest,
-    EndTxnRequest,
-    TxnOffsetCommitRequest,
-)
 
 from streams.any_header import read_any_header
-from streams.brokers import NOT_ALLOWED, client_options, told
-from streams.errors import Fenced, NotReadable, OutcomeUnknown
+from streams.brokers import told
+from streams.errors import NotReadable, OutcomeUnknown
 from streams.log import Extent
-from streams.records import Fields, Headers, Position, Record, TopicPartition
+from streams.records import Headers, Position, Record, TopicPartition
 from streams.settings import EngineSettings
+from streams.transactions import BY_TASK, MAX_REQUEST_BYTES, KafkaTransactions
 
 log = logging.getLogger(__name__)
 
-FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
-
-#: What changes a transaction; produce requests are numbered, so those the broker can tell from repetitions.
-CHANGES_OF_TRANSACTION = (AddPartitionsToTxnRequest, AddOffsetsToTxnRequest, TxnOffsetCommitRequest, EndTxnRequest)
-
-#: What tasks write beside the offsets that they commit. What Kafka's own tools commit has nothing there.
-BY_TASK = "task"
-#: A produce request holds one batch per partition; larger batches are split. Broker and topics take more than this.
-MAX_BATCH_BYTES = 900_000
-#: The largest single request; above the largest record that any of our topics takes.
-MAX_REQUEST_BYTES = 12 << 20
 #: With nothing read for this long, a fetch waits this long: 10 requests a second instead of 200 for the broker.
 IDLE_AFTER_S, IDLE_FETCH_MS = 0.5, 100
 #: What a look into the log fetches at once: what is sought stands near to where it is sought.
@@ -59,20 +32,10 @@ LOOK_BYTES = 64 << 10
 COORDINATOR_S, COORDINATOR_PAUSE_S = 30.0, 0.1
 
 
-def tune_sender(retry_backoff_ms: int) -> None:
-    """aiokafka waits a fixed 20 ms between some steps of a transaction; measured, 3 ms take p99 from 57 to 41 ms."""
-    sender.BACKOFF_OVERRIDE = retry_backoff_ms / 1000
-
-
-def bootstrap_of(settings: EngineSettings) -> dict[str, Any]:
-    """What every client of this application connects with."""
-    return {**client_options(settings.brokers), "request_timeout_ms": settings.request_timeout_ms}
-
-
 @asynccontextmanager
 async def onlooker(settings: EngineSettings) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that may ask for the group's offsets, and set them. Never subscribed, it is no member of the group."""
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings), group_id=settings.app_id, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**settings.client_options, group_id=settings.app_id, enable_auto_commit=False)
     try:
         await consumer.start()
         yield consumer
@@ -83,7 +46,7 @@ async def onlooker(settings: EngineSettings) -> AsyncIterator[AIOKafkaConsumer]:
 def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
     """A consumer outside the group, for one pass over a changelog."""
     return AIOKafkaConsumer(
-        **bootstrap_of(settings),
+        **settings.client_options,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -145,32 +108,6 @@ def require(code: int) -> None:
         raise for_code(code)()
 
 
-class _InDoubt(Exception):
-    """A request was sent and not answered. Not a KafkaError, which the sender would take for a reason to repeat it."""
-
-
-def never_repeat(producer: AIOKafkaProducer) -> None:
-    """End the producer when a change of its transaction was sent and not answered; aiokafka would send it again.
-
-    The lost one may still arrive, after its repetition: an old EndTxn then commits the next transaction of the same
-    epoch before its offsets are in it, and old offsets overwrite new ones (KIP-890; found by the simulation, as doubled
-    outputs). A new producer has a new epoch, which refuses whatever comes late.
-    """
-    client, send = producer.client, producer.client.send
-
-    async def once(node_id: Any, request: Any, **options: Any) -> Any:
-        try:
-            return await send(node_id, request, **options)
-        except NodeNotReadyError:
-            raise  # nothing was sent
-        except KafkaError as error:
-            if isinstance(request, CHANGES_OF_TRANSACTION):
-                raise _InDoubt(f"{type(request).__name__} was not answered: {error!r}") from error
-            raise
-
-    client.send = once
-
-
 def rest_when_idle(consumer: AIOKafkaConsumer, settings: EngineSettings) -> None:
     """Let fetches wait longer while nothing comes; a record that comes is answered at once all the same.
 
@@ -193,123 +130,6 @@ def rest_when_idle(consumer: AIOKafkaConsumer, settings: EngineSettings) -> None
         return has_records
 
     fetcher._proc_fetch_request = taken
-
-
-class KafkaTransactions:
-    """One task's transactional producer. Any error but fencing leaves the outcome unknown: no retry in place."""
-
-    def __init__(self, settings: EngineSettings, transactional_id: str) -> None:
-        self._settings, self._id = settings, transactional_id
-        self._producer = AIOKafkaProducer(
-            **bootstrap_of(settings),
-            transactional_id=transactional_id,
-            transaction_timeout_ms=settings.transaction_timeout_ms,
-            acks="all",
-            linger_ms=0,
-            max_batch_size=MAX_BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            retry_backoff_ms=settings.retry_backoff_ms,
-        )
-        never_repeat(self._producer)
-
-    async def start(self) -> None:
-        await self._guard(self._producer.start(), "starting")
-
-    async def begin(self) -> None:
-        await self._guard(self._producer.begin_transaction(), "beginning")
-
-    async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
-        """Await every batch: aiokafka's commit_transaction() commits without the ones that failed."""
-        futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
-        try:
-            for partition, outgoing in records.items():
-                await self._send_partition(partition, outgoing, futures)
-            results = await asyncio.gather(*(future for _, _, future in futures), return_exceptions=True)
-        except Exception as error:
-            raise self._translated(self._root(error), "sending") from error
-        reached: dict[TopicPartition, int] = {}
-        for (partition, count, _), result in zip(futures, results, strict=True):
-            if isinstance(result, BaseException):
-                result = self._root(result)
-                raise self._translated(result, f"sending to {partition.topic}-{partition.partition}") from result
-            reached[partition] = result.offset + count
-        return reached
-
-    async def _send_partition(
-        self,
-        partition: TopicPartition,
-        outgoing: Sequence[Fields],
-        futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]],
-    ) -> None:
-        """Straight into the builder's C part: the Python method around it costs more than the record does."""
-        none: list[tuple[str, bytes]] = []
-        builder, count = self._producer.create_batch(), 0
-        append = builder._builder.append
-        for timestamp, key, value, headers in outgoing:
-            listed = list(headers) if headers else none  # aiokafka takes nothing but a list
-            if append(count, timestamp, key, value, listed) is None:
-                await self._submit(builder, count, partition, futures)
-                builder, count = self._producer.create_batch(), 0
-                append = builder._builder.append
-                append(count, timestamp, key, value, listed)
-            count += 1
-        await self._submit(builder, count, partition, futures)
-
-    async def _submit(
-        self,
-        builder: Any,
-        count: int,
-        partition: TopicPartition,
-        futures: list[tuple[TopicPartition, int, asyncio.Future[Any]]],
-    ) -> None:
-        builder._relative_offset = count  # what its own `append` would have counted; the sequence numbers follow it
-        builder.close()
-        future = await self._producer.send_batch(builder, partition.topic, partition=partition.partition)
-        futures.append((partition, count, future))
-
-    async def send_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Called after the produce futures: in flight together, the broker says "retry" and each costs a back-off."""
-        marked = {partition: (offset, BY_TASK) for partition, offset in offsets.items()}
-        await self._guard(self._producer.send_offsets_to_transaction(marked, self._settings.app_id), "offsets")
-
-    async def commit(self) -> None:
-        await self._guard(self._producer.commit_transaction(), "committing")
-
-    async def stop(self) -> None:
-        manager = self._producer._txn_manager
-        waiter = manager and manager._transaction_waiter
-        if waiter is not None and waiter.done() and not waiter.cancelled():
-            waiter.exception()  # nobody else asks, and asyncio would log "never retrieved" whenever it is collected
-        try:
-            await asyncio.wait_for(self._producer.stop(), 5)
-        except Exception as error:
-            log.info(
-                "producer %s did not stop cleanly: %r; the broker's time-out ends its transaction", self._id, error
-            )
-
-    def _root(self, error: BaseException) -> BaseException:
-        """A right that is missing for one topic fails every other send with errors that do not name it."""
-        manager = self._producer._txn_manager
-        waiter = manager and manager._transaction_waiter
-        ended = waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
-        return ended if isinstance(ended, NOT_ALLOWED) else error
-
-    async def _guard(self, call: Any, doing: str) -> None:
-        try:
-            await call
-        except Exception as error:
-            raise self._translated(error, doing) from error
-
-    def _translated(self, error: BaseException, doing: str) -> BaseException:
-        if isinstance(error, asyncio.CancelledError):
-            return error
-        if isinstance(error, FENCING):
-            return Fenced(f"{self._id} was fenced while {doing}: a newer owner has begun")
-        if isinstance(error, MessageSizeTooLargeError):
-            return OutcomeUnknown(
-                f"{self._id}: {doing}: the broker refused the size; compare max.message.bytes: {error}"
-            )
-        return OutcomeUnknown(f"{self._id}: {doing}: {told(error)}")
 
 
 async def _asked(call: Any, what: str) -> Any:
@@ -464,7 +284,7 @@ class PlainProducer:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._producer = AIOKafkaProducer(
-            **bootstrap_of(settings),
+            **settings.client_options,
             acks="all",
             enable_idempotence=True,
             linger_ms=0,

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streams.effects import Effect, EffectMetrics, EffectSource, Rounds
-from streams.kafka import KafkaTransactions
 from streams.log import Transactions
 from streams.records import Fields, Record, TopicPartition
 from streams.rights import Right, fence
 from streams.sink import Backoff
+from streams.transactions import KafkaTransactions
 
 log = logging.getLogger(__name__)
 

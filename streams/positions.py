@@ -14,11 +14,12 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer
 
 from streams import admin
-from streams.kafka import BY_TASK, KafkaLog, committed_by, onlooker
+from streams.kafka import KafkaLog, committed_by, onlooker
 from streams.log import Log
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.topology import Group
+from streams.transactions import BY_TASK
 
 TOPIC = "__consumer_offsets"
 

@@ -22,7 +22,7 @@ from streams import admin
 from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
-from streams.kafka import BY_TASK, KafkaLog, PlainProducer, bootstrap_of, committed_offsets, onlooker
+from streams.kafka import KafkaLog, PlainProducer, committed_offsets, onlooker
 from streams.log import Log
 from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
@@ -30,6 +30,7 @@ from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY
 from streams.topology import Group, task_name, transactional_id
+from streams.transactions import BY_TASK
 
 #: A worker that was killed counts as a member until its session has passed.
 RUNNING = (
@@ -117,7 +118,7 @@ def stores_of(settings: EngineSettings, tasks: Collection[str]) -> list[Path]:
 
 async def members(settings: EngineSettings) -> list[str]:
     """Where the running workers answer; where one does not say so, the host that it runs on."""
-    client = AIOKafkaAdminClient(**bootstrap_of(settings))
+    client = AIOKafkaAdminClient(**settings.client_options)
     try:
         await client.start()
         found = []
@@ -145,7 +146,7 @@ async def require_no_members(settings: EngineSettings) -> None:
 
 async def forget_offsets(settings: EngineSettings) -> None:
     """Delete the group. The broker refuses while it has members, and that is the lock. Raises WorkersRunning."""
-    client = AIOKafkaAdminClient(**bootstrap_of(settings))
+    client = AIOKafkaAdminClient(**settings.client_options)
     try:
         await client.start()
         coordinator = await client.find_coordinator(settings.app_id)
@@ -218,8 +219,8 @@ async def _adopt_log(
     settings: EngineSettings, partitions: Sequence[TopicPartition], key: bytes
 ) -> list[TopicPartition]:
     """Give each empty partition its first record; a changelog's value is its identity."""
-    producer = AIOKafkaProducer(**bootstrap_of(settings), acks="all")
-    consumer = AIOKafkaConsumer(**bootstrap_of(settings))
+    producer = AIOKafkaProducer(**settings.client_options, acks="all")
+    consumer = AIOKafkaConsumer(**settings.client_options)
     try:
         await consumer.start()
         await producer.start()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from streams.brokers import PLAINTEXT, Brokers, Security
+from streams.brokers import PLAINTEXT, Brokers, Security, client_options
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,8 @@ class EngineSettings:
     def brokers(self) -> Brokers:
         """The cluster, and how it is spoken to."""
         return Brokers(self.bootstrap, self.security)
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What every client of this application connects with."""
+        return {**client_options(self.brokers), "request_timeout_ms": self.request_timeout_ms}

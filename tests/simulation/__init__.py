@@ -1,6 +1,6 @@
 """The simulation: real tasks, agents, engine and sink over a simulated Kafka, in virtual time, from one seed.
 
-Everything that a worker runs is the product's own code, down to `streams/kafka.py`; only what lies beneath it is
+Everything that a worker runs is the product's own code, down to the requests of a transaction; only what lies beneath it is
 played: aiokafka's two clients, the brokers, the disks, the processes and time. Reading order:
 
     loop.py        virtual time; processes that die and freeze between any two steps

@@ -1,4 +1,4 @@
-"""aiokafka's consumer, reader and transactional producer, as `streams/kafka.py` and `streams/engine.py` use them.
+"""aiokafka's consumer, reader and transactional producer, as `streams/` uses them.
 
 They keep aiokafka's ways, traps included: a commit goes through without batches that failed; a commit whose caller was
 cancelled goes on; a fetch waits through a rebalance however long it takes; a revived member learns at its next
@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+from zlib import crc32
 
 from aiokafka.errors import (
     ConcurrentTransactions,
     IllegalGenerationError,
     IllegalStateError,
-    InvalidProducerEpoch,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
-    ProducerFenced,
     RebalanceInProgressError,
     RequestTimedOutError,
-    UnknownError,
     UnknownMemberIdError,
 )
 from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -35,14 +34,18 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
-from streams.kafka import BY_TASK
 from streams.records import Fields, StoredRecord, TopicPartition
+from streams.transactions import BY_TASK
 from tests.simulation.cluster import Cluster
 from tests.simulation.group import Group
 from tests.simulation.loop import NOWHERE
 from tests.simulation.network import Network
 
 RETRY_S = 0.03
+#: How many brokers the topics are dealt out to: a request goes to one.
+BROKERS = 3
+#: Of each request the version that has all that is looked at; the answers' layouts are those.
+VERSIONS = {0: (3, 3), 24: (0, 0), 25: (0, 0), 26: (0, 0), 28: (0, 0)}
 #: How often a coordinator is still loading its group when it is asked for offsets, and that error's code.
 LOADING, LOAD_IN_PROGRESS = 0.1, 14
 
@@ -295,25 +298,12 @@ class SimConsumer(Reads):
             await self._watch(tps, left_s)
 
 
-class Send(NamedTuple):
-    """A batch on its way, and who waits for it."""
-
-    tp: TopicPartition
-    records: list[Fields]
-    future: asyncio.Future[Any]
-
-
-class Sent(NamedTuple):
-    """aiokafka's RecordMetadata, as far as it is read."""
-
-    offset: int
-
-
 class Builder:
     """A batch that is being filled; it takes a bounded number of records, as a real one bounded bytes."""
 
     def __init__(self, most: int) -> None:
         self.records: list[Fields] = []
+        self.first = 0
         self._most = most
 
     @property
@@ -330,216 +320,116 @@ class Builder:
         self.records.append((timestamp, key, value, headers))
         return self
 
-    def close(self) -> None:
-        """Nothing is compressed here."""
+    def _set_producer_state(self, producer: int, epoch: int, first: int) -> None:
+        self.producer, self.epoch, self.first = producer, epoch, first
 
-    def record_count(self) -> int:
-        return len(self.records)
+    def _build(self) -> Builder:
+        """What stands for the bytes; a request does not look into them."""
+        return self
 
 
 class SimClient:
-    """aiokafka's client below a producer. It raises when there is no answer; an answer that is an error is a value."""
+    """aiokafka's client below a producer: real requests in, answers with a broker's codes out, or none at all."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, cluster: Cluster, network: Network, id: str, fail_batch: float) -> None:
+        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: crc32(tp.topic.encode()) % BROKERS)
+        self._brokers, self._network, self._id, self._fail_batch = cluster, network, id, fail_batch
 
     async def send(self, node_id: int, request: Any, *, group: Any = None) -> Any:
-        fun, *args = request.call
+        asked = request.prepare(VERSIONS)
         try:
-            return await self._network.call(fun, *args)
+            return await self._network.call(self._answer, request, asked)
         except RequestTimedOutError:
+            if isinstance(request, ProduceRequest) and self._network.gives_up():
+                raise KafkaTimeoutError() from None
             raise
+
+    async def force_metadata_update(self) -> bool:
+        return True
+
+    async def _wait_on_metadata(self, topic: str) -> set[int]:
+        return {tp.partition for tp in self._brokers.partitions if tp.topic == topic}
+
+    def _answer(self, request: Any, asked: Any) -> Any:
+        brokers, id = self._brokers, self._id
+        match request:
+            case ProduceRequest():
+                topics = [
+                    (topic, [self._appended(topic, *each) for each in batches]) for topic, batches in asked.topics
+                ]
+                return SimpleNamespace(topics=topics)
+            case AddPartitionsToTxnRequest():
+                places = [TopicPartition(topic, number) for topic, numbers in asked.topics for number in numbers]
+                return _each(places, _code(brokers.add_partitions, id, asked.producer_epoch, places))
+            case AddOffsetsToTxnRequest():
+                return SimpleNamespace(error_code=_code(brokers.add_offsets, id, asked.producer_epoch))
+            case TxnOffsetCommitRequest():
+                offsets = {TopicPartition(topic, each[0]): each[1] for topic, some in asked.topics for each in some}
+                code = _code(brokers.commit_offsets, id, asked.producer_id, asked.producer_epoch, offsets)
+                return _each(offsets, code)
+            case EndTxnRequest():
+                code = _code(brokers.end, id, asked.producer_epoch, asked.transaction_result)
+                return SimpleNamespace(error_code=code)
+        raise AssertionError(f"nobody sends {request}")
+
+    def _appended(self, topic: str, partition: int, batch: Builder) -> tuple[int, int, int]:
+        """Partition, error code and offset."""
+        if not batch.records or self._network.chance.random() < self._fail_batch:
+            return partition, MessageSizeTooLargeError.errno, -1  # an empty batch is refused too
+        place = TopicPartition(topic, partition)
+        try:
+            offset = self._brokers.produce(self._id, batch.producer, batch.epoch, place, batch.first, batch.records)
         except KafkaError as error:
-            return error
+            return partition, error.errno, -1
+        return partition, 0, offset
 
 
-class AddPartitions(AddPartitionsToTxnRequest):  # type: ignore[misc]  # aiokafka has no types
-    """A request by its class, which is all that is looked at above; what it asks for is a call."""
-
-    def __init__(self, *call: Any) -> None:
-        self.call = call
-
-
-class AddOffsets(AddPartitions, AddOffsetsToTxnRequest):  # type: ignore[misc]
-    """AddOffsetsToTxn."""
+def _code(fun: Callable[..., None], *args: Any) -> int:
+    try:
+        fun(*args)
+    except KafkaError as error:
+        code: int = error.errno
+        return code
+    return 0
 
 
-class CommitOffsets(AddPartitions, TxnOffsetCommitRequest):  # type: ignore[misc]
-    """TxnOffsetCommit."""
+def _each(places: Iterable[TopicPartition], code: int) -> Any:
+    """An answer that says the same of every partition."""
+    return SimpleNamespace(errors=[(topic, [(partition, code)]) for topic, partition in places])
 
 
-class EndTxn(AddPartitions, EndTxnRequest):  # type: ignore[misc]
-    """EndTxn."""
+class SimSender:
+    """As far as it knows the coordinators."""
+
+    def __init__(self) -> None:
+        self._coordinators: dict[int, int] = {}
+
+    async def _find_coordinator(self, of: int, key: str) -> int:
+        return self._coordinators.setdefault(of, 0)
+
+    def _coordinator_dead(self, of: int) -> None:
+        self._coordinators.pop(of, None)
 
 
 class SimProducer:
-    """A transactional producer: one sender works off what was asked for, and goes on when its caller has given up."""
+    """A transactional producer as far as `streams/transactions.py` has one: an id, batches, and its client."""
 
     def __init__(self, cluster: Cluster, network: Network, id: str, *, fail_batch: float, batch_most: int) -> None:
         self.cluster, self.network, self.id = cluster, network, id
-        self.client = SimClient(network)
-        self._fail_batch, self._batch_most = fail_batch, batch_most
-        self._producer, self._epoch = -1, -1
-        self._fatal: BaseException | None = None
-        self._in_transaction = False
-        self._added: set[TopicPartition] = set()
-        self._offsets_added = False
-        self._numbers: dict[TopicPartition, int] = {}
-        self._queue: deque[Send] = deque()
-        self._txn_manager = None  # aiokafka's has one once it has started
-        self._sending: asyncio.Task[None] | None = None
+        self.client, self._sender = SimClient(cluster, network, id, fail_batch), SimSender()
+        self._batch_most = batch_most
 
     async def start(self) -> None:
-        self._producer, self._epoch = await insist(self.network, self.cluster.init_producer_id, self.id)
-
-    async def begin_transaction(self) -> None:
-        self._check()
-        if self._in_transaction:
-            raise IllegalStateError("a transaction is under way")
-        self._in_transaction, self._offsets_added = True, False
-        self._added.clear()
+        producer, epoch = await insist(self.network, self.cluster.init_producer_id, self.id)
+        self._txn_manager = SimpleNamespace(producer_id=producer, producer_epoch=epoch)
 
     def create_batch(self) -> Builder:
         return Builder(self._batch_most)
 
-    async def send_batch(self, builder: Builder, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        self._check()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(Send(TopicPartition(topic, partition), builder.records, future))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.get_running_loop().create_task(self._send())
-        return future
-
-    async def send_offsets_to_transaction(
-        self, offsets: Mapping[TopicPartition, tuple[int, str]], group_id: str
-    ) -> None:
-        self._check()
-        await self._background(self._send_offsets({tp: offset for tp, (offset, _) in offsets.items()}))
-
-    async def commit_transaction(self) -> None:
-        """Commits without the batches that failed: whoever wants them all must look at their futures."""
-        self._check()
-        await self._background(self._commit())
-
     async def stop(self) -> None:
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait([self._sending])
-
-    def _check(self) -> None:
-        if self._fatal is not None:
-            raise self._fatal
-
-    async def _background(self, work: Any) -> None:
-        task = self._sending = asyncio.get_running_loop().create_task(self._after(self._sending, work))
-        await asyncio.shield(task)
-
-    @staticmethod
-    async def _after(before: asyncio.Task[None] | None, work: Any) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        await work
-
-    async def _ask(self, request: Any) -> None:
-        """A change of the transaction, repeated until it is answered. Its failure is the producer's end."""
-        while True:
-            try:
-                answer = await self.client.send(0, request)
-            except KafkaError:
-                await asyncio.sleep(RETRY_S)
-                continue
-            except Exception as error:
-                self._fatal = UnknownError(f"the sender ended: {error!r}")
-                raise self._fatal from error
-            if isinstance(answer, ConcurrentTransactions):
-                await asyncio.sleep(RETRY_S)
-            elif isinstance(answer, KafkaError):
-                fenced = isinstance(answer, InvalidProducerEpoch)
-                self._fatal = ProducerFenced() if fenced else UnknownError(repr(answer))
-                raise self._fatal
-            else:
-                return
-
-    async def _send(self) -> None:
-        while self._queue:
-            batches: dict[TopicPartition, Send] = {}
-            later: list[Send] = []
-            for send in self._queue:  # one batch of a partition is in flight at a time
-                if send.tp in batches:
-                    later.append(send)
-                else:
-                    batches[send.tp] = send
-            self._queue = deque(later)
-            new = batches.keys() - self._added
-            try:
-                self._check()
-                if new:
-                    await self._ask(AddPartitions(self.cluster.add_partitions, self.id, self._epoch, sorted(new)))
-                    self._added |= new
-            except KafkaError as error:
-                for send in batches.values():
-                    _fail(send.future, error)
-                continue
-            answers = [(send, self._produce(send)) for send in batches.values()]
-            for send, answer in answers:
-                await self._settle(send, answer)
-
-    def _produce(self, send: Send) -> asyncio.Future[Any] | None:
-        if not send.records or self.network.chance.random() < self._fail_batch:
-            return None  # a broker refuses an empty batch, as it does one that is too large
-        number = self._numbers.get(send.tp, 0)
-        return self.network.call(
-            self.cluster.produce, self.id, self._producer, self._epoch, send.tp, number, send.records
-        )
-
-    async def _settle(self, send: Send, answer: asyncio.Future[Any] | None) -> None:
-        if answer is None:
-            _fail(send.future, MessageSizeTooLargeError())
-            return
-        while True:
-            try:
-                offset = await answer
-                break
-            except RequestTimedOutError:
-                if self.network.gives_up():
-                    _fail(send.future, KafkaTimeoutError())
-                    return
-                again = self._produce(send)
-                answer = again if again is not None else self.network.call(_refuse)
-            except InvalidProducerEpoch:
-                self._fatal = ProducerFenced()
-                _fail(send.future, self._fatal)
-                return
-            except KafkaError as error:
-                _fail(send.future, error)
-                return
-        self._numbers[send.tp] = self._numbers.get(send.tp, 0) + 1
-        if not send.future.done():
-            send.future.set_result(Sent(offset))
-
-    async def _send_offsets(self, offsets: dict[TopicPartition, int]) -> None:
-        if not self._offsets_added:
-            await self._ask(AddOffsets(self.cluster.add_offsets, self.id, self._epoch))
-            self._offsets_added = True
-        call = (self.cluster.commit_offsets, self.id, self._producer, self._epoch, offsets)
-        await self._ask(CommitOffsets(*call))
-
-    async def _commit(self) -> None:
-        self._check()
-        if self._added or self._offsets_added:
-            await self._ask(EndTxn(self.cluster.end, self.id, self._epoch, True))
-        self._in_transaction = False
-
-
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # looked at: whoever gave up waiting is not told again
+        """Nothing is under way that its caller does not wait for."""
 
 
 def _done(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _refuse() -> None:
-    raise MessageSizeTooLargeError()

@@ -69,6 +69,14 @@ class Standing:
     txn: Txn | None = None
 
 
+@dataclass
+class Batches:
+    """Those of one epoch: where each stands, by the number of its first record, and the number that comes next."""
+
+    offsets: dict[int, int] = field(default_factory=dict)
+    following: int = 0
+
+
 class Partition:
     """The records of one partition: (record, transaction), a marker where the record is None."""
 
@@ -78,7 +86,7 @@ class Partition:
         self.rows: list[tuple[StoredRecord | None, Txn | None]] = []
         self.open: dict[Txn, int] = {}
         self.epochs: dict[int, int] = {}
-        self.batches: dict[tuple[int, int], list[int]] = {}
+        self.batches: dict[tuple[int, int], Batches] = {}
         self.horizons: dict[int, int] = {}
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -321,24 +329,25 @@ class Cluster:
     def produce(
         self, id: str, producer: int, epoch: int, tp: TopicPartition, number: int, records: Sequence[Fields]
     ) -> int:
-        """Append a batch; `number` counts the batches of this epoch on this partition. Gives its first offset."""
+        """Append a batch; `number` is that of its first record in this epoch on this partition. Gives its offset."""
         partition = self.at(tp)
         if partition.epochs.get(producer, -1) > epoch:
             raise InvalidProducerEpoch()
-        batches = partition.batches.setdefault((producer, epoch), [])
-        if number < len(batches):
-            return batches[number]
-        if number > len(batches):
+        batches = partition.batches.setdefault((producer, epoch), Batches())
+        if number in batches.offsets:
+            return batches.offsets[number]
+        if number != batches.following:
             raise OutOfOrderSequenceNumber()
         txn = next((txn for txn in partition.open if txn.producer == producer), None)
         if txn is None:
             txn = self._verified(id, epoch, lambda txn: tp in txn.partitions)
         partition.epochs[producer] = epoch
         partition.open.setdefault(txn, partition.end)
-        batches.append(partition.end)
+        batches.offsets[number] = partition.end
+        batches.following += len(records)
         sent = txn.sent.setdefault(tp, [])
         sent.extend(partition.append(fields, txn) for fields in records)
-        return batches[number]
+        return batches.offsets[number]
 
     def commit_offsets(self, id: str, producer: int, epoch: int, offsets: Mapping[TopicPartition, int]) -> None:
         if self._group_epochs.get(producer, -1) > epoch:

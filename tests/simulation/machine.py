@@ -13,6 +13,7 @@ from typing import Any, cast
 import streams.engine
 import streams.kafka
 import streams.reading
+import streams.transactions
 from streams import App, faults
 from streams.assignment import Member
 from streams.clock import ManualClock
@@ -99,7 +100,8 @@ def played(world: World) -> Iterator[None]:
         (streams.reading, "time", SimpleNamespace(monotonic=lambda: world.loop.now)),
         (streams.reading, "LOOK_EVERY_S", 0.2),  # virtual time costs nothing, looking does
         (streams.kafka, "_reader", lambda settings, max_bytes: SimReader(world.cluster, world.network)),
-        (streams.kafka, "AIOKafkaProducer", lambda **options: producer(world, options["transactional_id"])),
+        (streams.transactions, "time", SimpleNamespace(monotonic=lambda: world.loop.now)),
+        (streams.transactions, "AIOKafkaProducer", lambda **options: producer(world, options["transactional_id"])),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in names]
     for module, name, value in names:

@@ -20,11 +20,11 @@ from streams.batch import Batch
 from streams.deadlines import Deadlines
 from streams.engine import Engine
 from streams.journal import STEPS, Writer
-from streams.kafka import KafkaTransactions
 from streams.records import Record, TopicPartition
 from streams.restore import Restore
 from streams.sink import Move, Written
 from streams.task import Task
+from streams.transactions import KafkaTransactions
 from tables.orders import OrderTables
 from tests.simulation.history import run
 from tests.simulation.plan import make_plan
@@ -89,9 +89,10 @@ def _rewritten(change: Change) -> Any:
         raise LookupError(
             f"{change.owner.__name__}.{change.method} has no single {change.old!r} any more: mend the mutant"
         )
-    names = {**vars(sys.modules[change.owner.__module__]), "mutants": sys.modules[__name__]}
-    exec(compile(source.replace(change.old, change.new), f"<mutant {change.method}>", "exec"), names)
-    return names[change.method]
+    names, made = vars(sys.modules[change.owner.__module__]), dict[str, Any]()  # its own: histories change its names
+    names["mutants"] = sys.modules[__name__]
+    exec(compile(source.replace(change.old, change.new), f"<mutant {change.method}>", "exec"), names, made)
+    return made[change.method]
 
 
 # -- what the changed words call ---------------------------------------------------------------------------------------
@@ -281,16 +282,23 @@ MUTANTS: dict[str, Mutant] = {
         [
             Change(
                 KafkaTransactions,
-                "send",
-                'raise self._translated(result, f"sending to {partition.topic}-{partition.partition}") from result',
-                "continue",
+                "_produce",
+                "raise self._translated(outcome, where) from outcome",
+                "batches.pop(partition)",
             )
         ],
     ),
     "repeated_in_place": Mutant(
         "a change of the transaction that was not answered is sent again in the same epoch",
         "I2",
-        [(streams.kafka, "never_repeat", _nothing)],
+        [
+            Change(
+                KafkaTransactions,
+                "_change",
+                'raise OutcomeUnknown(f"{self._id}: {type(request).__name__} was not answered: {error!r}") from error',
+                "refusal = ConcurrentTransactions()",
+            )
+        ],
     ),
     "old_stores_trusted": Mutant(
         "a store is brought forward however long it was away",
@@ -308,11 +316,6 @@ MUTANTS: dict[str, Mutant] = {
                 "isinstance(error, LogMismatch)",
             )
         ],
-    ),
-    "empty_batches_sent": Mutant(
-        "what is left of an outbox after a roll-back is sent, though nothing is in it",
-        "a task fails for ever",
-        [Change(Batch, "rollback", "if self._sent:", "if False:")],
     ),
     "rollback_undone_not": Mutant(
         "what a rejected record wrote and sent stays",

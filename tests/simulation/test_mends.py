@@ -1,59 +1,10 @@
-"""What the simulation found, held where it plays no part: in aiokafka's own classes and in RocksDB."""
+"""What the simulation found, held where it plays no part: in RocksDB."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError
-from aiokafka.producer.producer import AIOKafkaProducer
-from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
-
-from streams.kafka import never_repeat
 from streams.store import IDENTITY, POSITION, Memory, RocksStore
-
-
-def request(kind: type[Any]) -> Any:
-    """One by its class, which is all that is looked at."""
-    return object.__new__(kind)
-
-
-def producer(error: Exception) -> Any:
-    async def send(node_id: int, request: Any, *, group: Any = None) -> Any:
-        raise error
-
-    found = SimpleNamespace(client=SimpleNamespace(send=send))
-    never_repeat(found)
-    return found
-
-
-@pytest.mark.parametrize("error", [RequestTimedOutError(), KafkaConnectionError()])
-@pytest.mark.parametrize("kind", [EndTxnRequest, TxnOffsetCommitRequest])
-async def test_a_change_of_a_transaction_without_an_answer_is_no_reason_to_repeat_it(
-    kind: type[Any], error: Exception
-) -> None:
-    """aiokafka's handlers repeat after any KafkaError and after nothing else."""
-    with pytest.raises(Exception, match="was not answered") as raised:
-        await producer(error).client.send(0, request(kind))
-    assert not isinstance(raised.value, KafkaError)
-
-
-async def test_what_was_never_sent_and_what_is_numbered_may_be_repeated() -> None:
-    with pytest.raises(NodeNotReadyError):
-        await producer(NodeNotReadyError()).client.send(0, request(EndTxnRequest))
-    with pytest.raises(RequestTimedOutError):
-        await producer(RequestTimedOutError()).client.send(0, request(ProduceRequest))
-
-
-async def test_the_client_is_where_aiokafka_looks_for_it() -> None:
-    """The sender sends through the object that `never_repeat` changes."""
-    real = AIOKafkaProducer(bootstrap_servers="127.0.0.1:9", transactional_id="t")
-    never_repeat(real)
-    assert real._sender.client.send is real.client.send
-    assert real.client.send.__qualname__.startswith("never_repeat")
 
 
 def test_an_emptied_family_keeps_its_identity_alone_and_its_neighbour_everything(tmp_path: Path) -> None:

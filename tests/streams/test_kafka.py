@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -11,12 +10,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import GroupAuthorizationFailedError, GroupLoadInProgressError
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
-from aiokafka.record import MemoryRecords
 
 from streams import kafka
-from streams.kafka import KafkaTransactions, committed_offsets
+from streams.kafka import committed_offsets
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from tests.streams.load import Toy
@@ -66,37 +63,6 @@ async def test_what_will_not_pass_is_told_at_once() -> None:
         await committed_offsets(consumer(([], FORBIDDEN)), [A0])
     with pytest.raises(GroupAuthorizationFailedError):
         await committed_offsets(consumer(([("a", [(0, -1, "", FORBIDDEN)])], 0)), [A0])
-
-
-class Accumulator:
-    """What `send` needs of a producer: aiokafka's own batches, small ones, each acknowledged at the log's end."""
-
-    def __init__(self) -> None:
-        self.log: dict[TopicPartition, list[Any]] = {}
-        self.batches = 0
-
-    def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(1_000, 0, is_transactional=1)
-
-    async def send_batch(self, builder: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
-        records = self.log.setdefault(TopicPartition(topic, partition), [])
-        written = list(MemoryRecords(bytes(builder._build())).next_batch())
-        assert [record.offset for record in written] == list(range(builder.record_count()))
-        self.batches += 1
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(SimpleNamespace(offset=len(records)))
-        records += written
-        return done
-
-
-async def test_records_leave_in_order_in_as_many_batches_as_they_need() -> None:
-    transactions = object.__new__(KafkaTransactions)
-    transactions._producer = producer = Accumulator()
-    sent = [(1_000 + n, b"k%d" % n, None if n == 3 else b"v" * 90 * n, (("h", b"x"),) * (n % 2)) for n in range(20)]
-    assert await transactions.send({A0: sent, B0: sent[:1]}) == {A0: 20, B0: 1}
-    found = [(r.timestamp, r.key, r.value, tuple(r.headers)) for r in producer.log[A0]]
-    assert found == sent
-    assert producer.batches > 10, "a record larger than a batch has one of its own"
 
 
 @pytest.fixture

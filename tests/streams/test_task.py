@@ -99,15 +99,6 @@ async def test_what_a_rejected_record_did_is_undone(tmp_path: Path, value: bytes
         assert (headers["dead-letter-topic"], headers["dead-letter-offset"]) == (b"words", b"%d" % bad.offset)
 
 
-async def test_a_rejected_record_that_is_alone_in_its_batch_leaves_only_its_letter(tmp_path: Path) -> None:
-    """Found by a fault run: an empty batch for the partition it had sent to failed the task, again and again."""
-    async with Driver(make_app(tmp_path)) as driver:
-        driver.produce("words", key="a", value=b"bug")
-        await driver.run()
-        sent = [destination.topic for task in driver.tasks.values() for destination in task.batch.outbox]
-        assert sent == ["dead_letters.v1"]
-
-
 async def test_a_record_without_value_is_poison_for_an_agent_of_values(tmp_path: Path) -> None:
     async with Driver(make_app(tmp_path)) as driver:
         driver.produce("words", key="a", value=None)
