@@ -1,4 +1,4 @@
-"""the log as a task sees it -> two protocols, kept by Kafka (`KafkaLog`, `KafkaTransactions`) and by the test driver."""
+"""the log as a task sees it -> two protocols, kept by Kafka (streams/kafka.py) and by the test driver's memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The simulation: real tasks, agents, engine and sink over a simulated Kafka, in virtual time, from one seed.
 
-Everything that a worker runs is the product's own code, down to the requests of a transaction; only what lies beneath it is
-played: aiokafka's two clients, the brokers, the disks, the processes and time. Reading order:
+Everything that a worker runs is the product's own code, down to the requests of a transaction; only what lies beneath
+is played: aiokafka's two clients, the brokers, the disks, the processes and time. Reading order:
 
     loop.py        virtual time; processes that die and freeze between any two steps
     network.py     calls that are late, lost before or after they took effect, repeated
