@@ -17,6 +17,7 @@ from bench.ground import Ground, NotReady
 from local.process import Child
 
 RATE_HZ = 250
+MAIN_THREAD = ": MainThread"
 TOP = 10
 
 #: What a frame means for somebody who does not know the code. Where a line of C is called from, its time counts there.
@@ -100,7 +101,7 @@ def run(ground: Ground, count: int, bare: bool = False) -> str:
         spy: list[Child] = []
         before: list[Counter[str]] = []
         command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid), "--rate", str(RATE_HZ)]
-        command += ["--format", "raw", "--output", str(raw), "--duration", "600"]
+        command += ["--format", "raw", "--threads", "--output", str(raw), "--duration", "600"]
 
         def look() -> None:
             before.append(threads(pid))
@@ -119,11 +120,17 @@ def run(ground: Ground, count: int, bare: bool = False) -> str:
 
 
 def read(lines: Iterable[str]) -> Profile:
-    """py-spy's raw format: `frame;frame;frame count`, the outermost first, a frame is `name (file:line)`."""
+    """py-spy's raw format: `thread;frame;frame count`, the outermost first, a frame is `name (file:line)`.
+
+    Of the main thread: what others wait for, py-spy takes for work.
+    """
     total, own, areas = 0, Counter[str](), Counter[str]()
     for line in lines:
         stack, _, number = line.rpartition(" ")
-        frames = [_without_line(frame) for frame in stack.split(";")]
+        thread, *called = stack.split(";")
+        if not thread.endswith(MAIN_THREAD):
+            continue
+        frames = [_without_line(frame) for frame in called]
         count = int(number)
         total += count
         own[frames[-1]] += count

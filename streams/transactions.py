@@ -218,7 +218,10 @@ class KafkaTransactions:
         if known is not None:
             return known
         key = self._settings.app_id if of is CoordinationType.GROUP else self._id
-        found: int = await asyncio.wait_for(sender._find_coordinator(of, key), deadline - time.monotonic())
+        try:
+            found: int = await asyncio.wait_for(sender._find_coordinator(of, key), deadline - time.monotonic())
+        except TimeoutError:
+            raise OutcomeUnknown(f"{self._id}: no broker says who the coordinator of {key} is") from None
         return found
 
     def _refusal(self, answer: Any) -> KafkaError | None:

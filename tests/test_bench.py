@@ -242,11 +242,13 @@ def test_table_and_chart_show_the_figures() -> None:
 
 
 def test_a_profile_is_read_by_function_and_by_purpose() -> None:
+    main = "thread (7): MainThread"
     found = profile.read(
         [
-            "step (streams/task.py:1);read_document (schemas/orders/reading.py:40);f (/x/site-packages/a/b.py:2) 30",
-            "step (streams/task.py:9);read_document (schemas/orders/reading.py:41) 10",
-            "main (app.py:1) 60",
+            f"{main};step (streams/task.py:1);read_document (schemas/orders/reading.py:4);f (/x/site-packages/a/b.py:2) 30",
+            f"{main};step (streams/task.py:9);read_document (schemas/orders/reading.py:41) 10",
+            f"{main};main (app.py:1) 60",
+            "thread (8): asyncio_0;_worker (thread.py:1) 50",
         ]
     )
     assert found.total == 100

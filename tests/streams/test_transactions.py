@@ -291,6 +291,18 @@ async def test_patience_ends_with_the_transaction(
         await one(task)
 
 
+async def test_a_coordinator_that_nobody_knows_is_not_waited_for_for_ever(
+    brokers: Brokers, task: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(of: CoordinationType, key: str) -> int:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(task._producer._sender, "_find_coordinator", never)
+    with pytest.raises(OutcomeUnknown, match="who the coordinator of app-task-0 is"):
+        await one(task)
+
+
 # -- what ends it ------------------------------------------------------------------------------------------------------
 
 
