@@ -242,10 +242,10 @@ def test_table_and_chart_show_the_figures() -> None:
 
 
 def test_a_profile_is_read_by_function_and_by_purpose() -> None:
-    main = "thread (7): MainThread"
+    main, library = "thread (7): MainThread", "/x/site-packages/a/b.py"
     found = profile.read(
         [
-            f"{main};step (streams/task.py:1);read_document (schemas/orders/reading.py:4);f (/x/site-packages/a/b.py:2) 30",
+            f"{main};step (streams/task.py:1);read_document (schemas/orders/reading.py:4);f ({library}:2) 30",
             f"{main};step (streams/task.py:9);read_document (schemas/orders/reading.py:41) 10",
             f"{main};main (app.py:1) 60",
             "thread (8): asyncio_0;_worker (thread.py:1) 50",
