@@ -20,6 +20,7 @@ from streams.audit import Audit
 from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotLive, NotOwner, NotReadable, OutcomeUnknown, StoreDamaged
+from streams.fetch_sessions import remember_fetches
 from streams.heap import Heap
 from streams.kafka import KafkaLog, KafkaReader, PlainProducer, rest_when_idle
 from streams.live import Live, Turn
@@ -199,6 +200,7 @@ class Engine(Service):
         consumer.subscribe(topics, listener=_Listener(self))
         await consumer.start()
         rest_when_idle(consumer, settings)
+        remember_fetches(consumer)
         self._confirm_by_heartbeat(consumer)
 
     def _confirm_by_heartbeat(self, consumer: AIOKafkaConsumer) -> None:
