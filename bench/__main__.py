@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import chart, guard, machine, profile, results
+from bench import chart, guard, latency, machine, profile, results
 from bench.folds import OurFold
 from bench.ground import ROOT, Ground
 from bench.lines import GROUPS, chosen
@@ -18,8 +18,8 @@ from local.errors import LocalError
 from schemas.settings import Settings
 
 HERE = Path(__file__).parent
-#: The broker is a JVM too: the first line must not pay for its compiling.
-WARM_ORDERS = 100_000
+#: The broker is a JVM too: the first line must not pay for its compiling. Large and small transactions take other ways.
+WARM_ORDERS, WARM_PER_S, WARM_S = 100_000, 1_000, 40
 RESULTS, CHART = HERE / "results.json", HERE / "chart.svg"
 
 
@@ -53,6 +53,13 @@ def data_dir() -> Path:
     return Settings.load().data_dir.absolute() / "bench"
 
 
+def warm(ground: Ground, at_once: int, steady_s: float) -> None:
+    with OurFold(ground) as fold:
+        fold.feed(at_once)
+        places = (ground.bootstrap, fold.source, fold.output)
+        latency.measure(*places, fold.processes, per_s=WARM_PER_S, warm_s=0, seconds=steady_s, first=at_once)
+
+
 def run(chosen_options: argparse.Namespace) -> int:
     out: Path = chosen_options.out or (RESULTS if chosen_options.scale == 1 else data_dir() / "results.json")
     try:
@@ -68,8 +75,7 @@ def run(chosen_options: argparse.Namespace) -> int:
     with Ground(data_dir() / "ground") as ground:
         if (count := int(WARM_ORDERS * chosen_options.scale)) >= 1_000:
             say("warming the broker ...")
-            with OurFold(ground) as fold:
-                fold.feed(count)
+            warm(ground, count, WARM_S * chosen_options.scale)
         for name in groups:
             say(f"{name} ...")
             bench = Bench(ground, chosen_options.rounds, chosen_options.scale, not chosen_options.no_peers)
