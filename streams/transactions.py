@@ -8,7 +8,7 @@
 aiokafka's own sender takes the same steps, each through a queue, a task and a pause of its own (docs/bench.md: what the
 difference comes to). Here its producer registers the id, knows the cluster and holds the connections.
 
-Source: KIP-98, and https://kafka.apache.org/protocol for the requests, in versions that every broker since 2.1 takes.
+Source: KIP-98, and https://kafka.apache.org/protocol for the requests, in the versions that aiokafka has of them.
 """
 
 from __future__ import annotations
