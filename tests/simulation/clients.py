@@ -1,8 +1,7 @@
 """aiokafka's consumer, reader and transactional producer, as `streams/` uses them.
 
-They keep aiokafka's ways, traps included: a commit goes through without batches that failed; a commit whose caller was
-cancelled goes on; a fetch waits through a rebalance however long it takes; a revived member learns at its next
-heartbeat that it was put out.
+They keep aiokafka's ways, traps included: a request whose caller was cancelled arrives all the same; a fetch waits
+through a rebalance however long it takes; a revived member learns at its next heartbeat that it was put out.
 """
 
 from __future__ import annotations

@@ -38,12 +38,11 @@ from streams.errors import Fenced, OutcomeUnknown
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.transactions import BY_TASK, KafkaTransactions
+from tests.simulation.clients import VERSIONS
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
 ROW = (1_000, b"k", b"v", ())
 ADD, OFFSETS, PRODUCE, COMMIT, END = "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit", "EndTxn"
-#: Of each request the version that is looked at.
-VERSIONS = {0: (3, 3), 24: (0, 0), 25: (0, 0), 26: (0, 0), 28: (0, 0)}
 
 
 class Brokers:
