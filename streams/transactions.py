@@ -109,7 +109,7 @@ class KafkaTransactions:
         #: Records so far, by partition. The broker knows a batch that it has by the number of its first record.
         self._sent: dict[TopicPartition, int] = {}
         self._added: set[TopicPartition] = set()
-        self._offsets_added = self._offsets_expected = False
+        self._offsets_added = self._offsets_expected = self._open = False
         self._ended: BaseException | None = None
 
     async def start(self) -> None:
@@ -122,6 +122,11 @@ class KafkaTransactions:
         """Nothing is asked of a broker: the first partition that is added begins the transaction there."""
         if self._ended is not None:
             raise OutcomeUnknown(f"{self._id} has ended: {told(self._ended)}")
+        if self._open:
+            raise OutcomeUnknown(
+                f"{self._id}: the transaction before was not committed, and would become part of this one"
+            )
+        self._open = True
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Fields]]) -> dict[TopicPartition, int]:
         with self._guarded("sending"):
@@ -149,7 +154,7 @@ class KafkaTransactions:
             if self._added or self._offsets_added:
                 await self._change(EndTxnRequest(*self._identity, True))
         self._added.clear()
-        self._offsets_added = False
+        self._offsets_added = self._open = False
 
     async def stop(self) -> None:
         """A transaction that is open stays open: the fence of the next owner ends it, or the broker's time-out."""

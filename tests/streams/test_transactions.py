@@ -198,6 +198,18 @@ async def test_a_partition_joins_once_and_a_transaction_of_nothing_asks_nobody(
     assert [len(records) for records in brokers.log.values()] == [2]
 
 
+async def test_a_transaction_that_was_given_up_does_not_become_part_of_the_next(
+    brokers: Brokers, task: KafkaTransactions
+) -> None:
+    await task.begin()
+    sending = asyncio.create_task(task.send({A0: [ROW]}))
+    await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.wait([sending])
+    with pytest.raises(OutcomeUnknown, match="was not committed"):
+        await task.begin()
+
+
 async def test_records_leave_in_order_in_as_many_batches_as_they_need(
     brokers: Brokers, task: KafkaTransactions
 ) -> None:
