@@ -38,6 +38,9 @@ POSITIONS_TIMEOUT_S = 600.0
 IDLE_MOVE_S = 1.0
 #: How often the ends of the log are asked for, for the lag.
 LAG_EVERY_S = 2.0
+#: A sink's fetch waits for this much, but no longer than FETCH_WAIT_MS: what arrives meanwhile shares a request, a
+#: transaction and its flush to disk. Nothing waits for the copy.
+FETCH_BYTES, FETCH_WAIT_MS = 64 << 10, 100
 #: Each partition's fetch; with the partitions assigned it bounds the memory that fetched records can take.
 PARTITION_FETCH_BYTES = 4 << 20
 #: A worker whose version is not the live one looks this often whether it is.
@@ -477,7 +480,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "isolation_level": "read_committed",
-            "fetch_max_wait_ms": 100,
+            "fetch_max_wait_ms": FETCH_WAIT_MS,
             "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
             "session_timeout_ms": 10_000,
             "heartbeat_interval_ms": 1_000,
@@ -567,7 +570,8 @@ class Sink(Service):
 
     async def on_start(self) -> None:
         # Not earlier: where the brokers are is known once the worker has read its command line.
-        source = self._source or KafkaSource(self.app.brokers, self.group_id, self.topics, self._client)
+        client = {"fetch_min_bytes": FETCH_BYTES, **(self._client or {})}
+        source = self._source or KafkaSource(self.app.brokers, self.group_id, self.topics, client)
         self._pump = Pump(self.name, source, self.destination, self._metrics, pressed=self._pressed)
         self._pumping = asyncio.create_task(self._run(self._pump), name=f"sink {self.name}")
 
