@@ -25,7 +25,8 @@ from bench.offline import messages
 from schemas.orders import PlaceOrder, encode_event, read_document
 from streams.records import StoredRecord
 from streams.records import TopicPartition as Partition
-from streams.sink import KafkaSource, Move, Pump, SinkMetrics, Written
+from streams.sink import Move, Pump, SinkMetrics, Written
+from streams.sources import KafkaSource
 
 AT = "2026-11-21T12:00:00.000Z"
 

@@ -23,7 +23,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from streams import faults
 from streams.records import Record
 from streams.rights import Right
-from streams.sink import STAND_BY_S, Backoff, KafkaSource, masked
+from streams.sink import STAND_BY_S, Backoff, masked
+from streams.sources import KafkaSource
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,14 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import TopicPartition
 from mode import Service
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from streams.brokers import NOT_ALLOWED, Brokers, client_options, told
+from streams.brokers import NOT_ALLOWED, told
 from streams.errors import LogMismatch
 from streams.records import Record
+from streams.sources import KafkaSource, Source
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,11 +39,9 @@ POSITIONS_TIMEOUT_S = 600.0
 IDLE_MOVE_S = 1.0
 #: How often the ends of the log are asked for, for the lag.
 LAG_EVERY_S = 2.0
-#: A sink's fetch waits for this much, but no longer than FETCH_WAIT_MS: what arrives meanwhile shares a request, a
-#: transaction and its flush to disk. Nothing waits for the copy.
-FETCH_BYTES, FETCH_WAIT_MS = 64 << 10, 100
-#: Each partition's fetch; with the partitions assigned it bounds the memory that fetched records can take.
-PARTITION_FETCH_BYTES = 4 << 20
+#: A fetch waits for this much, but no longer than FETCH_WAIT_MS: what arrives meanwhile shares a request, a transaction
+#: and its flush to disk. Nothing waits for the copy.
+FETCH_BYTES = 64 << 10
 #: A worker whose version is not the live one looks this often whether it is.
 STAND_BY_S = 0.2
 
@@ -99,34 +98,6 @@ class Destination(Protocol):
 
     async def close(self) -> None:
         """Let go of connections; called once, at the end."""
-
-
-class Source(Protocol):
-    """What a sink needs of a log. Kafka's is KafkaSource; a simulation brings its own, in memory."""
-
-    @property
-    def generation(self) -> int:
-        """Grows with every assignment."""
-
-    @property
-    def assigned(self) -> frozenset[TopicPartition]: ...
-
-    async def open(self) -> None:
-        """Join the group; does nothing when joined."""
-
-    async def close(self) -> None:
-        """Leave the group. Never raises."""
-
-    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """First offset and end (of what is committed) of each partition."""
-
-    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read from here. Until a new assignment is sought it yields no records."""
-
-    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]: ...
-
-    def position(self, partition: TopicPartition) -> int:
-        """The offset after the last record polled, commit markers included."""
 
 
 class Backoff:
@@ -451,92 +422,6 @@ class _SourceFailed(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Topics of a Kafka cluster, read committed, shared with the group's other members.
-
-    The traps of aiokafka that shape it: heartbeats stand still while `on_partitions_assigned` runs, so it only notes
-    the assignment; a partition without a position makes the fetcher ask for a committed offset, so each gets one at
-    once and stays paused until the true one is sought; with any reset policy but `none` an offset that is out of range
-    is skipped silently.
-    """
-
-    def __init__(
-        self, brokers: Brokers | str, group_id: str, topics: Collection[str], client: Mapping[str, Any] | None = None
-    ) -> None:
-        self._brokers, self._group_id, self._topics = brokers, group_id, sorted(topics)
-        self._client = dict(client or {})
-        self._consumer: Any = None
-        self.generation = 0
-        self.assigned: frozenset[TopicPartition] = frozenset()
-
-    async def open(self) -> None:
-        if self._consumer is not None:
-            return
-        settings: dict[str, Any] = {
-            **client_options(self._brokers),
-            "group_id": self._group_id,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",
-            "isolation_level": "read_committed",
-            "fetch_max_wait_ms": FETCH_WAIT_MS,
-            "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
-            "session_timeout_ms": 10_000,
-            "heartbeat_interval_ms": 1_000,
-        }
-        consumer = AIOKafkaConsumer(**(settings | self._client))
-        consumer.subscribe(self._topics, listener=self)
-        self._consumer = consumer
-        try:
-            async with asyncio.timeout(30):
-                await consumer.start()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        self.generation += 1
-        self.assigned = frozenset()
-        if consumer is None:
-            return
-        try:
-            async with asyncio.timeout(10):
-                await consumer.stop()
-        except Exception as error:
-            log.info("sink group %s: leaving it failed: %r", self._group_id, error)
-
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self.generation += 1
-        self.assigned = frozenset()
-
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        for partition in assigned:
-            self._consumer.pause(partition)
-            self._consumer.seek(partition, 0)
-        self.generation += 1
-        self.assigned = frozenset(assigned)
-
-    async def bounds(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        async with asyncio.timeout(10):
-            first = await self._consumer.beginning_offsets(list(partitions))
-            end = await self._consumer.end_offsets(list(partitions))
-        return {partition: (first[partition], end[partition]) for partition in partitions}
-
-    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
-        for partition, offset in positions.items():
-            self._consumer.seek(partition, offset)
-        self._consumer.resume(*positions)
-
-    async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
-        # During a rebalance this waits for its end, however long: there is nothing to do meanwhile.
-        got = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        return [record for records in got.values() for record in records]
-
-    def position(self, partition: TopicPartition) -> int:
-        # consumer.position() is a coroutine that can wait; every assigned partition was sought, so the state has it.
-        return int(self._consumer._subscription.subscription.assignment.state_value(partition).position)
 
 
 class Sink(Service):

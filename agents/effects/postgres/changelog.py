@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from rocksdict import Options, Rdict, WriteBatch
 
 from streams.brokers import Brokers, client_options
-from streams.sink import PARTITION_FETCH_BYTES
+from streams.sources import PARTITION_FETCH_BYTES
 
 #: A transaction that nobody ends is aborted by the broker after 15 s, its own time-out: reads wait for that at most.
 STALLED_S = 60.0

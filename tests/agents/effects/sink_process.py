@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from agents.effects.postgres.destination import PostgresDestination
 from agents.effects.postgres.rows import read_event
-from streams.sink import KafkaSource, Pump, SinkMetrics
+from streams.sink import Pump, SinkMetrics
+from streams.sources import KafkaSource
 
 
 async def main(bootstrap: str, topic: str, dsn: str) -> None:

@@ -23,7 +23,8 @@ from agents.effects.postgres.rows import read_event
 from agents.effects.postgres.verify import caught_up, verify
 from local.threads import run_async
 from schemas.orders.words import OrderEvent, encode_event
-from streams.sink import KafkaSource, Sink, SinkMetrics
+from streams.sink import Sink, SinkMetrics
+from streams.sources import KafkaSource
 from tests.agents.effects.history import History, fetch, rows_of
 from tests.processes import RunningStack
 from tests.waiting import until
