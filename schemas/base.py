@@ -22,7 +22,11 @@ MAX_TIME_MS = 10**13 - 1
 #: A record can be bad in more places than anybody reads, and the headers of a dead letter must stay small.
 MAX_FAULTS = 100
 
-ORDER_UID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$"
+#: An id that may stand alone as a segment of a URL's path. The first character is a letter or a digit, so that no id is
+#: `.` or `..`: every HTTP client removes those from a path, and the request then reaches another resource. All other
+#: characters are unreserved (RFC 3986 §2.3), so that an id needs no percent-encoding and has no `/`.
+PATH_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$"
+ORDER_UID_PATTERN = PATH_ID_PATTERN
 OrderUid = Annotated[
     str,
     Field(

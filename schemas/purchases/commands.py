@@ -18,6 +18,7 @@ from schemas.purchases.parts import (
     CartPayment,
     Line,
     Minor,
+    NewPartId,
     OrderNumber,
     Part,
     PartId,
@@ -128,7 +129,7 @@ class RequestShipment(_PurchaseCommand):
     """A carrier shall fetch these quantities, or all that nobody has been asked to fetch yet."""
 
     type: Literal["request_shipment"] = "request_shipment"
-    shipment_id: PartId
+    shipment_id: NewPartId
     parts: Annotated[list[Part], Field(max_length=MAX_LINES)] | None = None
     carrier: CarrierTerms
 
@@ -177,7 +178,7 @@ class ShipOrder(_PurchaseCommand):
     """A shipment leaves: these quantities, or all that has not left yet; with a carrier, what it was asked to fetch."""
 
     type: Literal["ship_order"] = "ship_order"
-    shipment_id: PartId
+    shipment_id: NewPartId
     parts: Annotated[list[Part], Field(max_length=MAX_LINES)] | None = None
     carrier: bool = Field(False, description="The carrier says so of a shipment that it was asked to fetch.")
 
@@ -221,7 +222,7 @@ class RequestReturn(_PurchaseCommand):
     """The buyer wants to give goods back."""
 
     type: Literal["request_return"] = "request_return"
-    return_id: PartId
+    return_id: NewPartId
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)]
     reason: Reason
     exchange: bool = Field(False, description="For the same again, or, when there is none, for the money.")

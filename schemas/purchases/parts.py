@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from schemas.accounts import MAX_AMOUNT_MINOR
-from schemas.base import Model, derived_id
+from schemas.base import PATH_ID_PATTERN, Model, derived_id
 from schemas.inventory import ItemId
 from schemas.payments import PaymentMethod
 
@@ -21,7 +21,18 @@ Line = Annotated[int, Field(ge=1, le=MAX_LINE, description="Number of the line, 
 Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 Minor = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR, description="Minor units of the order's currency.")]
 Span = Annotated[int, Field(ge=0, le=366 * 24 * 60 * 60 * 1000)]
-PartId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$", description="Names a shipment or a return within its order.")]
+PartId = Annotated[
+    str,
+    Field(
+        pattern=r"^[!-~]{1,64}$",
+        description="Refers to a shipment, a return or a refund within its order. Wider than NewPartId: older records"
+        " have such ids.",
+    ),
+]
+#: Required of each command that can create a shipment or a return, because its id becomes a segment of a URL's path.
+NewPartId = Annotated[
+    str, Field(pattern=PATH_ID_PATTERN, description="Names a new shipment or return within its order.", examples=["s1"])
+]
 #: As long as the longest prefix, a year and a sequence make it.
 OrderNumber = Annotated[
     str,

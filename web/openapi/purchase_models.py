@@ -14,6 +14,7 @@ from schemas.purchases import (
     MAX_LINES,
     MAX_QUANTITY,
     EndReason,
+    NewPartId,
     OrderNumber,
     Part,
     PartId,
@@ -184,14 +185,14 @@ class ShippingBody(Shape):
     """What leaves, or with `carrier` is to be fetched; all that has not left yet when `parts` is not given."""
 
     carrier: bool = Field(False, description="A carrier is asked to fetch it; else it has left.")
-    shipment_id: PartId | None = None
+    shipment_id: NewPartId | None = None
     parts: list[Part] | None = Field(None, min_length=1, max_length=MAX_LINES)
 
 
 class ReturningBody(Shape):
     """What comes back, and why."""
 
-    return_id: PartId | None = None
+    return_id: NewPartId | None = None
     parts: list[Part] = Field(min_length=1, max_length=MAX_LINES)
     reason: str = Reason
     exchange: bool = Field(False, description="For the same again; when there is none, for the money.")

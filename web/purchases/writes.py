@@ -26,9 +26,9 @@ from schemas.purchases import (
     CartLine,
     CartPayment,
     DeliverShipment,
+    NewPartId,
     PackOrder,
     Part,
-    PartId,
     PlaceCart,
     PurchaseRefusal,
     ReceiveReturn,
@@ -147,14 +147,14 @@ class Shipping(Body):
     """What leaves, or is to be fetched by a carrier; all that has not left yet when nothing is said."""
 
     carrier: bool = False
-    shipment_id: PartId | None = None
+    shipment_id: NewPartId | None = None
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
 class Returning(Body):
     """What comes back, why, and whether for the same again."""
 
-    return_id: PartId | None = None
+    return_id: NewPartId | None = None
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)]
     reason: Reason
     exchange: bool = False
