@@ -55,7 +55,7 @@ app = App(
     idle_connection_s=settings.idle_connection_ms / 1000,
     logging_config=logging_config(settings.log_format, settings.log_level),
     tuning={
-        "replication_factor": settings.replication_factor,
+        "replication_factor": local.replication_factor(settings),
         "dead_letter_partitions": settings.partitions,
         "batch_max_records": settings.batch_max_records,
         "fetch_max_wait_ms": settings.fetch_max_wait_ms,
@@ -71,7 +71,7 @@ app = App(
 
 # -- topics: schemas/topics.py says what each is for ------------------------------------------------------------------
 
-specs = topic_specs(settings.partitions, settings.replication_factor, sealing=settings.seal)
+specs = topic_specs(settings.partitions, local.replication_factor(settings), sealing=settings.seal)
 topics = declare_topics(app, specs)
 
 # -- domains: topic -> rules (agents/) -> tables (tables/) and topics; agents/wiring.py binds each --------------------

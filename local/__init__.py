@@ -8,6 +8,7 @@ from local.addresses import (
     no_postgres,
     postgres_dsn,
     provider,
+    replication_factor,
     webhook_keys,
 )
 from local.errors import LocalError
@@ -24,6 +25,7 @@ __all__ = [
     "no_postgres",
     "postgres_dsn",
     "provider",
+    "replication_factor",
     "running",
     "webhook_keys",
 ]

@@ -12,19 +12,22 @@ from local import carrier_service, demo, hold, kafka, postgres, sandbox_service
 from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
-from local.stack import STACK_FILE, Embedded, released, running
+from local.kafka import BROKER_COUNTS
+from local.stack import STACK_FILE, Embedded, Stack, released, running
 from schemas.settings import Settings
 
 EXIT_NOT_RUNNING = 3  # of `status`, as systemctl's and pg_ctl's
 STOP_TIMEOUT_S = 60.0
 
 
-def up(settings: Settings, parent: int | None) -> int:
-    embedded = Embedded.from_settings(settings)
+def up(settings: Settings, parent: int | None, brokers: int | None) -> int:
+    embedded = Embedded.from_settings(settings, brokers)
     try:
         stack = hold.start(embedded)
-        rows = [("Kafka", stack.kafka), ("PostgreSQL", stack.postgres), ("Payments", stack.provider)]
+        rows = [*_kafka_rows(stack), ("PostgreSQL", stack.postgres), ("Payments", stack.provider)]
         print("\n".join(f"{name:<11} {address}" for name, address in rows if address))
+        if stack.brokers > 1:
+            print(f"{'Workers':<11} {worker_environment(stack)}\n{'':<11} (on this machine they find both themselves)")
         print(f"{'Logs':<11} {embedded.logs}\nCtrl-C stops all.")
         sys.stdout.flush()
         hold.watch([service.child for service in embedded.services if service.child], parent)
@@ -33,6 +36,19 @@ def up(settings: Settings, parent: int | None) -> int:
     finally:
         hold.stop(embedded)
     return 0
+
+
+def _kafka_rows(stack: Stack) -> list[tuple[str, str]]:
+    """Each broker by its number where there are several."""
+    addresses = stack.kafka.split(",")
+    if len(addresses) == 1:
+        return [("Kafka", stack.kafka)]
+    return [(f"Kafka {node}", address) for node, address in enumerate(addresses, 1)]
+
+
+def worker_environment(stack: Stack) -> str:
+    """What a worker elsewhere than on this data directory needs to use the cluster."""
+    return f"ORDERSTREAM_KAFKA={stack.kafka} ORDERSTREAM_REPLICATION_FACTOR={stack.brokers}"
 
 
 def stop(settings: Settings) -> int:
@@ -52,7 +68,7 @@ def status(settings: Settings) -> int:
         print(f"No stack runs on {settings.data_dir}. Start one: python -m local up")
         return EXIT_NOT_RUNNING
     rows = [
-        ("Kafka", stack.kafka, kafka.answers(stack.kafka)),
+        *((name, address, kafka.answers(address)) for name, address in _kafka_rows(stack)),
         ("PostgreSQL", stack.postgres, postgres.answers(stack.postgres)),
     ]
     if stack.provider:
@@ -110,6 +126,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         ("demo", "up, the topics, one worker and sample orders; then addresses and the next things to try"),
     ):
         command = commands.add_parser(name, help=text)
+        if name == "up":
+            command.add_argument(
+                "--brokers",
+                type=int,
+                choices=BROKER_COUNTS,
+                help="brokers of Kafka: 3 survive the loss of one (default: ORDERSTREAM_KAFKA_BROKERS)",
+            )
         command.add_argument("--with-parent", action="store_true", help="end also when the calling process is gone")
     commands.add_parser("stop", help="stop what runs on the data directory")
     commands.add_parser(
@@ -125,7 +148,7 @@ def run(options: argparse.Namespace, settings: Settings, caller: int) -> int:
     parent = caller if getattr(options, "with_parent", False) else None
     match options.command:
         case "up":
-            return up(settings, parent)
+            return up(settings, parent, options.brokers)
         case "dev":
             return demo.dev(settings, parent)
         case "demo":

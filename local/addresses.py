@@ -16,6 +16,12 @@ def bootstrap(settings: Settings) -> str:
     return stack.kafka if stack else f"127.0.0.1:{settings.kafka_port}"
 
 
+def replication_factor(settings: Settings) -> int:
+    """Copies of each topic: the setting's, or as many as the running embedded Kafka has brokers, if that is more."""
+    stack = None if settings.kafka is not None else running(settings.data_dir)
+    return max(settings.replication_factor, stack.brokers if stack else 1)
+
+
 def no_broker(settings: Settings) -> str:
     """What to do when no broker answers there."""
     if settings.kafka is not None:

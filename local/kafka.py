@@ -1,4 +1,4 @@
-"""A data directory and a port -> one real Apache Kafka broker in KRaft mode on loopback -> bootstrap servers."""
+"""Starts real Apache Kafka brokers in KRaft mode on loopback: one broker, or the members of a cluster of three."""
 
 import base64
 import os
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from local import ports
@@ -22,11 +22,10 @@ MINIMUM_JAVA = 17  # Kafka 4 brokers need it
 # Each entry has its reason; everything else is Kafka's default.
 BROKER = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     # Topics are created explicitly (schemas/topics.py); a typing error must not make a new one.
     "auto.create.topics.enable": "false",
-    # There is one broker.
+    # One broker; REPLICATED replaces these for a cluster.
     "default.replication.factor": "1",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
@@ -57,8 +56,26 @@ BROKER = {
     "background.threads": "4",
     "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
 }
+#: A cluster survives the loss of one broker with everything that it acknowledged, as a production cluster must.
+REPLICATED = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "share.coordinator.state.topic.replication.factor": "3",
+    "share.coordinator.state.topic.min.isr": "2",
+    # Three processes share one machine.
+    "background.threads": "2",
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+}
+#: How many brokers the embedded Kafka can have: a majority of two would be both of them.
+BROKER_COUNTS = (1, 3)
+HEAP_MB, CLUSTER_HEAP_MB = 512, 256
+#: A broker of a cluster hands over its partitions before it ends. When the whole cluster stops, the last brokers find
+#: no quorum that could take them and would wait for minutes: they are killed after this long, and recover at the start.
+CLUSTER_GRACE_S = 10.0
 JVM = (
-    "-Xmx512m",
     "-XX:+UseSerialGC",  # on two cores it takes less CPU and memory than G1, and 512 MB is collected quickly
     "-Djava.awt.headless=true",
     "-Djava.net.preferIPv4Stack=true",
@@ -76,29 +93,89 @@ QUICK_JVM = (
 )
 
 
+class Quorum:
+    """The voters of a cluster, one for each directory: their controller ports and the cluster id that they share.
+
+    Node ids count from 1. The ports are chosen once for the life of this process, since every broker is configured
+    with all of them: one that starts again must find the others where they are.
+    """
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self.directories = tuple(directories)
+
+    @property
+    def size(self) -> int:
+        return len(self.directories)
+
+    @cached_property
+    def controllers(self) -> list[int]:
+        """The controllers' ports, by node id less 1."""
+        return ports.find_free(self.size)
+
+    @property
+    def voters(self) -> str:
+        """As Kafka's controller.quorum.voters: `1@127.0.0.1:20001,2@127.0.0.1:20002`."""
+        return ",".join(f"{node}@{ports.HOST}:{port}" for node, port in enumerate(self.controllers, 1))
+
+    @cached_property
+    def cluster_id(self) -> str:
+        """The id of a member that is formatted already (a start may have been cut off between two), or a new one."""
+        for directory in self.directories:
+            file = directory / "data" / "meta.properties"
+            found = re.search(r"^cluster\.id=(\S+)$", file.read_text(), re.MULTILINE) if file.exists() else None
+            if found:
+                return found[1]
+        return new_cluster_id()
+
+
 class Kafka(Service):
-    """One broker. `directory` is Kafka's own; a second start on it resumes with the same topics and records."""
+    """One broker. `directory` is Kafka's own; a second start on it resumes with the same topics and records.
+
+    `quorum`: the cluster that it is member number `node` of; without one it is a cluster of its own.
+    """
 
     name = "Kafka"
     #: For the format tool; users of SCRAM are made when there is no broker yet that could know them.
     format_options: Sequence[str] = ()
 
     def __init__(
-        self, directory: Path, port: int, *, cache: Path, log: Path, setting: str = "ORDERSTREAM_KAFKA_PORT"
+        self,
+        directory: Path,
+        port: int,
+        *,
+        cache: Path,
+        log: Path,
+        setting: str = "ORDERSTREAM_KAFKA_PORT",
+        node: int = 1,
+        quorum: Quorum | None = None,
     ) -> None:
         super().__init__(directory, log)
         self.port, self.cache, self.setting = port, cache, setting
+        self.node = node
+        self._quorum = quorum or Quorum([self.directory])
+        if self.in_cluster:
+            self.name = f"Kafka broker {node}"
+
+    @property
+    def in_cluster(self) -> bool:
+        return self._quorum.size > 1
 
     @property
     def bootstrap(self) -> str:
         return f"{ports.HOST}:{self.port}"
 
     def launch(self) -> None:
-        ports.require_free(self.port, "Kafka", self.setting)
+        size = self._quorum.size
+        ports.require_free(self.port, self.name, self.setting, in_a_row=size)
+        if not self.in_cluster:
+            # No other process knows the controller's port, so each start takes one that is free now.
+            self._quorum = Quorum([self.directory])
         self._format()
         # The path of the data stays out of the configuration (Kafka runs in it): it may hold commas or accents.
         self._write_properties("server.properties", "data")
-        self.spawn(self._java(JVM, "kafka.Kafka", "server.properties"), cwd=self.directory)
+        options: dict[str, object] = {"grace_s": CLUSTER_GRACE_S} if self.in_cluster else {}
+        heap = f"-Xmx{CLUSTER_HEAP_MB if self.in_cluster else HEAP_MB}m"
+        self.spawn(self._java((heap, *JVM), "kafka.Kafka", "server.properties"), cwd=self.directory, **options)
 
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self.bootstrap, timeout_s)
@@ -112,17 +189,22 @@ class Kafka(Service):
         return [find_java(), *options, "-cp", jars, main_class, *arguments]
 
     def _write_properties(self, name: str, log_dirs: str) -> None:
-        """Anew at each start: the controller's port is whatever is free, since only the broker itself uses it."""
-        values = self.properties(ports.find_free()[0]) | {"log.dirs": log_dirs}
+        """Written at each start: the controllers' ports are whatever was free."""
+        values = self.properties(self._quorum.controllers[self.node - 1]) | {"log.dirs": log_dirs}
         (self.directory / name).write_text("".join(f"{key}={value}\n" for key, value in values.items()))
 
     def properties(self, controller: int) -> dict[str, str]:
         """The broker's configuration, given its controller's port. Tests add listeners, users and rights to it."""
-        return BROKER | {
-            "listeners": f"PLAINTEXT://{ports.HOST}:{self.port},CONTROLLER://{ports.HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{self.port}",
-            "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
-        }
+        return (
+            BROKER
+            | (REPLICATED if self.in_cluster else {})
+            | {
+                "node.id": str(self.node),
+                "listeners": f"PLAINTEXT://{ports.HOST}:{self.port},CONTROLLER://{ports.HOST}:{controller}",
+                "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{self.port}",
+                "controller.quorum.voters": self._quorum.voters,
+            }
+        )
 
     def _format(self) -> None:
         """Once. It works in a directory that gets its name when it is whole: a cut-off one is done again."""
@@ -131,7 +213,7 @@ class Kafka(Service):
             return
         shutil.rmtree(making, ignore_errors=True)
         self._write_properties("format.properties", making.name)
-        options = ("format", "--cluster-id", new_cluster_id(), "--config", "format.properties")
+        options = ("format", "--cluster-id", self._quorum.cluster_id, "--config", "format.properties")
         command = self._java(QUICK_JVM, "kafka.tools.StorageTool", *options, *self.format_options)
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
@@ -140,7 +222,7 @@ class Kafka(Service):
 
 
 def answers(bootstrap: str, timeout_s: float = 3.0) -> bool:
-    """A real request: the broker is there when a cluster description lists it."""
+    """A real request: the (first) broker is there when its own description of the cluster lists it."""
     host, _, port = bootstrap.split(",")[0].rpartition(":")
     try:
         # First a bare connection: aiokafka logs an error for each refused one, and while starting up there are many.
@@ -152,10 +234,10 @@ def answers(bootstrap: str, timeout_s: float = 3.0) -> bool:
         from aiokafka.admin import AIOKafkaAdminClient
         from aiokafka.errors import KafkaError
 
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+        admin = AIOKafkaAdminClient(bootstrap_servers=f"{host}:{port}", request_timeout_ms=int(timeout_s * 1000))
         try:
             await admin.start()
-            return bool((await admin.describe_cluster())["brokers"])
+            return int(port) in {broker["port"] for broker in (await admin.describe_cluster())["brokers"]}
         except (KafkaError, OSError):
             return False
         finally:

@@ -53,12 +53,22 @@ def holder(port: int) -> str | None:
     return None
 
 
-def require_free(port: int, what: str, setting: str) -> None:
+def find_free_run(count: int) -> int:
+    """The first of `count` free ports in a row."""
+    for first in random.sample(FREE_RANGE, len(FREE_RANGE)):
+        if all(is_free(port) for port in range(first, first + count)):
+            return first
+    raise LocalError(f"No {count} free ports in a row between {FREE_RANGE.start} and {FREE_RANGE.stop} on {HOST}.")
+
+
+def require_free(port: int, what: str, setting: str, in_a_row: int = 1) -> None:
+    """Raise LocalError when the port is taken. `in_a_row`: how many ports, from the setting's on, have to be free."""
     if is_free(port):
         return
     who = holder(port)
+    free = "to a free port," if in_a_row == 1 else f"to the first of {in_a_row} free ports in a row,"
     taken = f"by {who}" if who else "by a process that this user may not see"
     raise LocalError(
         f"{what} cannot listen on port {port} of {HOST}: it is taken {taken}. Stop that process, or set {setting} "
-        f"to a free port, for example {setting}={find_free()[0]}."
+        f"{free} for example {setting}={find_free_run(in_a_row)}."
     )

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         None, description="The certificate's private key, PEM, not encrypted. Unset: it is in kafka_cert_file."
     )
     kafka_port: Port = Field(9092, description="Port of the embedded Kafka, on loopback. Kafka's usual port.")
+    kafka_brokers: Literal[1, 3] = Field(
+        1, description="Brokers of the embedded Kafka: 3 listen on kafka_port and the two ports after it."
+    )
     postgres_port: Port = Field(
         15432, description="Port of the embedded PostgreSQL, on loopback. Not 5432, which a system server often has."
     )
@@ -135,7 +138,7 @@ class Settings(BaseSettings):
     )
     replication_factor: Count = Field(
         1,
-        description="Copies of each topic at creation. 1 for the embedded broker, 3 where nothing may be lost.",
+        description="Copies of each topic at creation: 3 on a cluster (set by itself with 3 embedded brokers).",
     )
 
     # The engine

@@ -1,4 +1,4 @@
-"""One real Kafka and PostgreSQL per process of the session -> fixtures `stack`, `clean_stack`, `workers` -> tests."""
+"""Fixtures: `stack` (one real Kafka and PostgreSQL per process of the session), `clean_stack`, `workers`, `cluster`."""
 
 import shutil
 from collections.abc import Iterator
@@ -41,6 +41,17 @@ def clean_stack(stack: RunningStack) -> RunningStack:
             service.start()
     stack.wipe()
     return stack
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RunningStack]:
+    """Three brokers: replication factor 3, min.insync.replicas 2. For a module, since three take 10 s and 600 MB."""
+    embedded, running = start_stack(brokers=3)
+    try:
+        yield replace(running, tuning=PATIENT)
+    finally:
+        embedded.stop()
+        shutil.rmtree(running.data_dir, ignore_errors=True)
 
 
 @pytest.fixture

@@ -32,9 +32,10 @@ class RunningStack:
     kafka: str  # bootstrap servers
     postgres: str  # DSN
     data_dir: Path
-    broker: Kafka  # start, stop, kill, pause, resume, restart
+    broker: Kafka  # start, stop, kill, pause, resume, restart; the first of several
     database: Postgres  # the same
     tuning: Mapping[str, str] = field(default_factory=dict)  # settings of every process
+    brokers: Sequence[Kafka] = ()  # all of them
 
     @property
     def env(self) -> dict[str, str]:
@@ -44,6 +45,7 @@ class RunningStack:
             "ORDERSTREAM_KAFKA": self.kafka,
             "ORDERSTREAM_POSTGRES": self.postgres,
             "ORDERSTREAM_DATA_DIR": str(self.data_dir),
+            "ORDERSTREAM_REPLICATION_FACTOR": str(len(self.brokers)),
             "PYTHONUNBUFFERED": "1",
             **self.tuning,
         }
@@ -66,13 +68,16 @@ class RunningStack:
             shutil.rmtree(state)
 
 
-def start_stack() -> tuple[Embedded, RunningStack]:
+def start_stack(brokers: int = 1) -> tuple[Embedded, RunningStack]:
     """On free ports, in a directory of its own. The jars come from the user's cache."""
-    kafka_port, postgres_port = find_free(2)
+    *kafka_ports, postgres_port = find_free(brokers + 1)
     data_dir = Path(tempfile.mkdtemp(prefix="orderstream-tests-"))
-    embedded = Embedded(data_dir, kafka_port=kafka_port, postgres_port=postgres_port)
+    embedded = Embedded(data_dir, kafka_port=kafka_ports, postgres_port=postgres_port)
     stack = embedded.start()
-    return embedded, RunningStack(stack.kafka, stack.postgres, data_dir, embedded.kafka, embedded.postgres)
+    running = RunningStack(
+        stack.kafka, stack.postgres, data_dir, embedded.kafka, embedded.postgres, brokers=tuple(embedded.brokers)
+    )
+    return embedded, running
 
 
 @dataclass

@@ -55,10 +55,10 @@ class Site:
             timeout=START_TIMEOUT_S,
         )
 
-    def up(self, command: str = "up") -> "Up":
+    def up(self, command: str = "up", *options: str) -> "Up":
         """Start `up`, `dev` or `demo`; returns when it says that Ctrl-C stops it."""
         process = subprocess.Popen(
-            self.command(command),
+            self.command(command, *options),
             cwd=ROOT,
             env=self.env,
             text=True,
