@@ -16,7 +16,7 @@ from schemas.base import rfc3339
 from schemas.topics import CLEAR_FOR_MS, CUSTOMER_KEYS, GONE_WITHIN_MS, ORDER_INBOX
 from streams.errors import NotReadable
 from streams.following import KafkaTail
-from streams.kafka import PlainProducer
+from streams.producer import PlainProducer
 from tables.keys import FRESH_S, Keyring, Said
 
 #: More than the workers' clocks can differ in their pace over FRESH_S.

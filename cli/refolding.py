@@ -24,9 +24,10 @@ from streams.clock import SystemClock
 from streams.errors import Fenced, StoreDamaged, StoreUnavailable
 from streams.folding import DONE, Plan, folded_store
 from streams.journal import REPORTED
-from streams.kafka import KafkaLog, PlainProducer, onlooker
+from streams.kafka import KafkaLog, onlooker
 from streams.log import Transactions
 from streams.past import past_of
+from streams.producer import PlainProducer
 from streams.replay import TRANSACTION_MS, Done, Job, NotWhole, Rebuild, Span, Target, find_span, name_of, unfinished
 from streams.reset import require_no_members, stores_of
 from streams.settings import EngineSettings

@@ -22,10 +22,11 @@ from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotLive, NotOwner, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.fetch_sessions import remember_fetches
 from streams.heap import Heap
-from streams.kafka import KafkaLog, KafkaReader, PlainProducer, rest_when_idle
+from streams.kafka import KafkaLog, KafkaReader, rest_when_idle
 from streams.live import Live, Turn
 from streams.membership import name_instance
 from streams.metrics import Metrics
+from streams.producer import PlainProducer
 from streams.records import Headers, Position, TopicPartition
 from streams.settings import EngineSettings
 from streams.standby import Standby
@@ -176,9 +177,10 @@ class Engine(Service):
     async def _join(self) -> None:
         settings = self.settings
         if self._producer is None:
-            producer = PlainProducer(settings)
-            await producer.start()
-            self._producer = producer
+            self._producer = PlainProducer(settings)
+        # A membership that broke may have lost the cluster's addresses with it: the producer finds them again, too.
+        self._producer.renew()
+        await self._producer.start()
         self._consumer = consumer = AIOKafkaConsumer(
             **settings.client_options,
             group_id=settings.app_id,

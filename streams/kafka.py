@@ -8,19 +8,19 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, NotCoordinatorForGroupError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 from streams.any_header import read_any_header
 from streams.brokers import told
-from streams.errors import NotReadable, OutcomeUnknown
+from streams.errors import OutcomeUnknown
 from streams.log import Extent
-from streams.records import Headers, Position, Record, TopicPartition
+from streams.records import Record, TopicPartition
 from streams.settings import EngineSettings
-from streams.transactions import BY_TASK, MAX_REQUEST_BYTES, KafkaTransactions
+from streams.transactions import BY_TASK, KafkaTransactions
 
 log = logging.getLogger(__name__)
 
@@ -277,46 +277,3 @@ class KafkaReader:
                 reached = await self._reader.position(partition)
                 if records:
                     yield partition, records, reached
-
-
-class PlainProducer:
-    """Records from outside agents (HTTP, commands): acknowledged by all replicas, not part of any transaction."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        self._producer = AIOKafkaProducer(
-            **settings.client_options,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=0,
-            max_request_size=MAX_REQUEST_BYTES,
-            retry_backoff_ms=settings.retry_backoff_ms,
-        )
-
-    async def start(self) -> None:
-        await self._producer.start()
-
-    async def stop(self) -> None:
-        await self._producer.stop()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def send(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> Position:
-        """Raises NotReadable when the broker does not answer: whether the record was written is then unknown."""
-        try:
-            sent = await self._producer.send_and_wait(
-                topic, value, key=key, partition=partition, headers=list(headers) or None
-            )
-        except KafkaError as error:
-            raise NotReadable(f"the broker did not take the record for {topic}: {told(error)}", 2.0) from error
-        return Position(sent.topic, sent.partition, sent.offset)

@@ -22,10 +22,11 @@ from streams import admin
 from streams.assignment import Member
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
-from streams.kafka import KafkaLog, PlainProducer, committed_offsets, onlooker
+from streams.kafka import KafkaLog, committed_offsets, onlooker
 from streams.log import Log
 from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
+from streams.producer import PlainProducer
 from streams.records import TopicPartition
 from streams.settings import EngineSettings
 from streams.store import IDENTITY

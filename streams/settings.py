@@ -43,6 +43,9 @@ class EngineSettings:
     # An open transaction of a dead owner that nobody takes over blocks read-committed readers this long at most.
     transaction_timeout_ms: int = 15_000
     request_timeout_ms: int = 15_000
+    # A single record from outside agents (HTTP, an effect) is given up after this long: the leader of a partition that
+    # lost its broker is elected in less, and a caller would not wait longer.
+    delivery_timeout_ms: int = 20_000
     # A static member's restart does not move its tasks; every worker needs an id of its own.
     group_instance_id: str | None = None
     # Copies of each task's store kept warm on other workers. They cost those workers the restore work of every write.
