@@ -21,6 +21,7 @@ from mode import Service
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from streams import faults
+from streams.committed import committed_offsets
 from streams.records import Record
 from streams.rights import Right
 from streams.sink import STAND_BY_S, Backoff, masked
@@ -78,7 +79,8 @@ class CommittedSource(KafkaSource):
         return await super().poll(MOST_OPEN, timeout_s)
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        return {partition: await self._consumer.committed(partition) for partition in partitions}
+        found = await committed_offsets(self._consumer, list(partitions))
+        return {partition: found.get(partition) for partition in partitions}
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         await self._consumer.commit(dict(positions))

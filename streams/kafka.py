@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError, NotCoordinatorForGroupError, UnknownTopicOrPartitionError, for_code
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.errors import KafkaError
 
 from streams.any_header import read_any_header
 from streams.brokers import told
+from streams.committed import committed_by, committed_offsets
 from streams.errors import OutcomeUnknown
 from streams.log import Extent
 from streams.records import Record, TopicPartition
@@ -28,8 +26,6 @@ log = logging.getLogger(__name__)
 IDLE_AFTER_S, IDLE_FETCH_MS = 0.5, 100
 #: What a look into the log fetches at once: what is sought stands near to where it is sought.
 LOOK_BYTES = 64 << 10
-#: A coordinator that loads its group, or has moved, is asked again this long before the task that asks is told.
-COORDINATOR_S, COORDINATOR_PAUSE_S = 30.0, 0.1
 
 
 @asynccontextmanager
@@ -54,58 +50,6 @@ def _reader(settings: EngineSettings, max_bytes: int) -> AIOKafkaConsumer:
         max_partition_fetch_bytes=max_bytes,
         check_crcs=False,  # RocksDB and TCP check; off is measurably faster
     )
-
-
-async def committed_offsets(
-    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], patience_s: float = COORDINATOR_S
-) -> dict[TopicPartition, int]:
-    """The group's committed offsets; partitions without one are left out. Raises KafkaError.
-
-    aiokafka's own committed() overlooks the error that stands for a whole answer ("I am still loading", "no longer I")
-    and makes "nothing is committed" of it: after each restart of a broker a task might begin anew from nothing.
-    """
-    return {tp: offset for tp, (offset, _) in (await committed_by(consumer, partitions, patience_s)).items()}
-
-
-async def committed_by(
-    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], patience_s: float = COORDINATOR_S
-) -> dict[TopicPartition, tuple[int, str]]:
-    """The same, each with what its committer wrote beside it: BY_TASK, or whatever Kafka's tools write."""
-    coordinator, deadline = consumer._coordinator, time.monotonic() + patience_s
-    while True:
-        try:
-            await coordinator.ensure_coordinator_known()
-            return await _fetch_offsets(coordinator, partitions)
-        except KafkaError as error:
-            if not error.retriable or time.monotonic() > deadline:
-                raise
-            if isinstance(error, NotCoordinatorForGroupError):
-                coordinator.coordinator_dead()
-            await asyncio.sleep(COORDINATOR_PAUSE_S)
-
-
-async def _fetch_offsets(
-    coordinator: Any, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, tuple[int, str]]:
-    wanted: dict[str, list[int]] = defaultdict(list)
-    for topic, partition in partitions:
-        wanted[topic].append(partition)
-    response = await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items())))
-    require(response.error_code)
-    offsets: dict[TopicPartition, tuple[int, str]] = {}
-    for topic, found in response.topics:
-        for partition, offset, beside, code in found:
-            if for_code(code) is not UnknownTopicOrPartitionError:
-                require(code)
-                if offset >= 0:
-                    offsets[TopicPartition(topic, partition)] = offset, beside or ""
-    return offsets
-
-
-def require(code: int) -> None:
-    """Raise what a broker's error code stands for."""
-    if code:
-        raise for_code(code)()
 
 
 def rest_when_idle(consumer: AIOKafkaConsumer, settings: EngineSettings) -> None:

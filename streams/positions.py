@@ -14,7 +14,8 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer
 
 from streams import admin
-from streams.kafka import KafkaLog, committed_by, onlooker
+from streams.committed import committed_by
+from streams.kafka import KafkaLog, onlooker
 from streams.log import Log
 from streams.records import TopicPartition
 from streams.settings import EngineSettings

@@ -20,9 +20,10 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from streams import admin
 from streams.assignment import Member
+from streams.committed import committed_offsets
 from streams.errors import Misdeclared
 from streams.journal import ADOPTED, BEGAN, REPLAY, boundary_now
-from streams.kafka import KafkaLog, committed_offsets, onlooker
+from streams.kafka import KafkaLog, onlooker
 from streams.log import Log
 from streams.past import steps_of, tails_of
 from streams.positions import known_offsets
