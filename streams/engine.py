@@ -6,10 +6,9 @@ import asyncio
 import gc
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from mode import Service
@@ -24,7 +23,7 @@ from streams.fetch_sessions import remember_fetches
 from streams.heap import Heap
 from streams.kafka import KafkaLog, KafkaReader, rest_when_idle
 from streams.live import Live, Turn
-from streams.membership import name_instance
+from streams.membership import is_member, name_instance
 from streams.metrics import Metrics
 from streams.producer import PlainProducer
 from streams.records import Headers, Position, TopicPartition
@@ -33,6 +32,7 @@ from streams.standby import Standby
 from streams.store import Memory, RocksStore, open_store, set_aside
 from streams.task import Task, TaskState
 from streams.topology import Group, parse_task_name, task_name
+from streams.vitals import Check, checks_of, set_gauges
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,6 @@ HEALTHY_AFTER_S = 60.0
 LOOK_EVERY_S, LOOK_SOON_S = 0.5, 0.1
 #: A task that closes waits at most 5 s for its producer and then flushes its store; only after that is it asked again.
 CLOSING_S, CANCELLATIONS = 8.0, 3
-
-
-class Check(NamedTuple):
-    """One line of the health report."""
-
-    ok: bool
-    detail: str
 
 
 class Engine(Service):
@@ -72,14 +65,17 @@ class Engine(Service):
         self._slots: dict[str, asyncio.Task[None]] = {}
         self._standbys: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self._doubted: set[str] = set()
         self._settled = asyncio.Event()
-        self._consumer: AIOKafkaConsumer | None = None
+        self.consumer: AIOKafkaConsumer | None = None
         self._producer: PlainProducer | None = None
         self._assignor = TaskAssignor(groups, self._describe)
-        self._confirmed_at = 0.0
-        self._generation: int | None = None  # the group's, which the last assignment belonged to
+        self.confirmed_at = 0.0
+        self._generation: tuple[str, int] | None = None  # member id and generation of the last assignment
+        self._assignments = 0
+        self._stopping = False  # a task has found that the worker must stop
+        self._fenced_at: dict[str, float] = {}
         self._memory: Memory
 
     def configure(self, settings: EngineSettings, url: str) -> None:
@@ -90,6 +86,11 @@ class Engine(Service):
     def pressed(self) -> bool:
         """Whether records wait for this worker, so that whatever can wait should."""
         return any(task.pressed and task.state is TaskState.RUNNING for task in self.tasks.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the group has given this worker its tasks and does not rebalance."""
+        return self._settled.is_set()
 
     @property
     def works(self) -> bool:
@@ -114,7 +115,7 @@ class Engine(Service):
 
     def _log(self) -> KafkaLog | None:
         """The log for whoever only looks; None while this worker is no member."""
-        return None if self._consumer is None else KafkaLog(self.settings, self._consumer)
+        return None if self.consumer is None else KafkaLog(self.settings, self.consumer)
 
     async def on_stop(self) -> None:
         """Finish or drop the batch under way, then leave the group, so that the others need no time-out."""
@@ -124,8 +125,8 @@ class Engine(Service):
         await asyncio.gather(*(task.quiet(HAND_OVER_S) for task in self.tasks.values()))
         await self._let_go(list(self._slots), list(self._standbys))
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
-        if self._consumer is not None:
-            await self._consumer.stop()
+        if self.consumer is not None:
+            await self.consumer.stop()
         if self._producer is not None:
             await self._producer.stop()
 
@@ -158,9 +159,9 @@ class Engine(Service):
                 log.error(broke, self.settings.app_id, told(error), backoff)
             self._settled.clear()
             await self._let_go(list(self._slots), list(self._standbys))
-            if self._consumer is not None:
-                await self._consumer.stop()
-                self._consumer = None
+            if self.consumer is not None:
+                await self.consumer.stop()
+                self.consumer = None
             if time.monotonic() - joined_at > HEALTHY_AFTER_S:
                 backoff = self.settings.restart_backoff_s
             await self.sleep(backoff)
@@ -181,7 +182,7 @@ class Engine(Service):
         # A membership that broke may have lost the cluster's addresses with it: the producer finds them again, too.
         self._producer.renew()
         await self._producer.start()
-        self._consumer = consumer = AIOKafkaConsumer(
+        self.consumer = consumer = AIOKafkaConsumer(
             **settings.client_options,
             group_id=settings.app_id,
             group_instance_id=settings.group_instance_id,
@@ -218,7 +219,7 @@ class Engine(Service):
             sent_at = time.monotonic()
             ok: bool = await heartbeat()
             if ok:
-                self._confirmed_at = max(self._confirmed_at, sent_at)
+                self.confirmed_at = max(self.confirmed_at, sent_at)
             return ok
 
         coordinator._do_heartbeat = confirmed
@@ -231,21 +232,35 @@ class Engine(Service):
         """
         heap = Heap()
         while not self.should_stop:
-            assert self._consumer is not None
-            self._consumer._coordinator.check_errors()
+            assert self.consumer is not None
+            self.consumer._coordinator.check_errors()
+            self._begin_ended_slots()
             await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()), self.pressed)
             if self.live is not None and await self._gives_way(self.live):
                 return
             await self.sleep(LOOK_EVERY_S if self.works else LOOK_SOON_S)
 
+    def _begin_ended_slots(self) -> None:
+        """Start again each assigned task whose slot has ended. No path is known that ends one while it is assigned;
+        should there be one, its partition must not wait for a rebalance that may never come."""
+        ended = [name for name, slot in self._slots.items() if slot.done()] if self._settled.is_set() else []
+        for name in ended if not self._stopping else ():
+            slot = self._slots[name]
+            error = None if slot.cancelled() else slot.exception()
+            log.error("task %s is assigned to this worker and had ended (%r); it is started again", name, error)
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        self._slots[name] = asyncio.get_running_loop().create_task(self._supervise(name), name=f"task {name}")
+
     async def _gives_way(self, live: Live) -> bool:
         """Look whose turn it is. A broker that does not answer changes nothing: a switch waits for this worker."""
         try:
             async with asyncio.timeout(self.settings.session_timeout_ms / 1000):
-                if live.turn is None and self._consumer is not None:
+                if live.turn is None and self.consumer is not None:
                     # Asked for a topic that it does not know, the consumer would wait 100 ms before it asks again.
-                    await self._consumer._client.add_topic(live.partition.topic)
-                turn = await live.look(KafkaLog(self.settings, self._consumer))
+                    await self.consumer._client.add_topic(live.partition.topic)
+                turn = await live.look(KafkaLog(self.settings, self.consumer))
         except (OutcomeUnknown, TimeoutError) as error:
             log.info("which version is live is not known now: %r", error)
             return False
@@ -263,9 +278,9 @@ class Engine(Service):
 
     async def assigned(self, partitions: set[TopicPartition]) -> None:
         """No heartbeat runs until this returns: it only starts things."""
-        assert self._consumer is not None
+        assert self.consumer is not None
         faults.point("assigned")
-        self._consumer.pause(*partitions)
+        self.consumer.pause(*partitions)
         self.metrics.rebalances.inc()
         wanted = {
             task_name(group.name, partition)
@@ -274,7 +289,9 @@ class Engine(Service):
             if TopicPartition(next(iter(group.agents)), partition) in partitions
         }
         standbys = {name for name, urls in self._assignor.standbys.items() if self.url in urls} - wanted
-        kept = wanted if self._was_there_before(self._consumer._coordinator.generation) else set()
+        self._assignments += 1
+        coordinator = self.consumer._coordinator
+        kept = wanted if self._was_there_before(coordinator.member_id, coordinator.generation) else set()
         await self._let_go(
             [name for name in self._slots if name not in kept],
             [name for name in self._standbys if name not in standbys],
@@ -286,25 +303,27 @@ class Engine(Service):
                 if name in self.tasks:
                     self.tasks[name].flow()
             else:
-                self._slots[name] = loop.create_task(self._supervise(name), name=f"task {name}")
+                self._begin(name)
         for name in sorted(standbys - self._standbys.keys()):
             self._standbys[name] = loop.create_task(self._stand_by(name), name=f"standby {name}")
         self._settled.set()
         self._confirm_soon()
         log.info("assigned %s, standby for %s", sorted(wanted), sorted(standbys))
 
-    def _was_there_before(self, generation: int) -> bool:
-        """Whether the generation before this one was ours too.
+    def _was_there_before(self, member_id: str, generation: int) -> bool:
+        """Whether this member has missed no generation since its last assignment.
 
         In one that this member missed, its tasks may have been another's: theirs is the newer state, and what still
-        runs here would answer reads from an older one until its next write is fenced (found by the simulation).
+        runs here would answer reads from an older one until its next write is fenced (found by the simulation). The
+        same member in the same generation has the same assignment again: the broker answers so to a follower that
+        joins with nothing new to say.
         """
-        before, self._generation = self._generation, generation
-        return before is not None and generation == before + 1
+        before, self._generation = self._generation, (member_id, generation)
+        return before is not None and (generation == before[1] + 1 or self._generation == before)
 
     def _confirm_soon(self) -> None:
         """Ask the group at once whether it still knows this member, so that reads go on without waiting a second."""
-        consumer = self._consumer
+        consumer = self.consumer
 
         async def ask() -> None:
             try:
@@ -332,8 +351,8 @@ class Engine(Service):
         group_name, partition = parse_task_name(name)
         while True:
             await self._until_working(name)
-            assert self._consumer is not None
-            kafka = KafkaLog(self.settings, self._consumer)
+            assert self.consumer is not None
+            kafka = KafkaLog(self.settings, self.consumer)
             task = Task(
                 self.groups[group_name],
                 partition,
@@ -347,17 +366,20 @@ class Engine(Service):
             self.tasks[name] = task
             if not self._settled.is_set():
                 task.pause()
-            started_at = time.monotonic()
+            started_at, fenced = time.monotonic(), False
             try:
                 await task.run()
             except Exception as error:
                 if time.monotonic() - started_at > HEALTHY_AFTER_S:
                     self._doubted.discard(name)
-                self._failures[name] = f"{type(error).__name__}: {error}"
-                if not await self._may_restart(name, error):
+                self.failures[name] = f"{type(error).__name__}: {error}"
+                if not self._may_restart(name, error):
                     return
+                fenced = isinstance(error, Fenced)
             finally:
                 await self._close(name, task)
+            if fenced:
+                await self._confirm_ownership(name)
             if time.monotonic() - started_at > HEALTHY_AFTER_S:
                 backoff = self.settings.restart_backoff_s
             await asyncio.sleep(backoff)
@@ -370,27 +392,52 @@ class Engine(Service):
         """
         if self.live is None or await self.live.until_known() is Turn.WORKS:
             return
-        self._failures.pop(name, None)
+        self.failures.pop(name, None)
         waiting = asyncio.get_running_loop().create_task(self._stand_by(name, follow=False), name=f"waiting {name}")
         try:
             await self.live.until_working()
         finally:
             await end(waiting)
 
-    async def _may_restart(self, name: str, error: Exception) -> bool:
+    async def _confirm_ownership(self, name: str) -> None:
+        """Wait until the group confirms that this member still owns a task that was fenced; then it may start again.
+
+        A fence has two causes. A newer owner has begun: then this member is not in the current generation, the group
+        refuses its heartbeat, and the next assignment cancels this wait or confirms the task. Or the broker has ended
+        the transaction itself (it took longer than its time-out), or an older owner was late: then this member is in
+        the current generation, nobody else has the task, and it starts again without a rebalance for the whole group.
+
+        This runs after the task was closed and never gives up by itself, so a slow close cannot leave a partition
+        that is assigned and not worked on: the slot of the task does not end while this member keeps the assignment.
+        Fenced again within a session, it asks for a rebalance: a coordinator that was deposed and does not know it
+        confirms heartbeats from its memory, but completes no rebalance, which has to be written to the log.
+        """
+        session_s, now, assignments = self.settings.session_timeout_ms / 1000, time.monotonic(), self._assignments
+        again = now - self._fenced_at.get(name, -session_s) < session_s
+        self._fenced_at[name] = now
+        if again and self.consumer is not None:
+            self.consumer._coordinator.request_rejoin()
+        while True:
+            await self._settled.wait()
+            consumer, decided = self.consumer, not again or assignments < self._assignments
+            if consumer is not None and decided and await is_member(consumer._coordinator):
+                return
+            await asyncio.sleep(self.settings.restart_backoff_s)
+
+    def _may_restart(self, name: str, error: Exception) -> bool:
+        """Report why a task ended; False when its worker stops over it."""
         if isinstance(error, NotLive):
             log.info("task %s: %s", name, error)
-            self._failures.pop(name, None)
+            self.failures.pop(name, None)
             return True
         self.metrics.task_failures.labels(type(error).__name__).inc()
         if isinstance(error, Fenced):
             self.metrics.fenced.inc()
-            log.warning("task %s: %s; asking the group who owns it", name, error)
-            if self._consumer is not None:
-                self._consumer._coordinator.request_rejoin()
-            return False
+            log.warning("task %s: %s. It starts again when the group confirms that this worker owns it", name, error)
+            return True
         if isinstance(error, LogMismatch) and name in self._doubted:
             log.error("task %s: %s", name, error)
+            self._stopping = True
             self.add_future(self.crash(error))
             return False
         if isinstance(error, LogMismatch):
@@ -420,8 +467,8 @@ class Engine(Service):
         await self._left(name)
         group_name, partition = parse_task_name(name)
         while True:
-            assert self._consumer is not None
-            kafka = KafkaLog(self.settings, self._consumer)
+            assert self.consumer is not None
+            kafka = KafkaLog(self.settings, self.consumer)
             standby = Standby(
                 self.groups[group_name], partition, kafka, lambda: self._open(name), self.clock, self.metrics, follow
             )
@@ -476,16 +523,16 @@ class Engine(Service):
         url = self.routes.get(name)
         if url is not None and url != self.url:
             raise NotOwner(url)
-        if time.monotonic() - self._confirmed_at > self.settings.session_timeout_ms / 1000:
+        if time.monotonic() - self.confirmed_at > self.settings.session_timeout_ms / 1000:
             raise NotReadable("this worker has not heard from the group for a whole session and may have been replaced")
         task = self.tasks.get(name)
         if task is None:
-            raise NotReadable(f"task {name} is not running: {self._failures.get(name, 'it is being started')}")
+            raise NotReadable(f"task {name} is not running: {self.failures.get(name, 'it is being started')}")
         return task
 
     def log_reader(self) -> KafkaReader:
         """The log, to be looked into outside of tasks. Raises NotReadable before this worker has joined the group."""
-        if self._consumer is None:
+        if self.consumer is None:
             raise NotReadable("this worker is not connected to the broker yet")
         return KafkaReader(self.settings)
 
@@ -498,44 +545,14 @@ class Engine(Service):
         return await self._producer.send(topic, partition, key, value, headers)
 
     def health(self) -> dict[str, Check]:
-        """broker, assignment, recovery and store, each with what an operator would ask next."""
-        age = time.monotonic() - self._confirmed_at
-        heard = self._confirmed_at > 0 and age < self.settings.session_timeout_ms / 1000
-        mine = [name for name, url in self.routes.items() if url == self.url]
-        opening = {
-            name: task for name in mine if (task := self.tasks.get(name)) and task.state is not TaskState.RUNNING
-        }
-        failed = {name: self._failures[name] for name in mine if name not in self.tasks and name in self._failures}
-        remaining = sum(task.remaining for task in opening.values())
-        turn = {} if self.live is None else {"version": Check(self.works, self.standing_by() or "live")}
-        return turn | {
-            "broker": Check(heard, f"last confirmed {age:.1f} s ago" if self._confirmed_at else "not connected yet"),
-            "assignment": Check(
-                self._settled.is_set(), f"{len(mine)} tasks" if self._settled.is_set() else "rebalancing"
-            ),
-            "recovery": Check(not opening, f"{len(opening)} tasks opening, {remaining} records to go"),
-            "store": Check(not failed, "; ".join(f"{name}: {why}" for name, why in failed.items()) or "ok"),
-        }
+        """Return the checks by name: broker, assignment, recovery, store, and version where there are versions."""
+        return checks_of(self)
 
     async def _observe(self) -> None:
-        """Keep the gauges that nobody else sets."""
+        """Keep the gauges that nothing else sets."""
         while not self.should_stop:
-            self._measure()
+            set_gauges(self)
             await self.sleep(1.0)
-
-    def _measure(self) -> None:
-        states = Counter(str(task.state) for task in self.tasks.values())
-        if self.live is not None:
-            self.metrics.live.labels(self.live.version).set(int(self.works))
-        for state in TaskState:
-            self.metrics.tasks.labels(str(state)).set(states[str(state)])
-        assigned = self._consumer.assignment() if self._consumer is not None else frozenset()
-        for task in self.tasks.values():
-            for partition, offset in task.committed.items():
-                end = self._consumer.highwater(partition) if self._consumer and partition in assigned else None
-                if end is not None:
-                    lag = self.metrics.lag_records.labels(partition.topic, str(partition.partition))
-                    lag.set(max(0, end - offset))
 
 
 async def end(task: asyncio.Task[None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiokafka.errors import KafkaError, NoError, RebalanceInProgressError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Int32, Schema, String
@@ -37,6 +38,24 @@ class InstanceHeartbeat(Request[_Struct]):  # type: ignore[misc]
 
     def build(self, request_struct_class: type[_Struct]) -> _Struct:
         return request_struct_class(*self._words)
+
+
+#: Answers to a heartbeat: the group is complete, or it rebalances and no member has got a new assignment yet.
+IN_THE_GROUP = (NoError, RebalanceInProgressError)
+
+
+async def is_member(coordinator: Any) -> bool:
+    """Ask the group whether this member is in its current generation; False also when nobody answers.
+
+    Nothing in the coordinator changes, unlike after its own heartbeat: an answer that comes late, while the member
+    joins again, must not reset the generation that is about to begin.
+    """
+    request = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
+    try:
+        answer = await coordinator._send_req(request)
+    except KafkaError:
+        return False
+    return for_code(answer.error_code) in IN_THE_GROUP
 
 
 def name_instance(coordinator: Any) -> None:

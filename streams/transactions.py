@@ -72,7 +72,7 @@ ALL_REPLICAS = -1
 #: Who has no leader, or no coordinator, is asked for again after this long.
 CLUSTER_PAUSE_S = 0.05
 
-FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
+FENCING = (ProducerFenced, InvalidProducerEpoch)
 MOVED = (CoordinatorNotAvailableError, NotCoordinatorError)
 #: A coordinator that says one of these has changed nothing: it may be asked again. What says most comes first.
 NOTHING_DONE = (
@@ -344,7 +344,15 @@ class KafkaTransactions:
         if isinstance(error, (Fenced, OutcomeUnknown)):
             return error
         if isinstance(error, FENCING):
-            return Fenced(f"{where}: fenced, a newer owner has begun")
+            return Fenced(
+                f"{where}: fenced. Either a newer owner of this task has begun, or the broker has aborted a transaction"
+                f" that took longer than {self._settings.transaction_timeout_ms} ms (transaction_timeout_ms)"
+            )
+        if isinstance(error, InvalidProducerIdMapping):
+            return OutcomeUnknown(
+                f"{where}: the broker does not know this transactional id any more. It forgets one after"
+                " transactional.id.expiration.ms (7 days by default) without a transaction; the task registers it again"
+            )
         if isinstance(error, MessageSizeTooLargeError):
             return OutcomeUnknown(f"{where}: the broker refused the size; compare max.message.bytes: {error}")
         return OutcomeUnknown(f"{where}: {told(error)}")

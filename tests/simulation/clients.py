@@ -25,6 +25,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -45,6 +46,8 @@ RETRY_S = 0.03
 BROKERS = 3
 #: Of each request the version that has all that is looked at; the answers' layouts are those.
 VERSIONS = {0: (3, 3), 24: (0, 0), 25: (0, 0), 26: (0, 0), 28: (0, 0)}
+#: How long a producer takes to close its connections, in seconds; aiokafka waits for a broker that does not answer.
+CLOSE_S = (0.0, 0.0, 0.01, 1.0)
 #: How often a coordinator is still loading its group when it is asked for offsets, and that error's code.
 LOADING, LOAD_IN_PROGRESS = 0.1, 14
 
@@ -160,7 +163,15 @@ class Coordination:
     def coordinator_dead(self) -> None:
         """It is asked again."""
 
-    async def _send_req(self, request: OffsetFetchRequest) -> OffsetFetchResponse_v3:
+    @property
+    def member_id(self) -> str:
+        return self._consumer._member or ""
+
+    async def _send_req(self, request: OffsetFetchRequest | HeartbeatRequest) -> Any:
+        if isinstance(request, HeartbeatRequest):
+            return SimpleNamespace(
+                error_code=await self._consumer.heartbeat(request._member_id, request._generation_id)
+            )
         return await self._consumer.offsets(request._partitions or [])
 
     async def _do_heartbeat(self) -> bool:
@@ -256,6 +267,15 @@ class SimConsumer(Reads):
         except KafkaError:
             return False
         return True
+
+    async def heartbeat(self, member: str, generation: int) -> int:
+        """The group's answer to one heartbeat, as an error code."""
+        try:
+            await self.network.call(self._group.heartbeat, member, generation)
+        except (RebalanceInProgressError, UnknownMemberIdError, IllegalGenerationError) as error:
+            code: int = error.errno
+            return code
+        return 0
 
     def rejoin(self) -> None:
         self._rejoin.set()
@@ -426,7 +446,9 @@ class SimProducer:
         return Builder(self._batch_most)
 
     async def stop(self) -> None:
-        """Nothing is under way that its caller does not wait for."""
+        """Nothing is under way that its caller does not wait for. Connections take their time to close: less than a
+        rebalance takes, or more."""
+        await asyncio.sleep(self.network.chance.choice(CLOSE_S))
 
 
 def _done(waiter: asyncio.Future[None]) -> None:

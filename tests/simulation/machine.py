@@ -131,7 +131,7 @@ class SimEngine(Engine):
     async def _join(self) -> None:
         world = self._world
         consumer = SimConsumer(world.cluster, world.network, world.group, self._assignor, _Listener(self))
-        self._consumer = consumer
+        self.consumer = consumer
         self._confirm_by_heartbeat(consumer)
         await consumer.start()
 

@@ -317,6 +317,19 @@ MUTANTS: dict[str, Mutant] = {
             )
         ],
     ),
+    "fenced_and_ended": Mutant(
+        "a fenced task asks for a rebalance and ends; while it closes, the rebalance finds it still there",
+        "a partition is assigned and nobody works on it",
+        [
+            Change(
+                Engine,
+                "_may_restart",
+                "self.metrics.fenced.inc()",
+                "self.metrics.fenced.inc(); self.consumer._coordinator.request_rejoin()",
+            ),
+            Change(Engine, "_supervise", "await self._confirm_ownership(name)", "return"),
+        ],
+    ),
     "rollback_undone_not": Mutant(
         "what a rejected record wrote and sent stays",
         "I1, I5",
@@ -380,7 +393,7 @@ MUTANTS: dict[str, Mutant] = {
     "no_lease": Mutant(
         "a worker answers reads however long ago the group confirmed it",
         "I4",
-        [Change(Engine, "readable_task", "if time.monotonic() - self._confirmed_at >", "if 0 >")],
+        [Change(Engine, "readable_task", "if time.monotonic() - self.confirmed_at >", "if 0 >")],
     ),
     "sink_positions_apart": Mutant(
         "rows and positions in two transactions of the destination",

@@ -222,7 +222,7 @@ async def test_a_worker_leaves_the_group_while_it_is_switched_from(
 
     async def join() -> None:
         members.append(Member())
-        engine._consumer = members[-1]
+        engine.consumer = members[-1]
         engine._settled.set()
 
     def say(said: Said) -> None:

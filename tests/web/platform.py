@@ -28,9 +28,9 @@ from schemas.topics import topics as topic_specs
 from streams import App, NotOwner, NotReadable, Owner, Position, partition_for
 from streams.batch import using
 from streams.driver import Driver
-from streams.engine import Check
 from streams.lookup import LogReader
 from streams.records import Headers, Outgoing, TopicPartition
+from streams.vitals import Check
 from tables.keys import Keyring
 from tests.agents.effects.outbound import MemoryTail
 from web import Webhooks, attach, only_when_live

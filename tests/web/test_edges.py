@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from pytest import mark, param
 
 from streams import logs
-from streams.engine import Check
+from streams.vitals import Check
 from tests.web.platform import Platform, platform, problem, raw
 from web import problems
 from web.asking import HOP, Answer
