@@ -24,7 +24,6 @@ from aiokafka.errors import (
     RequestTimedOutError,
     UnknownMemberIdError,
 )
-from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
@@ -34,6 +33,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
+from streams.committed import StableOffsetsRequest, UnstableOffsetCommit
 from streams.records import Fields, StoredRecord, TopicPartition
 from streams.transactions import BY_TASK
 from tests.simulation.cluster import Cluster
@@ -50,6 +50,7 @@ VERSIONS = {0: (3, 3), 24: (0, 0), 25: (0, 0), 26: (0, 0), 28: (0, 0)}
 CLOSE_S = (0.0, 0.0, 0.01, 1.0)
 #: How often a coordinator is still loading its group when it is asked for offsets, and that error's code.
 LOADING, LOAD_IN_PROGRESS = 0.1, 14
+UNSTABLE = UnstableOffsetCommit.errno
 
 
 async def insist(network: Network, fun: Callable[..., Any], *args: Any) -> Any:
@@ -167,12 +168,12 @@ class Coordination:
     def member_id(self) -> str:
         return self._consumer._member or ""
 
-    async def _send_req(self, request: OffsetFetchRequest | HeartbeatRequest) -> Any:
+    async def _send_req(self, request: StableOffsetsRequest | HeartbeatRequest) -> Any:
         if isinstance(request, HeartbeatRequest):
             return SimpleNamespace(
                 error_code=await self._consumer.heartbeat(request._member_id, request._generation_id)
             )
-        return await self._consumer.offsets(request._partitions or [])
+        return await self._consumer.offsets(request.partitions)
 
     async def _do_heartbeat(self) -> bool:
         return await self._consumer.beat()
@@ -290,16 +291,17 @@ class SimConsumer(Reads):
             raise IllegalStateError(f"{tp} is not assigned")
         super().seek(tp, offset)
 
-    async def offsets(self, wanted: Sequence[tuple[str, list[int]]]) -> OffsetFetchResponse_v3:
-        """The group's; a coordinator that is loading says so for all of them at once and lists none."""
+    async def offsets(self, wanted: Sequence[TopicPartition]) -> Any:
+        """The group's; a coordinator that is loading reports it for all of them at once and lists none. One that a
+        transaction is about to change is not stable yet."""
         if self.network.chance.random() < LOADING:
-            return OffsetFetchResponse_v3(0, [], LOAD_IN_PROGRESS)
-        found = await insist(self.network, self.cluster.committed.copy)
+            return SimpleNamespace(topics=[], error_code=LOAD_IN_PROGRESS)
+        found, unstable = await insist(self.network, self.cluster.offsets)
         listed = [
-            (topic, [(number, found.get(TopicPartition(topic, number), -1), BY_TASK, 0) for number in numbers])
-            for topic, numbers in wanted
+            (tp.topic, [(tp.partition, found.get(tp, -1), -1, BY_TASK, UNSTABLE if tp in unstable else 0, {})], {})
+            for tp in wanted
         ]
-        return OffsetFetchResponse_v3(0, listed, 0)
+        return SimpleNamespace(topics=listed, error_code=0)
 
     async def getmany(
         self, *tps: TopicPartition, timeout_ms: int = 0, max_records: int | None = None

@@ -358,6 +358,10 @@ class Cluster:
         txn.offsets.update(offsets)
         self._pending[txn].update(offsets)
 
+    def offsets(self) -> tuple[dict[TopicPartition, int], set[TopicPartition]]:
+        """The group's committed offsets, and those that transactions without a marker will change or leave."""
+        return dict(self.committed), {tp for offsets in self._pending.values() for tp in offsets}
+
     # -- readers ------------------------------------------------------------------------------------------------------
 
     def wake(self, partition: Partition) -> None:
