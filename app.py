@@ -62,6 +62,7 @@ app = App(
         "commit_interval_ms": settings.commit_interval_ms,
         "retry_backoff_ms": settings.retry_backoff_ms,
         "session_timeout_ms": settings.session_timeout_ms,
+        "max_stall_ms": settings.max_stall_ms,
         "transaction_timeout_ms": settings.transaction_timeout_ms,
         "group_instance_id": settings.group_instance_id,
         "standby_replicas": settings.standby_replicas,

@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(
         6_000, description="A worker unheard of for this long loses its partitions, in ms. Lower fails over sooner."
     )
+    max_stall_ms: Annotated[int, Field(ge=1_000)] = Field(
+        60_000, description="A worker whose event loop stands still for this long loses its partitions, in ms."
+    )
     standby_replicas: Annotated[int, Field(ge=0)] = Field(
         0, description="Copies of each store kept warm on other workers. 1 keeps a failover short, at twice the disk."
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer
 from mode import Service
 
 from streams import faults
@@ -20,10 +19,11 @@ from streams.brokers import told
 from streams.clock import Clock, SystemClock
 from streams.errors import Fenced, LogMismatch, NotLive, NotOwner, NotReadable, OutcomeUnknown, StoreDamaged
 from streams.fetch_sessions import remember_fetches
-from streams.heap import Heap
+from streams.heap import Heap, calm_collector
+from streams.heartbeats import Heartbeats
 from streams.kafka import KafkaLog, KafkaReader, rest_when_idle
 from streams.live import Live, Turn
-from streams.membership import is_member, name_instance
+from streams.membership import Listener, is_member, name_instance
 from streams.metrics import Metrics
 from streams.producer import PlainProducer
 from streams.records import Headers, Position, TopicPartition
@@ -71,7 +71,8 @@ class Engine(Service):
         self.consumer: AIOKafkaConsumer | None = None
         self._producer: PlainProducer | None = None
         self._assignor = TaskAssignor(groups, self._describe)
-        self.confirmed_at = 0.0
+        self._confirmed_at = 0.0
+        self._heartbeats: Heartbeats | None = None
         self._generation: tuple[str, int] | None = None  # member id and generation of the last assignment
         self._assignments = 0
         self._stopping = False  # a task has found that the worker must stop
@@ -86,6 +87,16 @@ class Engine(Service):
     def pressed(self) -> bool:
         """Whether records wait for this worker, so that whatever can wait should."""
         return any(task.pressed and task.state is TaskState.RUNNING for task in self.tasks.values())
+
+    @property
+    def confirmed_at(self) -> float:
+        """When the last heartbeat was sent that the group confirmed (time.monotonic()); 0.0 before the first.
+
+        One of the heartbeat thread counts if it was for the member and the generation of the last assignment.
+        """
+        if self._heartbeats is None or self._generation is None:
+            return self._confirmed_at
+        return max(self._confirmed_at, self._heartbeats.confirmed_at(*self._generation))
 
     @property
     def settled(self) -> bool:
@@ -107,6 +118,8 @@ class Engine(Service):
         calm_collector()
         self._memory = Memory(self.settings.block_cache_bytes, self.settings.write_buffer_bytes)
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._heartbeats = Heartbeats(self.settings)
+        self._heartbeats.start()
         self.add_future(self._membership())
         self.add_future(self._observe())
         if self.settings.audit_every_s > 0:
@@ -125,6 +138,9 @@ class Engine(Service):
         await asyncio.gather(*(task.quiet(HAND_OVER_S) for task in self.tasks.values()))
         await self._let_go(list(self._slots), list(self._standbys))
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        if self._heartbeats is not None:
+            self._heartbeats.watch(None)
+            await self._heartbeats.stop()
         if self.consumer is not None:
             await self.consumer.stop()
         if self._producer is not None:
@@ -158,6 +174,8 @@ class Engine(Service):
                 broke = "membership of group %s broke: %s; joining again in %.1f s"
                 log.error(broke, self.settings.app_id, told(error), backoff)
             self._settled.clear()
+            if self._heartbeats is not None:
+                self._heartbeats.watch(None)
             await self._let_go(list(self._slots), list(self._standbys))
             if self.consumer is not None:
                 await self.consumer.stop()
@@ -200,7 +218,7 @@ class Engine(Service):
             check_crcs=False,
         )
         topics = sorted({topic for group in self.groups.values() for topic in group.agents})
-        consumer.subscribe(topics, listener=_Listener(self))
+        consumer.subscribe(topics, listener=Listener(self))
         await consumer.start()
         rest_when_idle(consumer, settings)
         remember_fetches(consumer)
@@ -219,11 +237,15 @@ class Engine(Service):
             sent_at = time.monotonic()
             ok: bool = await heartbeat()
             if ok:
-                self.confirmed_at = max(self.confirmed_at, sent_at)
+                self._confirmed_at = max(self._confirmed_at, sent_at)
+                if self._heartbeats is not None:
+                    self._heartbeats.note_confirmed(sent_at)
             return ok
 
         coordinator._do_heartbeat = confirmed
         name_instance(coordinator)
+        if self._heartbeats is not None:
+            self._heartbeats.watch(coordinator)
 
     async def _watch(self) -> None:
         """aiokafka keeps some group errors to itself and lets the process live on, doing nothing: ask for them.
@@ -552,6 +574,8 @@ class Engine(Service):
         """Keep the gauges that nothing else sets."""
         while not self.should_stop:
             set_gauges(self)
+            if self._heartbeats is not None:
+                self._heartbeats.note_progress()
             await self.sleep(1.0)
 
 
@@ -563,24 +587,3 @@ async def end(task: asyncio.Task[None]) -> None:
         if task.done():
             return
     log.error("%s does not end; it is left behind", task.get_name())
-
-
-def calm_collector() -> None:
-    """Thousands of live records make CPython's collector scan all day for cycles that are not there: 42,000 to 52,000
-    orders/s came from this alone. What exists now is set aside, and the youngest generation is looked at less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """aiokafka's face of the rebalance."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._engine.revoked()
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._engine.assigned(assigned)

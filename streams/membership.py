@@ -6,12 +6,18 @@ joins again and replaces its replacement: two workers with one id would put each
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError, NoError, RebalanceInProgressError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Int32, Schema, String
+
+from streams.records import TopicPartition
+
+if TYPE_CHECKING:
+    from streams.engine import Engine
 
 
 class _Response(Response):  # type: ignore[misc]  # aiokafka has no types
@@ -67,3 +73,16 @@ def name_instance(coordinator: Any) -> None:
 
     if instance_id is not None:
         coordinator._send_req = named
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Passes aiokafka's rebalance callbacks to the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._engine.revoked()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._engine.assigned(assigned)

@@ -38,6 +38,9 @@ class EngineSettings:
     # A dead worker's tasks move after this long without a heartbeat.
     session_timeout_ms: int = 6_000
     heartbeat_interval_ms: int = 1_000
+    # A worker whose event loop stands still for longer loses its tasks although its process lives: the heartbeats of
+    # streams/heartbeats.py end. Kafka's max.poll.interval.ms is 5 minutes; no batch here takes 10 s.
+    max_stall_ms: int = 60_000
     # How long a rebalance waits for members to hand over; a batch is done in far less.
     rebalance_timeout_ms: int = 15_000
     # An open transaction of a dead owner that nobody takes over blocks read-committed readers this long at most.

@@ -297,7 +297,7 @@ class SimConsumer(Reads):
         if self.network.chance.random() < LOADING:
             return SimpleNamespace(topics=[], error_code=LOAD_IN_PROGRESS)
         found, unstable = await insist(self.network, self.cluster.offsets)
-        listed = [
+        listed: list[Any] = [
             (tp.topic, [(tp.partition, found.get(tp, -1), -1, BY_TASK, UNSTABLE if tp in unstable else 0, {})], {})
             for tp in wanted
         ]

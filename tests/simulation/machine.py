@@ -17,7 +17,8 @@ import streams.transactions
 from streams import App, faults
 from streams.assignment import Member
 from streams.clock import ManualClock
-from streams.engine import Engine, _Listener
+from streams.engine import Engine
+from streams.membership import Listener
 from streams.metrics import Metrics
 from streams.settings import EngineSettings
 from streams.sink import Backoff, Pump, SinkMetrics
@@ -130,7 +131,7 @@ class SimEngine(Engine):
 
     async def _join(self) -> None:
         world = self._world
-        consumer = SimConsumer(world.cluster, world.network, world.group, self._assignor, _Listener(self))
+        consumer = SimConsumer(world.cluster, world.network, world.group, self._assignor, Listener(self))
         self.consumer = consumer
         self._confirm_by_heartbeat(consumer)
         await consumer.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ app = make_app(
     web_port=int(os.environ.get("ORDERSTREAM_WEB_PORT", "6066")),
     tuning={
         "session_timeout_ms": int(os.environ.get("TOY_SESSION_MS", "3000")),
+        "max_stall_ms": int(os.environ.get("TOY_STALL_MS", "60000")),
         "group_instance_id": os.environ.get("TOY_INSTANCE"),
         "heartbeat_interval_ms": 300,
         "commit_interval_ms": int(os.environ.get("TOY_COMMIT_MS", "25")),
@@ -56,13 +58,24 @@ async def state(request: web.Request) -> web.Response:
     for task in app.engine.tasks.values():
         async with app.reading(GROUP, task.partition):
             rows.update(app.groups[GROUP].tables["counts"].range())
-    return web.json_response({"tasks": {name: t.state for name, t in app.engine.tasks.items()}, "rows": rows})
+    tasks = {name: task.state for name, task in app.engine.tasks.items()}
+    return web.json_response({"tasks": tasks, "rows": rows, "assignments": app.engine._assignments})
+
+
+async def stall(request: web.Request) -> web.Response:
+    """Keep the event loop busy, as a record does that takes long, and Python's lock with it but for its switches."""
+    until = time.monotonic() + float(request.match_info["seconds"])
+    while time.monotonic() < until:
+        pass
+    beats = app.engine._heartbeats
+    return web.json_response({"heartbeats": 0 if beats is None else beats.sent})
 
 
 def routes(web_app: web.Application) -> None:
     web_app.router.add_get("/count/{key}", count)
     web_app.router.add_get("/health/ready", health)
     web_app.router.add_get("/state", state)
+    web_app.router.add_get("/stall/{seconds}", stall)
 
 
 app.on_web(routes)
