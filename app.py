@@ -52,6 +52,7 @@ app = App(
     web_host=settings.web_host,
     web_port=settings.web_port,
     canonical_url=settings.url,
+    runner=web.Runner,
     idle_connection_s=settings.idle_connection_ms / 1000,
     logging_config=logging_config(settings.log_format, settings.log_level),
     tuning={

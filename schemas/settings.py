@@ -5,6 +5,7 @@ name, its check, the error message and `python -m schemas.settings` (the referen
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ LEAST_KEY = 32
 
 #: A version's name: it becomes part of the names of topics, groups and directories.
 VERSION = r"^[a-z0-9]{0,16}$"
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|\[?[0-9a-f:.]+\]?")
+_ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -89,6 +93,26 @@ class Settings(BaseSettings):
     web_url: str | None = Field(
         None,
         description="URL under which other workers reach this one, to forward reads. Unset: http://web_host:web_port.",
+    )
+    web_allowed_hosts: str | None = Field(
+        None,
+        description="Further names under which callers address this worker (Host header), comma between: those of a"
+        " proxy. Loopback, web_host and the host of web_url are always allowed; others are answered 421.",
+    )
+    web_cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may use the HTTP API, as https://shop.example, comma between. Unset: none.",
+    )
+    max_connections: Count = Field(
+        1_024,
+        description="Most HTTP connections; half of the process's open files (ulimit -n) at most. Beyond it the one"
+        " that has been idle longest is closed.",
+    )
+    max_requests: Count = Field(
+        512, description="Most HTTP requests under way at the same time; others are answered 503 with Retry-After."
+    )
+    header_timeout_ms: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="A connection that has not sent a request's whole header after this is closed, in ms."
     )
     max_request_bytes: Bytes = Field(
         1024 * 1024, description="Largest HTTP request body, in bytes. Equal to the largest record of the topic orders."
@@ -270,6 +294,7 @@ class Settings(BaseSettings):
         _require_dsn(loaded.postgres)
         _require_long_keys(loaded)
         loaded.masters_of_seals()
+        loaded.allowed_hosts(), loaded.cors_origins()
         if (loaded.provider_url is None) != (loaded.provider_secret is None):
             raise SettingsError(f"{PREFIX}PROVIDER_URL and {PREFIX}PROVIDER_SECRET belong together: set both, or none.")
         return loaded
@@ -319,6 +344,28 @@ class Settings(BaseSettings):
             raise SettingsError(f"{name}={file} cannot be read: {error.strerror}.") from None
         except ValueError as error:
             raise SettingsError(f"{name}={file}: {error}.") from None
+
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names in `web_allowed_hosts`, in lower case. Raises SettingsError."""
+        hosts = frozenset(part.strip().lower().rstrip(".") for part in (self.web_allowed_hosts or "").split(","))
+        bad = sorted(host for host in hosts if host and not _HOST.fullmatch(host))
+        if bad:
+            raise SettingsError(
+                f"{PREFIX}WEB_ALLOWED_HOSTS: {bad[0]!r} is not a host name; give names without scheme and port,"
+                " such as shop.example."
+            )
+        return hosts - {""}
+
+    def cors_origins(self) -> frozenset[str]:
+        """Origins in `web_cors_origins`, in lower case. Raises SettingsError."""
+        origins = frozenset(part.strip().lower().rstrip("/") for part in (self.web_cors_origins or "").split(","))
+        bad = sorted(origin for origin in origins if origin and not _ORIGIN.fullmatch(origin))
+        if bad:
+            raise SettingsError(
+                f"{PREFIX}WEB_CORS_ORIGINS: {bad[0]!r} is not an origin; give scheme, host and port, such as"
+                " https://shop.example. A wildcard would let every page write."
+            )
+        return origins - {""}
 
     @property
     def url(self) -> str:

@@ -24,6 +24,9 @@ MAX_DEPTH = 64
 #: What every reader can hold in an integer: from -2^63 to 2^64 - 1.
 MIN_INT, MAX_INT = -(2**63), 2**64 - 1
 
+#: How the message of a repeated name begins.
+REPEATED_NAME = "is given more than once"
+
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHITE = re.compile(r"[ \t\n\r]*")
 _MAX_NAME = 100
@@ -98,7 +101,7 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[Fault]:
         yield _too_deep(path)
     elif isinstance(value, Members):
         for name in value.repeated:
-            yield Fault(path=member_path(path, name), message="is given more than once; readers differ in which counts")
+            yield Fault(path=member_path(path, name), message=f"{REPEATED_NAME}; readers differ in which counts")
         for name, member in value.items():
             below = member_path(path, name)
             yield from _text_faults(name, below)

@@ -90,6 +90,7 @@ class App(faust.App):
         tuning: Mapping[str, Any] | None = None,
         security: Security = PLAINTEXT,
         idle_connection_s: float = 75.0,
+        runner: Callable[..., AppRunner] = AppRunner,
         version: str = "",
         live_topic: str | None = None,
         broker_hint: str = "",
@@ -100,6 +101,8 @@ class App(faust.App):
 
         `idle_connection_s`: how long an HTTP connection may be without a whole request; aiohttp's own hour lets whoever
         sends half a header hold a file that a store or another caller needs.
+
+        `runner`: makes what serves the web application, from it and the options of aiohttp's AppRunner.
 
         `version`: one that has a name has a group, tables, journals and a directory of its own beside those of others.
         `live_topic`: says which of them is live (streams/live.py); without it, all that run are.
@@ -114,7 +117,7 @@ class App(faust.App):
         super().__init__(id, **options)
         self._id, self._broker_hint, self._access_hint = id, broker_hint, access_hint
         self._security, self._idle_connection_s = security, idle_connection_s
-        self._tuning = dict(tuning or {})
+        self._make_runner, self._tuning = runner, dict(tuning or {})
         self.metrics = Metrics()
         self.groups: dict[str, Group] = {}
         self.declared: dict[str, Topic] = {}
@@ -302,7 +305,7 @@ class App(faust.App):
         """Faust's own pages go (they show Faust's tables, which are empty); ours come in their place."""
         web: Any = super()._new_web()
         web.blueprints = BlueprintManager([])
-        web._runner = AppRunner(
+        web._runner = self._make_runner(
             web.web_app, access_log=None, shutdown_timeout=LAST_ANSWERS_S, keepalive_timeout=self._idle_connection_s
         )
         for setup in self._web_setups:

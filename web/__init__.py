@@ -34,7 +34,10 @@ from web.accounts.questions import AccountQuestions
 from web.accounts.reads import AccountReads
 from web.accounts.writes import AccountWrites
 from web.asking import Desk, Engine
+from web.body import CAREFUL, CarefulReader
+from web.connections import BOUNDS, ConnectionBounds, Runner
 from web.documents import Documents
+from web.guard import Hosts, bound_requests, check_body, check_host, check_origin
 from web.health import Check, Effect, Health, Sink
 from web.items.questions import ItemQuestions
 from web.items.reads import ItemReads
@@ -125,7 +128,7 @@ def attach(
     table += webhook_routes(webhooks, desk, topics["webhooks.commands.v1"], once, account_inputs, limits, settings)
     table += outlet_routes(desk, outlets, topics["outlets.commands.v1"], once, item_inputs, limits)
     _describe(documents, table, inputs | account_inputs | item_inputs, limits, settings)
-    _serve(web_app, table, desk, [observe(metrics), explain(), bound_time(limits), *_opening(keyring)])
+    _serve(web_app, table, desk, [*_bound(web_app, limits, metrics, settings), *_opening(keyring)])
 
 
 def only_when_live(web_app: web.Application, standing_by: Callable[[], str | None]) -> None:
@@ -152,6 +155,26 @@ def _describe(
         return asyncapi.document(specs, settings.kafka, encrypted=encrypted)
 
     documents.describe(http, events)
+
+
+def _bound(web_app: web.Application, limits: Limits, metrics: HttpMetrics, settings: Settings) -> list[Middleware]:
+    """Set the bounds of connections and bodies; return what each request passes, the outermost first.
+
+    What is refused inside of `check_origin` can be read by the pages of allowed origins.
+    """
+    web_app[BOUNDS] = ConnectionBounds(settings.max_connections, settings.header_timeout_ms / 1000, metrics=metrics)
+    web_app[CAREFUL] = reader = CarefulReader(limits.careful_waiting)
+    web_app.cleanup_ctx.append(reader.closing)
+    return [
+        observe(metrics),
+        explain(),
+        bound_requests(limits),
+        check_host(Hosts.of(settings)),
+        check_origin(settings.cors_origins()),
+        explain(),
+        check_body(),
+        bound_time(limits),
+    ]
 
 
 def _opening(keyring: Keyring | None) -> list[Middleware]:
@@ -200,4 +223,4 @@ def carrier_of(settings: Settings, there_is: Callable[[], bool]) -> Callable[[],
     return lambda: terms if there_is() else None
 
 
-__all__ = ["Webhooks", "attach", "only_when_live"]
+__all__ = ["Runner", "Webhooks", "attach", "only_when_live"]

@@ -13,6 +13,12 @@ class Limits:
 
     #: The largest body that is read (`max_request_bytes`).
     body_bytes: int = 1 << 20
+    #: The largest body that is not an order document or an item: a cart of 100 lines has about 10 kB.
+    small_body_bytes: int = 64 << 10
+    #: Requests under way at the same time, health checks excluded (`max_requests`).
+    requests_most: int = 512
+    #: Bodies that wait for the careful reader, which names every fault; it reads one at a time.
+    careful_waiting: int = 64
     #: An order is nested three deep; a document far deeper is an attack on whoever walks it (`max_json_depth`).
     json_depth: int = 32
     #: How long a write waits for its outcome before it answers 202 (`outcome_wait_ms`).
@@ -54,6 +60,7 @@ class Limits:
         request_s = settings.request_timeout_ms / 1000
         return cls(
             body_bytes=settings.max_request_bytes,
+            requests_most=settings.max_requests,
             json_depth=settings.max_json_depth,
             outcome_wait_s=min(settings.outcome_wait_ms / 1000, request_s * 0.8),
             request_s=request_s,

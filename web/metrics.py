@@ -40,6 +40,13 @@ class HttpMetrics:
             registry=registry,
         )
 
+        self.disconnected = Counter(
+            "http_connections_closed_total",
+            "Connections that the worker closed to stay within its bounds.",
+            ["why"],
+            registry=registry,
+        )
+
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """One answered request."""
         self._count(method, route, str(status)).inc()

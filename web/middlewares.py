@@ -16,6 +16,7 @@ from streams.errors import NotReadable
 from streams.logs import Brief, get_logger, mask_text
 from web import problems
 from web.asking import INTERNAL_PATH
+from web.connections import DEFAULT_HEADERS, REQUEST_ID_HEADER
 from web.limits import Limits
 from web.metrics import HttpMetrics
 from web.problems import Problem
@@ -32,20 +33,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 #: Asked every few seconds by machines, or by one worker of another: their lines would hide the requests of callers.
 _QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics", INTERNAL_PATH})
 
-#: For answers that are data. Pages set their own Content-Security-Policy.
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Server": "orderstream",  # aiohttp would tell its own and Python's version.
-}
-
 
 def request_id(request: web.Request) -> str:
     """The caller's X-Request-Id if it is sane, else a new one."""
-    given = request.headers.get("X-Request-Id", "")
+    given = request.headers.get(REQUEST_ID_HEADER, "")
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
@@ -67,11 +58,12 @@ def observe(metrics: HttpMetrics) -> Middleware:
         with structlog.contextvars.bound_contextvars(request_id=identity):
             try:
                 response = await handler(request)
-                status = response.status
+                # A caller that went away while its request was read does not get the answer.
+                status = 499 if request.transport is None else response.status
             finally:
                 _note(request, metrics, status, time.perf_counter() - began)
-        response.headers["X-Request-Id"] = identity
-        for name, value in _HEADERS.items():
+        response.headers[REQUEST_ID_HEADER] = identity
+        for name, value in DEFAULT_HEADERS.items():
             response.headers.setdefault(name, value)
         if hdrs.CACHE_CONTROL not in response.headers:
             response.headers[hdrs.CACHE_CONTROL] = "no-store"

@@ -31,11 +31,26 @@ BAD_PARAMETER = Kind(
 BAD_JSON = Kind(
     "bad-json", 400, "The body is not JSON that this service reads", "Send one JSON object, nested less deeply."
 )
+BAD_REQUEST = Kind(
+    "bad-request", 400, "The request is not valid HTTP", "Correct what `detail` names. The connection was closed."
+)
+INCOMPLETE_BODY = Kind(
+    "incomplete-body",
+    400,
+    "The body did not arrive whole",
+    "Send the request again with a correct Content-Length or chunked encoding. Nothing was done.",
+)
 BAD_SIGNATURE = Kind(
     "bad-signature",
     401,
     "The signature is missing, wrong or too old",
     "Sign `<t>.<body>` with the shared secret at the time of sending, as docs/http.md says. Nothing was taken in.",
+)
+FOREIGN_ORIGIN = Kind(
+    "foreign-origin",
+    403,
+    "A page of another origin may not do this",
+    "Pages of other origins may write when an operator lists their origin in ORDERSTREAM_WEB_CORS_ORIGINS.",
 )
 NO_SUCH_ROUTE = Kind("no-such-route", 404, "There is nothing at this address", "See /openapi.json for every address.")
 NO_SUCH_ORDER = Kind(
@@ -122,8 +137,27 @@ REQUEST_IN_FLIGHT = Kind(
     "Wait for the seconds of Retry-After, then send the same request with the same key again.",
 )
 TOO_LARGE = Kind("too-large", 413, "The body is too large", "Send less; `detail` has the limit in bytes.")
+PRECONDITION_FAILED = Kind(
+    "precondition-failed",
+    412,
+    "The resource has another version",
+    "Read it again, decide again, and send the write with the new version in If-Match. Nothing was changed.",
+)
 UNSUPPORTED_MEDIA_TYPE = Kind(
-    "unsupported-media-type", 415, "The body is not declared as JSON", "Send Content-Type: application/json."
+    "unsupported-media-type",
+    415,
+    "The body is encoded, or is not declared as JSON",
+    "Send Content-Type: application/json and no Content-Encoding.",
+)
+EXPECTATION_FAILED = Kind(
+    "expectation-failed", 417, "The expectation cannot be met", "Send `Expect: 100-continue` or no Expect header."
+)
+UNKNOWN_HOST = Kind(
+    "unknown-host",
+    421,
+    "This worker does not serve that host",
+    "Address the worker by loopback, its listen address or its advertised URL, or add the name to"
+    " ORDERSTREAM_WEB_ALLOWED_HOSTS.",
 )
 MISDIRECTED = Kind(
     "misdirected",
@@ -176,6 +210,12 @@ UNAVAILABLE = Kind(
     "The state cannot be read right now",
     "A worker recovers or the partitions move. Ask again after Retry-After seconds. Never means `no such order`.",
 )
+OVERLOADED = Kind(
+    "overloaded",
+    503,
+    "The worker has as many requests as it can serve",
+    "Nothing was done. Send the request again after Retry-After seconds.",
+)
 WEBHOOKS_OFF = Kind(
     "webhooks-off",
     503,
@@ -190,7 +230,10 @@ TIMED_OUT = Kind(
 )
 
 KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
-_BY_STATUS = {kind.status: kind for kind in (NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, TOO_LARGE, INTERNAL)}
+_BY_STATUS = {
+    kind.status: kind
+    for kind in (BAD_REQUEST, NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, TOO_LARGE, EXPECTATION_FAILED, INTERNAL)
+}
 
 
 class Problem(Exception):

@@ -25,7 +25,7 @@ from streams.dead_letters import dead_letter
 from streams.errors import FaultAt, Poison
 from streams.records import Position, StoredRecord
 from web import listing, reading
-from web.body import parse, too_deep
+from web.body import parse_json, too_deep
 from web.middlewares import request_id
 from web.orders import shapes
 from web.orders.writes import Cancellation
@@ -91,7 +91,7 @@ def test_the_intake_reads_or_says_every_fault(reader: Callable[[bytes], Any], ra
 @given(raw=RAW | bent([b'{"reason":"changed my mind"}']))
 def test_a_small_body_is_a_model_or_a_problem(raw: bytes) -> None:
     try:
-        assert isinstance(parse(raw, Cancellation), BaseModel)
+        assert isinstance(parse_json(raw, Cancellation, 32), BaseModel)
     except Problem as problem:
         assert problem.kind.status in (400, 422)
     with contextlib.suppress(orjson.JSONDecodeError):

@@ -33,7 +33,7 @@ from streams.records import Headers, Outgoing, TopicPartition
 from streams.vitals import Check
 from tables.keys import Keyring
 from tests.agents.effects.outbound import MemoryTail
-from web import Webhooks, attach, only_when_live
+from web import Runner, Webhooks, attach, only_when_live
 from web.health import Sink
 from web.limits import Limits
 
@@ -46,6 +46,13 @@ Client = TestClient[web.Request, web.Application]
 
 def settings(**overrides: Any) -> Settings:
     return Settings.load({}, partitions=PARTITIONS, **overrides)
+
+
+class BoundedServer(TestServer):
+    """aiohttp's server for tests, with the connections of a worker."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, **options)
 
 
 class Worker:
@@ -184,7 +191,7 @@ class Platform:
             keyring=worker.keyring,
         )
         only_when_live(web_app, lambda: worker.standing_by)
-        worker.client = TestClient(TestServer(web_app))
+        worker.client = TestClient(BoundedServer(web_app), headers={"Content-Type": "application/json"})
         await worker.client.start_server()
         worker.url = str(worker.client.make_url("")).rstrip("/")
 

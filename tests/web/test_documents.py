@@ -21,9 +21,13 @@ from web.limits import Limits
 from web.openapi import MODELS, OPERATIONS
 from web.openapi.models import ProblemDocument
 from web.openapi.purchase_models import OrderPage
-from web.problems import KINDS, MISDIRECTED
+from web.problems import BAD_REQUEST, EXPECTATION_FAILED, KINDS, MISDIRECTED, PRECONDITION_FAILED
 
 ROOT = Path(__file__).parents[2]
+
+
+#: Said between workers, or of what is no request of an operation.
+OF_NO_OPERATION = {kind.slug for kind in (MISDIRECTED, BAD_REQUEST, EXPECTATION_FAILED, PRECONDITION_FAILED)}
 
 
 @pytest.fixture
@@ -74,8 +78,7 @@ async def test_every_operation_names_every_parameter_of_its_path_and_every_kind_
                 assert {"500", "503"} <= set(operation["responses"])
             for response in operation["responses"].values():
                 told |= set(response.get("content", {}).get("application/problem+json", {}).get("examples", {}))
-    # Wrong addresses and methods belong to no operation; MISDIRECTED is said between workers only.
-    assert {kind.slug for kind in KINDS} - told == {"no-such-route", "method-not-allowed", MISDIRECTED.slug}
+    assert {kind.slug for kind in KINDS} - told == {"no-such-route", "method-not-allowed", *OF_NO_OPERATION}
 
 
 async def test_every_example_is_what_its_schema_says(two: Platform) -> None:

@@ -85,8 +85,7 @@ class AccountWrites:
     async def open(self, request: web.Request) -> web.Response:
         """POST /api/v1/accounts: 201 when this request opened it, 200 with the same id when it was there."""
         reading.only(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Opening)
+        asked, raw = await body.read_model(request, self._limits, Opening)
 
         async def act(command_id: str) -> web.Response:
             account_id = account_id_of(asked.user_id, asked.currency)
@@ -118,8 +117,7 @@ class AccountWrites:
     async def _move(self, request: web.Request, kind: type[Deposit] | type[Withdraw]) -> web.Response:
         reading.only(request)
         account_id = shapes.account_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Amount)
+        asked, raw = await body.read_model(request, self._limits, Amount)
 
         async def act(command_id: str) -> web.Response:
             command = kind(

@@ -105,8 +105,7 @@ class ItemWrites:
     async def create(self, request: web.Request) -> web.Response:
         """POST /api/v1/items: 201 when this request created it, 200 when the same was there."""
         reading.only(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Creation)
+        asked, raw = await body.read_model(request, self._limits, Creation, most_bytes=self._limits.body_bytes)
         said = asked.model_dump(exclude={"idempotency_key"})
 
         async def act(command_id: str) -> web.Response:
@@ -119,8 +118,7 @@ class ItemWrites:
         """PATCH /api/v1/items/{item_id}"""
         reading.only(request)
         item_id = shapes.item_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Change)
+        asked, raw = await body.read_model(request, self._limits, Change, most_bytes=self._limits.body_bytes)
         said = asked.model_dump(exclude={"idempotency_key"})
 
         async def act(command_id: str) -> web.Response:
@@ -133,8 +131,7 @@ class ItemWrites:
         """POST /api/v1/items/{item_id}/stock"""
         reading.only(request)
         item_id = shapes.item_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Adjustment)
+        asked, raw = await body.read_model(request, self._limits, Adjustment)
 
         async def act(command_id: str) -> web.Response:
             id = id_of(item_id, asked.idempotency_key, command_id)

@@ -140,7 +140,7 @@ def _operation(operation: Operation, canonical: str | None) -> JsonObject:
 def _responses(operation: Operation) -> JsonObject:
     responses: JsonObject = {str(status): _success(success) for status, success in operation.answers.items()}
     by_status: dict[int, list[Kind]] = {}
-    for kind in operation.problems:
+    for kind in dict.fromkeys(operation.problems):
         by_status.setdefault(kind.status, []).append(kind)
     for status in sorted(by_status):
         responses[str(status)] = _problem(by_status[status])

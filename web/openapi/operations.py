@@ -19,10 +19,19 @@ from web.openapi.purchase_models import AnyOrderOutcome, AnyOrderView, OrderPage
 from web.problems import Kind
 
 #: What any address of the API can answer, whatever it is asked.
-EVERYWHERE = (problems.INTERNAL, problems.UNAVAILABLE, problems.TIMED_OUT)
+EVERYWHERE = (
+    problems.UNKNOWN_HOST,
+    problems.INTERNAL,
+    problems.UNAVAILABLE,
+    problems.TIMED_OUT,
+    problems.OVERLOADED,
+)
 WRITES = (
     problems.BAD_JSON,
+    problems.INCOMPLETE_BODY,
     problems.BAD_PARAMETER,
+    problems.FOREIGN_ORIGIN,
+    problems.UNSUPPORTED_MEDIA_TYPE,
     problems.REQUEST_TIMEOUT,
     problems.REQUEST_IN_FLIGHT,
     problems.TOO_LARGE,

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.base import InvalidDocument
 from schemas.orders import (
@@ -19,6 +19,7 @@ from schemas.orders import (
     same_document,
     samples,
 )
+from schemas.orders.first_look import first_look
 from schemas.orders.words import Reason
 from schemas.purchases import MAX_LINES, CancelPurchase, Part
 from streams.records import Position
@@ -29,17 +30,17 @@ from web.limits import Limits
 from web.orders import shapes
 from web.orders.questions import Questions
 from web.problems import Problem
-from web.purchases.writes import PurchaseWrites, is_cart
+from web.purchases.writes import Nothing, PurchaseWrites, is_cart
 from web.requests import Requests
 from web.seals import Seals
 
 HOME = "/api/v1/orders"
+#: Of a reader's own words in a problem's detail.
+DETAIL_CHARACTERS = 1_000
 
 
-class Cancellation(BaseModel):
+class Cancellation(body.Body):
     """The body of a cancellation."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     reason: Reason
     parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_LINES)] | None = None
@@ -64,10 +65,10 @@ class OrderWrites:
     async def place(self, request: web.Request) -> web.Response:
         """POST /api/v1/orders: an order document, or a cart."""
         reading.only(request)
-        raw = await body.read_json(request, self._limits)
-        if is_cart(raw):
+        raw = await body.read(request, self._limits, self._limits.body_bytes)
+        document = first_look(raw) or await body.carefully(request, raw, read_placed, raw, self._limits.json_depth)
+        if document is None:
             return await self._purchases.place(request, raw)
-        document = read(raw)
         shut = await self._seals.document(document, raw)
         return await self._requests.once(
             request, shut.repeat, lambda command_id: self._place(document, shut.raw, command_id)
@@ -76,7 +77,7 @@ class OrderWrites:
     async def place_generated(self, request: web.Request) -> web.Response:
         """POST /api/orders/test: an order made up from the command's id, so that a repetition makes the same one."""
         reading.only(request)
-        raw = await body.read(request, self._limits)
+        _, raw = await body.read_model(request, self._limits, Nothing, empty=b"{}")
 
         async def act(command_id: str) -> web.Response:
             generated = _generated(command_id)
@@ -89,8 +90,7 @@ class OrderWrites:
         """POST /api/v1/orders/{order_uid}/cancel"""
         reading.only(request)
         order_uid = shapes.order_uid(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Cancellation)
+        asked, raw = await body.read_model(request, self._limits, Cancellation)
 
         async def act(command_id: str) -> web.Response:
             if await self._purchases.is_bought(order_uid):
@@ -147,16 +147,22 @@ class OrderWrites:
         return position, await outcome_of(self._desk, self._questions.outcome, uid, args, after=position, wait_s=wait_s)
 
 
+def read_placed(raw: bytes, most_depth: int) -> OrderDocument | None:
+    """A document that can be placed; None when the body is a cart. Raises Problem (400, 422)."""
+    body.require_depth(raw, most_depth)
+    return None if is_cart(raw) else read(raw)
+
+
 def read(raw: bytes) -> OrderDocument:
-    """A document that can be placed. Raises Problem: 400 when it is not JSON, 422 with the path of every fault."""
+    """A document that can be placed. Raises Problem: 400 for what JSON readers disagree about, 422 with fault paths."""
     try:
         return read_document(raw)
     except InvalidDocument as error:
-        faults = [fault.model_dump() for fault in error.faults]
-        if error.reason == "not_json":
-            raise Problem(problems.BAD_JSON, str(error), faults=faults) from None
-        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise Problem(problems.INVALID_DOCUMENT, f"The document has {count}.", faults=faults) from None
+        found = body.listed(error.faults)
+        if error.reason == "not_json" or body.is_ambiguous(error.faults):
+            raise Problem(problems.BAD_JSON, f"{error}"[:DETAIL_CHARACTERS], **found) from None
+        count = "one fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
+        raise Problem(problems.INVALID_DOCUMENT, f"The document has {count}.", **found) from None
 
 
 def _refused(kind: problems.Kind, caused: dict[str, Any], order: dict[str, Any] | None, detail: str) -> Problem:

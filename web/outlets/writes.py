@@ -47,8 +47,7 @@ class OutletWrites:
         """PUT /api/v1/outlets/{outlet_id}: the same again changes nothing."""
         reading.only(request)
         outlet_id = shapes.outlet_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Configuration)
+        asked, raw = await body.read_model(request, self._limits, Configuration)
         approval = ApprovalWord(**asked.approval.model_dump()) if asked.approval else None
 
         async def act(command_id: str) -> web.Response:

@@ -48,11 +48,12 @@ class Callbacks:
     async def take(self, request: web.Request) -> web.Response:
         """POST /api/v1/orders/payment-callback"""
         reading.only(request)
-        raw = await body.read_json(request, self._limits)
+        raw = await body.read(request, self._limits, self._limits.small_body_bytes)
         self._check(raw, request.headers.get(SIGNATURE))
-        command = command_of(body.parse(raw, Callback))
+        reported = await body.parse(request, raw, Callback, self._limits)
+        command = command_of(reported)
         if command is None:
-            return answers.answer(200, {"order_id": body.parse(raw, Callback).order_id, "outcome": "pending"})
+            return answers.answer(200, {"order_id": reported.order_id, "outcome": "pending"})
         position = await send(self._commands, command.order_uid, command)
         key, wait_s = command.order_uid, self._limits.outcome_wait_s
         args = {"order_uid": key, "command_id": command.command_id}

@@ -218,7 +218,9 @@ class PurchaseWrites:
 
     async def place(self, request: web.Request, raw: bytes) -> web.Response:
         """POST /api/v1/orders with a cart: answers when stock and money have answered, or after a bounded wait."""
-        cart = body.parse(raw, Cart)
+        if len(raw) > self._limits.small_body_bytes:
+            raise body.too_large(f"a cart of {len(raw)} bytes", self._limits.small_body_bytes)
+        cart = await body.parse(request, raw, Cart, self._limits)
         may_be_placed = cart.idempotency_key is not None or KEY in request.headers
 
         async def act(command_id: str) -> web.Response:
@@ -298,8 +300,8 @@ class PurchaseWrites:
             reading.only(request)
             uid = shapes.order_uid(request)
             named = {name: shapes.part_id(request, name) for name in request.match_info if name != "order_uid"}
-            raw = await body.read_json(request, self._limits)
-            asked = dict(body.parse(raw or b"{}", action.body))
+            said, raw = await body.read_model(request, self._limits, action.body, empty=b"{}")
+            asked = dict(said)
 
             async def act(command_id: str) -> web.Response:
                 # An id within the order, for a caller who gives none, follows from the command as everything does.

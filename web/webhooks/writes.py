@@ -101,8 +101,7 @@ class WebhookWrites:
     async def create(self, request: web.Request) -> web.Response:
         """POST /api/v1/webhooks"""
         reading.only(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Creation)
+        asked, raw = await body.read_model(request, self._limits, Creation)
         self._check(asked.url, asked.events)
         key, shown = self._key(), list[str]()
 
@@ -129,8 +128,7 @@ class WebhookWrites:
         """PATCH /api/v1/webhooks/{subscription_id}"""
         reading.only(request)
         id = shapes.subscription_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw, Change)
+        asked, raw = await body.read_model(request, self._limits, Change)
         self._check(asked.url, asked.events or [])
 
         async def act(command_id: str) -> web.Response:
@@ -153,8 +151,7 @@ class WebhookWrites:
         """POST /api/v1/webhooks/{subscription_id}/rotate"""
         reading.only(request)
         id = shapes.subscription_id(request)
-        raw = await body.read_json(request, self._limits)
-        asked = body.parse(raw or b"{}", Rotation)
+        asked, raw = await body.read_model(request, self._limits, Rotation, empty=b"{}")
         key, shown = self._key(), list[str]()
 
         async def act(command_id: str) -> web.Response:
