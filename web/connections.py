@@ -171,6 +171,8 @@ class Connection(web_protocol.RequestHandler):
             log.error("a request failed outside of its handler", exc_info=exc)
             problem = Problem(problems.INTERNAL, "The service failed on this request; its log has the details.")
         else:
+            # One line without the bytes of the request: these may hold a password.
+            log.warning("what came from a client is not an HTTP request: %s", type(exc).__name__)
             problem = Problem(problems.BAD_REQUEST, _detail_of(message))
         if self._bounds.metrics is not None:
             self._bounds.metrics.count("other", "unmatched", problem.kind.status, 0.0)
