@@ -17,6 +17,7 @@ from agents import shipping as shipping_rules
 from agents import webhooks as webhook_rules
 from agents.checkout import Tell, teller
 from schemas.accounts import AccountCommand
+from schemas.base import MAX_FAULTS
 from schemas.customers import CustomerCommand
 from schemas.inventory import InventoryCommand
 from schemas.outlets import NoteOutlet, OutletCommand
@@ -24,9 +25,10 @@ from schemas.payments import PaymentCommand
 from schemas.purchases import PurchaseCommand
 from schemas.requests import Request, RequestCommand
 from schemas.shipping import CarrierResponse, ShippingCommand
+from schemas.strict_json import read_tree
 from schemas.topics import TOPICS, TopicSpec
 from schemas.webhooks import WebhookCommand
-from streams import App, Table, Topic
+from streams import App, FaultAt, Poison, Table, Topic
 from tables import accounts as account_tables
 from tables import customers as customer_tables
 from tables import inventory as inventory_tables
@@ -81,6 +83,12 @@ class Domains(NamedTuple):
     requests: Table[Request]
 
 
+def refuse_odd_json(raw: bytes) -> None:
+    """Raise Poison for JSON whose meaning depends on the reader; a command can carry such in its free members."""
+    if faults := read_tree(raw).faults:
+        raise Poison((FaultAt(fault.path, fault.message) for fault in faults[:MAX_FAULTS]), "undecodable")
+
+
 def declare_topics(app: App, specs: Iterable[TopicSpec]) -> Topics:
     """The topics of schemas/topics.py on an app, by name."""
     return {
@@ -89,6 +97,7 @@ def declare_topics(app: App, specs: Iterable[TopicSpec]) -> Topics:
             partitions=spec.partitions,
             group=spec.group,
             value_type=VALUES.get(spec.name),
+            check=refuse_odd_json,
             config=spec.config(),
             max_message_bytes=spec.max_message_bytes,
             looked_into=spec.looked_into,

@@ -73,6 +73,8 @@ def show(operator: Operator, id_: str, as_json: bool) -> None:
         click.echo(f"{name + ':':<11}{details[name]}")
     for fault in whole.faults:
         click.echo(f"{'fault:':<11}{fault.path}: {fault.message}")
+    for name, value in whole.left_out.items():
+        click.echo(f"{name + ':':<18}{value}")
     for header in details["headers"]:
         click.echo(f"{'header:':<11}{header['name']}: {header['value']}")
     click.echo()
@@ -142,10 +144,10 @@ def try_(operator: Operator, id_: str, edit: Path | None, send: bool, yes: bool,
         raise Found(f"{id_} was redriven before; nothing was sent.")
     whole, missing = _whole(operator, letter)
     value = whole.value if edit is None else edit.read_bytes()
-    if value is None and whole.topic == ORDER_INBOX.name:
+    if value is None and letter.is_incomplete:
         raise Found(missing)
     to = letters.home_of(whole, operator.app.declared[whole.topic].partitions)
-    headers = letters.headers_back(whole, whole)
+    headers = letters.headers_back(whole.headers, whole)
     now = int(time.time() * 1000)
     # In clear: the rules do with a document what they do with it sealed.
     taken_from = ORDERS.name if to.topic == ORDER_INBOX.name else to.topic
@@ -204,7 +206,7 @@ def _whole(operator: Operator, letter: Letter) -> tuple[DeadLetter, str]:
     try:
         return _run(operator, letters.whole(operator.brokers, letter)), "no value: a tombstone"
     except Found as gone:
-        if letter.says.topic != ORDER_INBOX.name:
+        if not letter.is_incomplete:
             raise
         return letter.says, gone.message
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from streams import admin
 from streams.brokers import Brokers, as_brokers, client_options
 from streams.errors import Fenced, OutcomeUnknown
 from streams.partitioner import partition_for
-from streams.records import Outgoing, Position, Record, TopicPartition
+from streams.records import Omitted, Outgoing, Position, Record, TopicPartition
 from streams.settings import EngineSettings
 from streams.transactions import KafkaTransactions
 
@@ -51,6 +52,11 @@ class Letter:
     @property
     def id(self) -> str:
         return self.says.id
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a part of the record is only on the topic that it came from."""
+        return self.says.topic == ORDER_INBOX.name or bool(self.says.left_out)
 
     def row(self) -> dict[str, Any]:
         """Its public shape in lists."""
@@ -159,7 +165,10 @@ async def whole(brokers: Brokers | str, letter: Letter) -> DeadLetter:
             found = read_dead_letter(record.key, record.value, record.headers)
             if isinstance(found, DeadLetter):
                 original = (await _left_behind(brokers, [letter])).get(letter.id)
-                return found if original is None else found.model_copy(update=original._asdict())
+                if original is None:
+                    return found
+                headers = found.headers if original.headers is None else _kept(original.headers)
+                return found.model_copy(update={"key": original.key, "value": original.value, "headers": headers})
     raise Gone(f"the dead letter {letter.id} is no longer on {letter.lies_at.topic}: its retention is over")
 
 
@@ -178,34 +187,59 @@ async def _records_of(reader: Reader, letters: Sequence[Letter]) -> AsyncGenerat
 
 
 class Original(NamedTuple):
-    """What a letter has not."""
+    """What a letter left on its own topic. `headers` None: the letter has them."""
 
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] | None
 
 
 async def _left_behind(brokers: Brokers | str, letters: Iterable[Letter]) -> dict[str, Original]:
-    """By id, what letters of the inbox have left there: a letter is kept for longer than anything in clear may be.
+    """By id, what letters have left on their own topics: what was too large, and what came in clear to the inbox.
 
-    Raises Gone for one whose original is gone.
+    Raises Gone for one whose original is gone, or is too large to be read here.
     """
-    wanted = [each for each in letters if each.says.topic == ORDER_INBOX.name]
-    if not wanted:
-        return {}
-    places = {Position(each.says.topic, each.says.partition, each.says.offset): each for each in wanted}
-    reader, _ = await reader_of(brokers, ORDER_INBOX.name)
+    by_topic: dict[str, list[Letter]] = {}
+    for each in letters:
+        if each.is_incomplete:
+            by_topic.setdefault(each.says.topic, []).append(each)
     found: dict[str, Original] = {}
-    ends = await reader.ends("read_committed")  # a topic that was made anew may not have come as far
-    there = [replace(each, lies_at=at) for at, each in places.items() if at.offset < ends.get(_part(at), 0)]
-    async with aclosing(_records_of(reader, there)) as records:
-        async for record in records:
-            letter = places[Position(record.topic, record.partition, record.offset)]
-            found[letter.id] = Original(record.key, record.value)
-    for letter in wanted:
-        if letter.id not in found:
-            kept = f"{ORDER_INBOX.name} keeps records in clear for {ORDER_INBOX.retention_ms // DAY_MS} days"
-            raise Gone(f"the record of the dead letter {letter.id} is gone: {kept}")
+    for topic, wanted in by_topic.items():
+        places = {Position(topic, each.says.partition, each.says.offset): each for each in wanted}
+        reader, _ = await reader_of(brokers, topic)
+        ends = await reader.ends("read_committed")  # a topic that was made anew may not have come as far
+        there = [replace(each, lies_at=at) for at, each in places.items() if at.offset < ends.get(_part(at), 0)]
+        async with aclosing(_records_of(reader, there)) as records:
+            async for record in records:
+                letter = places[Position(record.topic, record.partition, record.offset)]
+                found[letter.id] = _original(letter, record)
+        for letter in wanted:
+            if letter.id not in found:
+                raise Gone(_why_gone(letter))
     return found
+
+
+def _original(letter: Letter, record: Record) -> Original:
+    """Raises Gone when the record is not the one that the letter is about, or is too large to be read here."""
+    says, value = letter.says, record.value
+    if isinstance(value, Omitted):
+        raise Gone(
+            f"the record of the dead letter {letter.id} has a value of {value.size} bytes, which is more than is read"
+            f" here. Kafka's own tools read it: kafka-console-consumer.sh --topic {says.topic} --partition"
+            f" {says.partition} --offset {says.offset} --max-messages 1"
+        )
+    if says.value_sha256 is not None and sha256(value or b"").hexdigest() != says.value_sha256:
+        raise Gone(
+            f"the record at {letter.id} is not the one that the dead letter is about: its topic was created again"
+        )
+    return Original(record.key, value, None if says.headers_left_out is None else tuple(record.headers))
+
+
+def _why_gone(letter: Letter) -> str:
+    what = f"the record of the dead letter {letter.id} is gone"
+    if letter.says.topic == ORDER_INBOX.name:
+        return f"{what}: {ORDER_INBOX.name} keeps records in clear for {ORDER_INBOX.retention_ms // DAY_MS} days"
+    return f"{what}: it was too large for the letter, and {letter.says.topic} no longer has it"
 
 
 def _part(position: Position) -> TopicPartition:
@@ -326,8 +360,9 @@ def _outgoing(
     now = int(time.time() * 1000)
     outgoing: dict[TopicPartition, list[Outgoing]] = {}
     for letter, record in letters:
-        key, value = left_behind.get(letter.id, (record.key, record.value))
-        back = Outgoing(now, key, edited.get(letter.id, value), headers_back(record, letter.says))
+        key, value, headers = left_behind.get(letter.id, (record.key, record.value, None))
+        headers = record.headers if headers is None else headers
+        back = Outgoing(now, key, edited.get(letter.id, value), headers_back(headers, letter.says))
         outgoing.setdefault(home_of(letter.says, counts[letter.says.topic]), []).append(back)
         name, id_ = letter.lies_at.topic, letter.id.encode()
         marker = Outgoing(now, id_, b"{}", [(REDRIVEN, id_)])
@@ -335,10 +370,13 @@ def _outgoing(
     return outgoing
 
 
-def headers_back(record: Record | DeadLetter, says: DeadLetter) -> list[tuple[str, bytes]]:
+def headers_back(headers: Sequence[tuple[str, bytes | None]], says: DeadLetter) -> list[tuple[str, bytes]]:
     """The original's, and which attempt this is."""
-    kept = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
-    return [*kept, (ATTEMPT, b"%d" % (says.attempt + 1))]  # type: ignore[list-item]  # a header may have no value
+    return [*_kept(headers), (ATTEMPT, b"%d" % (says.attempt + 1))]  # type: ignore[list-item]  # may have no value
+
+
+def _kept(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))
 
 
 def home_of(says: DeadLetter, partitions: int) -> TopicPartition:

@@ -12,12 +12,12 @@ from typing import Annotated, Literal, NamedTuple, Self
 import orjson
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from schemas.base import MAX_TIME_MS, Command, Event, Model, OrderUid, derived_id, one_of
+from schemas.base import MAX_TIME_MS, MAX_WHOLE, Command, Event, Model, OrderUid, derived_id, one_of
 from schemas.currencies import MINOR_DIGITS
 
 #: The largest amount of one movement, and of one balance: what every reader of JSON numbers holds exactly (RFC 7493).
 MAX_AMOUNT_MINOR = 10**13
-MAX_BALANCE_MINOR = 2**53 - 1
+MAX_BALANCE_MINOR = MAX_WHOLE
 
 ACCOUNT_ID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 
@@ -52,9 +52,9 @@ Currency = Annotated[
 HoldId = Annotated[
     str, Field(pattern=r"^[!-~]{1,64}$", description="Names the hold within its account; the caller chooses it.")
 ]
-# Any 64-bit number is understood, so that the rule can refuse it with a reason; one that is larger is no amount.
+# Any number that every reader holds is understood, so that the rule can refuse it with a reason.
 AmountMinor = Annotated[
-    int, Field(ge=-(2**63), le=2**63 - 1, description="In minor units (paise, cents) of the account's currency.")
+    int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE, description="In minor units (paise, cents) of the account's currency.")
 ]
 RefundId = Annotated[
     str, Field(pattern=r"^[!-~]{1,64}$", description="Names the refund within its hold; the caller chooses it.")

@@ -19,6 +19,9 @@ NAMESPACE = UUID("6f1f4f3e-5d0a-5c59-9d0e-0a4f2b7c81e6")
 #: The last moment that 13 digits of milliseconds can hold (2286-11-20). Keys that sort by time rely on the width.
 MAX_TIME_MS = 10**13 - 1
 
+#: The largest integer that JavaScript and every other reader of JSON numbers holds exactly (RFC 7493).
+MAX_WHOLE = 2**53 - 1
+
 #: A record can be bad in more places than anybody reads, and the headers of a dead letter must stay small.
 MAX_FAULTS = 100
 

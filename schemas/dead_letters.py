@@ -22,6 +22,12 @@ OFFSET = PREFIX + "offset"
 TIMESTAMP = PREFIX + "timestamp"
 ATTEMPT = PREFIX + "attempt"
 AGENT = PREFIX + "agent"
+#: Of what is too large for a letter and stays on its own topic: bytes and SHA-256 of the value, bytes of the key, and
+#: the number of headers.
+VALUE_BYTES = PREFIX + "value-bytes"
+VALUE_SHA256 = PREFIX + "value-sha256"
+KEY_BYTES = PREFIX + "key-bytes"
+HEADERS_LEFT_OUT = PREFIX + "headers-left-out"
 #: On a marker: the id of the dead letter that was sent back to its topic.
 REDRIVEN = PREFIX + "redriven"
 
@@ -44,6 +50,21 @@ class DeadLetter(Model):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = Field(description="The original record's own headers.")
+    value_bytes: int | None = Field(None, description="Size of a value that is left out because it is too large.")
+    value_sha256: str | None = Field(None, description="Of that value, in hexadecimal.")
+    key_bytes: int | None = Field(None, description="Size of a key that is left out.")
+    headers_left_out: int | None = Field(None, description="Number of headers, if they are left out.")
+
+    @property
+    def left_out(self) -> dict[str, int | str]:
+        """What the letter does not carry because of its size; it is on its own topic, at the letter's id."""
+        found = {
+            "value_bytes": self.value_bytes,
+            "value_sha256": self.value_sha256,
+            "key_bytes": self.key_bytes,
+            "headers_left_out": self.headers_left_out,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def summary(self) -> dict[str, Any]:
         """One row of a list: where from and why, without the record itself."""
@@ -67,6 +88,7 @@ class DeadLetter(Model):
             "key": _shown(self.key),
             "value": _shown(self.value),
             "headers": [{"name": name, "value": _shown(value)} for name, value in self.headers],
+            **self.left_out,
         }
 
 
@@ -100,8 +122,16 @@ def read_dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -
             "key": key,
             "value": value,
             "headers": tuple((name, raw) for name, raw in headers if not name.startswith(PREFIX)),
+            "value_bytes": _number(ours, VALUE_BYTES),
+            "value_sha256": ours[VALUE_SHA256].decode() if VALUE_SHA256 in ours else None,
+            "key_bytes": _number(ours, KEY_BYTES),
+            "headers_left_out": _number(ours, HEADERS_LEFT_OUT),
         }
     )
+
+
+def _number(headers: dict[str, bytes], name: str) -> int | None:
+    return int(headers[name]) if name in headers else None
 
 
 def _shown(raw: bytes | None) -> str | dict[str, str] | None:

@@ -13,7 +13,7 @@ import orjson
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
 from schemas.accounts import MAX_AMOUNT_MINOR, Currency
-from schemas.base import MAX_TIME_MS, Command, Event, one_of
+from schemas.base import MAX_TIME_MS, MAX_WHOLE, Command, Event, one_of
 from schemas.orders import ORDER_UID_PATTERN, OrderUid
 
 #: The largest quantity of one command, and of one stock: sums of any number of orders stay exact as JSON numbers.
@@ -70,8 +70,8 @@ LowStockAt = Annotated[
     Field(ge=0, le=MAX_ON_HAND, description="Less available than this is low stock; 0: never.", examples=[5]),
 ]
 Line = Annotated[int, Field(ge=1, le=MAX_LINE, description="Which line of the order, from 1.")]
-# Any 64-bit number is understood, so that the rule can refuse it with a reason; one that is larger is no quantity.
-Quantity = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, description="In pieces.")]
+# Any number that every reader holds is understood, so that the rule can refuse it with a reason.
+Quantity = Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE, description="In pieces.")]
 AdjustReason = Annotated[
     str,
     Field(

@@ -66,8 +66,6 @@ HOUR_MS = DAY_MS // 24
 INTAKE_MAX_BYTES = 1 << 20
 #: Records that carry a document carry a head or headers too, so they need room above the largest document.
 CARRIER_MAX_BYTES = 2 << 20
-#: A dead letter is a whole record of any topic plus headers with up to a hundred faults: it must always fit.
-LETTER_MAX_BYTES = 3 << 20
 
 
 @dataclass(frozen=True)

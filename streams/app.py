@@ -35,6 +35,7 @@ from streams.restore import KEEP_DELETIONS_MS
 from streams.rights import Right, of_worker
 from streams.settings import EngineSettings
 from streams.sink import Sink
+from streams.table import CHANGELOG_MAX_BYTES
 from streams.table import Table as TableOf
 from streams.topic import Topic
 from streams.topology import Group
@@ -45,7 +46,7 @@ V = TypeVar("V")
 #: Changelogs hold the newest value of each key for ever. Small segments let compaction begin before a gigabyte is full.
 CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",
-    "max.message.bytes": str(4 << 20),
+    "max.message.bytes": str(CHANGELOG_MAX_BYTES),
     "segment.bytes": str(256 << 20),
     "min.cleanable.dirty.ratio": "0.3",
     "delete.retention.ms": str(KEEP_DELETIONS_MS),

@@ -22,6 +22,8 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from streams import record_batches
+
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -116,6 +118,7 @@ def as_brokers(brokers: Brokers | str) -> Brokers:
 
 def client_options(brokers: Brokers | str) -> dict[str, Any]:
     """What every client connects with; a bare address means neither encryption nor a user. Raises NotLetIn."""
+    record_batches.install()  # whoever has these options makes a client
     brokers = as_brokers(brokers)
     security = brokers.security
     options: dict[str, Any] = {"bootstrap_servers": brokers.addresses, "security_protocol": security.protocol}

@@ -12,6 +12,9 @@ from streams.errors import FaultAt, Poison
 
 V = TypeVar("V")
 
+#: More faults of one record are not listed.
+MAX_FAULTS = 100
+
 
 class Codec(NamedTuple, Generic[V]):
     """A pair of pure functions; `decode` raises Poison for what it cannot read."""
@@ -52,18 +55,33 @@ def _identity(value: bytes) -> bytes:
 RAW: Codec[bytes] = Codec(_identity, _identity)
 
 
-def codec_for(value_type: Any) -> Codec[Any]:
-    """The codec of a declared type: none or bytes keep raw bytes, everything else is JSON checked by pydantic."""
+def codec_for(value_type: Any, check: Callable[[bytes], None] | None = None) -> Codec[Any]:
+    """The codec of a declared type: none or bytes keep raw bytes, everything else is JSON checked by pydantic.
+
+    `check` sees the bytes first and raises Poison for what pydantic does not judge, such as a name given twice.
+    """
     if value_type is None or value_type is bytes:
         return RAW
     adapter: TypeAdapter[Any] = value_type if isinstance(value_type, TypeAdapter) else TypeAdapter(value_type)
     validate = adapter.validate_json
 
     def decode(raw: bytes) -> Any:
+        if check is not None:
+            check(raw)
         try:
             return validate(raw)
         except ValidationError as error:
-            faults = (FaultAt(json_path(fault["loc"]), fault["msg"]) for fault in error.errors(include_url=False))
+            found = error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
+            skipped = 1 if _is_tagged(adapter) else 0
+            faults = (FaultAt(json_path(fault["loc"][skipped:]), fault["msg"]) for fault in found)
             raise Poison(faults, "undecodable") from None
 
     return Codec(encode_json, decode)
+
+
+def _is_tagged(adapter: TypeAdapter[Any]) -> bool:
+    """Whether pydantic's locations begin with the tag of a union, which is no part of the JSON path."""
+    schema: Any = adapter.core_schema
+    while schema["type"] == "definitions":
+        schema = schema["schema"]
+    return bool(schema["type"] == "tagged-union")

@@ -64,7 +64,9 @@ class Deadlines:
             raise ValueError(f"a deadline must lie between 1970 and 2286: {due_at_ms} ms")
         self.target(topic)
         self.cancel(id)
-        deadline = Deadline(due_at_ms, id, topic.name, key, encode_json(value))
+        raw = encode_json(value)
+        topic.require_room(key.encode(), raw)  # when it is due there is no record any more that could fail
+        deadline = Deadline(due_at_ms, id, topic.name, key, raw)
         self.table[_time_key(deadline)] = deadline
         self.table[_BY_ID + id] = deadline
 

@@ -25,6 +25,10 @@ class Poison(Exception):
         super().__init__("; ".join(f"{path}: {message}" for path, message in self.faults) or reason)
 
 
+class TooLarge(ValueError):
+    """A record or a row that its topic or changelog cannot take. In an agent it fails the record that caused it."""
+
+
 class NotReadable(Exception):
     """The state of this key cannot be read right now (recovery, rebalance, no owner). Never means "does not exist"."""
 

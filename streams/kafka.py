@@ -11,7 +11,6 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from streams.any_header import read_any_header
 from streams.brokers import told
 from streams.committed import committed_by, committed_offsets
 from streams.errors import OutcomeUnknown
@@ -82,10 +81,6 @@ async def _asked(call: Any, what: str) -> Any:
         return await call
     except KafkaError as error:
         raise OutcomeUnknown(f"asking for {what}: {told(error)}") from error
-    except UnicodeDecodeError as error:
-        # The fetcher has thrown away what stood before it: who asked begins again from where it was.
-        read_any_header()
-        raise OutcomeUnknown(f"asking for {what}: a record has a header whose name is not UTF-8") from error
 
 
 async def _bounds(

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from aiokafka.structs import TopicPartition
 
-__all__ = ["Event", "Fields", "Headers", "Outgoing", "Position", "Record", "StoredRecord", "TopicPartition"]
+__all__ = ["Event", "Fields", "Headers", "Omitted", "Outgoing", "Position", "Record", "StoredRecord", "TopicPartition"]
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -30,6 +30,11 @@ class Record(Protocol):
     @property
     def headers(self) -> Headers: ...
 
+
+#: A character of a header's name has at most so many bytes, and a header at most so many for its two lengths.
+MAX_UTF8, HEADER_BYTES = 4, 10
+#: Of a record besides key, value and headers, and of the batch around it.
+RECORD_OVERHEAD_BYTES = 512
 
 #: What an agent holds in its hand: Faust's word for a record that is being processed.
 Event = Record
@@ -58,6 +63,26 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+
+class Omitted(bytes):
+    """Stands for a value that is too large to be held: empty, with its size in bytes and the SHA-256 of its content."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, size: int, sha256: str) -> Omitted:
+        omitted = cls()
+        omitted.size, omitted.sha256 = size, sha256
+        return omitted
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Bytes of a record's content, as it counts towards a topic's max.message.bytes."""
+    size = len(key or b"") + (value.size if isinstance(value, Omitted) else len(value or b""))
+    # A header may have no value, though its type does not say so.
+    return size + sum(len(name) * MAX_UTF8 + len(content or b"") + HEADER_BYTES for name, content in headers)
 
 
 def _whole_number(text: str) -> bool:

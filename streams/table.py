@@ -8,7 +8,12 @@ from typing import Any, Generic, TypeVar, overload
 
 from streams.batch import Batch, current_view, view_in_use
 from streams.codec import Codec, codec_for
+from streams.errors import TooLarge
 from streams.store import Store
+
+#: The largest record of a changelog (its topic's max.message.bytes), and of the rows in it, whose overhead is far less.
+CHANGELOG_MAX_BYTES = 4 << 20
+MAX_ROW_BYTES = CHANGELOG_MAX_BYTES - 1024
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -61,7 +66,12 @@ class Table(Generic[V]):
         raw = key.encode()
         if not raw or raw[0] == 0:
             raise self._bad_key(key)
-        batch.put(self, raw, self.encode(value))
+        row = self.encode(value)
+        if len(row) + len(raw) > MAX_ROW_BYTES:
+            raise TooLarge(
+                f"row {key[:64]!r} of table {self.name} has {len(row)} bytes; its changelog takes {MAX_ROW_BYTES}"
+            )
+        batch.put(self, raw, row)
 
     def __delitem__(self, key: str) -> None:
         batch, raw = self._batch(), key.encode()

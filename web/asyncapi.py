@@ -138,6 +138,10 @@ def _dead_letter(spec: TopicSpec) -> JsonObject:
         dead_letters.TIMESTAMP: {**text, "description": "Of the original record: Unix time in milliseconds."},
         dead_letters.ATTEMPT: {**text, "description": "1 at first; one more with each redrive."},
         dead_letters.AGENT: text,
+        dead_letters.VALUE_BYTES: {**text, "description": "Size of a value that is left out: it stays on its topic."},
+        dead_letters.VALUE_SHA256: {**text, "description": "Of the value that is left out."},
+        dead_letters.KEY_BYTES: {**text, "description": "Size of a key that is left out."},
+        dead_letters.HEADERS_LEFT_OUT: {**text, "description": "Number of headers, if they are left out."},
         dead_letters.REDRIVEN: {**text, "description": "On a marker only: the id of the letter that was sent back."},
     }
     return {
@@ -145,7 +149,7 @@ def _dead_letter(spec: TopicSpec) -> JsonObject:
         "title": "Dead letter",
         "summary": spec.description,
         "contentType": "application/octet-stream",
-        "payload": {"description": "The original bytes."},
+        "payload": {"description": "The original bytes, up to 64 KiB; larger values stay on their own topic."},
         "headers": {"type": "object", "properties": headers, "additionalProperties": True},
         "bindings": _key(spec),
     }

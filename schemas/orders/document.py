@@ -10,12 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.base import MAX_WHOLE
 from schemas.base import ORDER_UID_PATTERN as ORDER_UID_PATTERN
 from schemas.base import OrderUid as OrderUid
 
-#: The largest integer that JavaScript and every other reader of JSON numbers holds exactly (RFC 7493), about 90 * 10^12
-#: in a currency with cents. PostgreSQL's bigint holds any sum of items that a document has room for.
-MAX_WHOLE = 2**53 - 1
 #: 9999-12-31T23:59:59Z. A time in milliseconds by mistake lies beyond it.
 MAX_UNIX_TIME = 253_402_300_799
 #: Far above any real basket; bounds the work that one record can ask for.
@@ -42,6 +40,7 @@ PATTERN_HINTS = {
     RFC3339_PATTERN: "an RFC 3339 time with its offset, as in 2021-11-26T06:22:19Z",
 }
 
+# PostgreSQL's bigint holds any sum of items that a document has room for.
 Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Money = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Text32 = Annotated[str, Field(max_length=32)]

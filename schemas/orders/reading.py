@@ -8,8 +8,8 @@ thorough one finds and names everything. A property test holds them together.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
-from math import isfinite
 from typing import Any, Protocol
 
 import orjson
@@ -18,19 +18,16 @@ from pydantic_core import ErrorDetails
 
 from schemas.base import MAX_FAULTS, Fault, InvalidDocument
 from schemas.currencies import MINOR_DIGITS
-from schemas.orders.document import MAX_DOCUMENT_BYTES, MAX_ITEMS, PATTERN_HINTS, Delivery, Item, OrderDocument, Payment
+from schemas.orders.document import MAX_DOCUMENT_BYTES, MAX_ITEMS, PATTERN_HINTS, Item, OrderDocument
 from schemas.orders.first_look import first_look, is_a_day
 from schemas.orders.sealed import stand_in
-from schemas.strict_json import MAX_DEPTH, MAX_INT, MIN_INT, location_path, read_tree
+from schemas.strict_json import MAX_VALUES, count_values, location_path, plain_tree, read_tree
 
 _validate_json = OrderDocument.__pydantic_validator__.validate_json
 _validate_python = OrderDocument.__pydantic_validator__.validate_python
 
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 _ITEMS_AT_ONCE = 100
-
-_NAMES_PER_ITEM = len(Item.model_fields)
-_NAMES_WITHOUT_ITEMS = len(OrderDocument.model_fields) + len(Delivery.model_fields) + len(Payment.model_fields)
 
 
 class Identified(Protocol):
@@ -58,69 +55,17 @@ def check_clear(raw: bytes) -> Identified:
 
 def read_document(raw: bytes) -> OrderDocument:
     """The document, or InvalidDocument with every fault. What is accepted here, every reader of JSON reads alike."""
-    document: OrderDocument | None
-    try:
-        document = _validate_json(raw)
-    except ValidationError:
-        document = None
-    if document is not None and _is_plain(raw, document) and _adds_up(document):
+    document: OrderDocument | None = None
+    if len(raw) <= MAX_DOCUMENT_BYTES and count_values(raw) <= MAX_VALUES:
+        with suppress(ValidationError):
+            document = _validate_json(raw)
+    if document is not None and _adds_up(document) and plain_tree(raw) is not None:
         return document
     faults, reason = find_faults(raw)
     if faults or document is None:
         # The two readers of JSON should never differ; should they all the same, it is no order.
         raise InvalidDocument(faults or (Fault(path="$", message="not JSON"),), reason)
     return document
-
-
-def _is_plain(raw: bytes, document: OrderDocument) -> bool:
-    """Whether this is surely JSON that all readers read alike: no name twice, no NUL, no odd number, not too deep.
-
-    Names are counted by their colons. Each stands in the bytes as itself unless it is escaped, so when there are no
-    more colons than the names and values that were read account for, no name can have come twice.
-    """
-    if b"\\" in raw and (b"\\u0000" in raw or b"\\u003" in raw):
-        return False
-    if len(raw) > MAX_DOCUMENT_BYTES:
-        return False
-    items = document.items
-    colons = _NAMES_WITHOUT_ITEMS + _NAMES_PER_ITEM * len(items) + document.date_created.count(":")
-    extras: list[dict[str, Any] | None] = [
-        document.__pydantic_extra__,
-        document.delivery.__pydantic_extra__,
-        document.payment.__pydantic_extra__,
-    ]
-    extras += [item.__pydantic_extra__ for item in items]
-    for extra in extras:
-        if extra:
-            try:
-                # An item is the deepest part, at level 3; one more is on the safe side.
-                colons += _colons(extra, 4)
-            except _Odd:
-                return False
-    return raw.count(b":") == colons
-
-
-class _Odd(Exception):
-    """A value that only the thorough reading may judge."""
-
-
-def _colons(value: Any, depth: int) -> int:
-    """How many colons an extra value accounts for. Raises _Odd for what readers of JSON may read differently."""
-    if isinstance(value, str):
-        return value.count(":")
-    if isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise _Odd
-        return sum(1 + name.count(":") + _colons(member, depth + 1) for name, member in value.items())
-    if isinstance(value, list):
-        if depth > MAX_DEPTH:
-            raise _Odd
-        return sum(_colons(element, depth + 1) for element in value)
-    if isinstance(value, float) and not isfinite(value):
-        raise _Odd
-    if isinstance(value, int) and not MIN_INT <= value <= MAX_INT:
-        raise _Odd
-    return 0
 
 
 def _adds_up(document: OrderDocument) -> bool:
@@ -147,15 +92,15 @@ def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
     if len(raw) > MAX_DOCUMENT_BYTES:
         message = f"is {len(raw)} bytes long; at most {MAX_DOCUMENT_BYTES} are taken"
         return (Fault(path="$", message=message),), "invalid"
-    tree, faults = read_tree(raw)
+    tree, faults, reason = read_tree(raw)
     if tree is None and faults:
-        return tuple(faults), "not_json"
+        return tuple(faults), reason
     by_path: dict[str, Fault] = {}
     for fault in chain(faults, _field_faults(tree), _sum_faults(tree)):
         by_path.setdefault(fault.path, fault)
         if len(by_path) > MAX_FAULTS:
             break
-    return tuple(by_path.values()), "invalid"
+    return tuple(by_path.values()), reason
 
 
 def _field_faults(tree: Any) -> Iterator[Fault]:

@@ -285,9 +285,9 @@ _TYPES: dict[str, type[PlaceOrder] | type[CancelOrder]] = {"place_order": PlaceO
 
 def _read_as_others_write(raw: bytes) -> OrderCommand:
     """Any member order and white space, and every fault with its path."""
-    tree, faults = read_tree(raw)
+    tree, faults, reason = read_tree(raw)
     if tree is None and faults:
-        raise InvalidDocument(faults, "not_json")
+        raise InvalidDocument(faults, reason)
     if not isinstance(tree, dict):
         raise InvalidDocument([Fault(path="$", message="must be an object")])
     kind = tree.get("type")

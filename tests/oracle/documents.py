@@ -16,7 +16,6 @@ MOST_ITEMS = 10_000
 MOST_LEVELS = 64
 #: Integers that every reader of JSON holds exactly (RFC 7493); amounts and ids stay within it.
 SAFE = 2**53 - 1
-LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
 LAST_SECOND = 253_402_300_799
 
 #: Currencies that the load uses, and some more. A code that is not here is no currency to the oracle.
@@ -111,7 +110,7 @@ ORDER: Mapping[str, Check] = {
 
 
 class Odd:
-    """Stands where JSON has a number that readers do not agree on: NaN, Infinity, 1e400, more than 64 bits."""
+    """Stands where JSON has a number that readers do not agree on: NaN, Infinity, 1e400, beyond 2^53."""
 
 
 class Object(dict[str, Any]):
@@ -154,12 +153,21 @@ class _Reader:
         return found
 
     def _integer(self, digits: str) -> int | Odd:
-        value = int(digits) if len(digits) <= 20 else MOST_INTEGER + 1
-        return value if LEAST_INTEGER <= value <= MOST_INTEGER else self._odd()
+        value = int(digits) if len(digits) <= 20 else SAFE + 1
+        return value if -SAFE <= value <= SAFE else self._odd()
 
     def _decimal(self, digits: str) -> float | Odd:
         value = float(digits)
-        return self._odd() if value in (float("inf"), float("-inf")) else value
+        significant = re.sub(r"[eE].*|[-.]", "", digits).lstrip("0")
+        power = re.search(r"[eE]([-+]?\d+)", digits)
+        odd = (
+            value in (float("inf"), float("-inf"))
+            or (value == 0 and significant != "")
+            or len(significant) > 17
+            or len(digits) > 64
+            or (power is not None and abs(int(power[1])) > 400)
+        )
+        return self._odd() if odd else value
 
 
 _reader = _Reader()

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 from pytest import mark, param
 
+from schemas.base import MAX_WHOLE
 from schemas.currencies import MINOR_DIGITS
 from schemas.orders import check_document, find_faults, read_document, samples
-from schemas.orders.document import CURRENCY_PATTERN, MAX_UNIX_TIME, MAX_WHOLE, PATTERN_HINTS, DocumentPart
+from schemas.orders.document import CURRENCY_PATTERN, MAX_UNIX_TIME, PATTERN_HINTS, DocumentPart
 from schemas.orders.first_look import _struct, first_look
 from tests.schemas.documents import SAMPLE, changed
 from tests.schemas.test_order_document_properties import documents, holders

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import mark, param
 
+from schemas.base import MAX_WHOLE
 from schemas.masters import name_of, read_masters
 from schemas.orders import Delivery, InvalidDocument, Item, check_document, encode_command, read_command, read_document
 from schemas.orders.words import PlaceOrder
@@ -33,7 +34,7 @@ def sealed(*changes: tuple[str, Any]) -> dict[str, Any]:
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=80)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | texts,
+    st.none() | st.booleans() | st.integers(-MAX_WHOLE, MAX_WHOLE) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )

@@ -15,10 +15,10 @@ from aiokafka.record.util import calc_crc32c_py
 from agents.effects.postgres.rows import headers_json
 from schemas.dead_letters import DeadLetter, read_dead_letter
 from schemas.orders import samples
-from streams.any_header import _Records
 from streams.dead_letters import attempt_of, dead_letter
 from streams.errors import Poison
 from streams.partitioner import partition_for
+from streams.record_batches import _Records
 from streams.records import StoredRecord
 from tests.processes import RunningStack, Workers
 
