@@ -72,17 +72,17 @@ class BatchRecord(NamedTuple):
 
 def expand(codec: int, data: bytes | memoryview) -> bytes | None:
     """The expanded records of a batch; None when they are more than MAX_EXPANDED_BYTES, or are damaged."""
-    if codec == _GZIP:
-        return _gunzip(data)
-    if codec == _SNAPPY:
-        return None if _snappy_size(data) > MAX_EXPANDED_BYTES else snappy_decode(data)
-    into = cramjam.lz4.decompress_into if codec == _LZ4 else cramjam.zstd.decompress_into
-    room = bytearray(MAX_EXPANDED_BYTES)  # zeroed by the kernel, page by page, where something is written
     try:
+        if codec == _GZIP:
+            return _gunzip(data)
+        if codec == _SNAPPY:
+            return None if _snappy_size(data) > MAX_EXPANDED_BYTES else snappy_decode(data)
+        into = cramjam.lz4.decompress_into if codec == _LZ4 else cramjam.zstd.decompress_into
+        room = bytearray(MAX_EXPANDED_BYTES)  # zeroed by the kernel, page by page, where something is written
         size = into(bytes(data), room)
-    except cramjam.DecompressionError:
-        return None
-    return bytes(memoryview(room)[:size])
+        return bytes(memoryview(room)[:size])
+    except (zlib.error, struct.error, cramjam.DecompressionError, CorruptRecordException):
+        return None  # the careful reading says what is wrong
 
 
 def _gunzip(data: bytes | memoryview) -> bytes | None:
