@@ -30,7 +30,7 @@ from agents.wiring import (
     wire_webhooks,
 )
 from schemas.settings import Settings
-from schemas.topics import LIVE
+from schemas.topics import EFFECTS, LIVE
 from schemas.topics import topics as topic_specs
 from streams import App, Security
 from streams.logs import logging_config
@@ -43,6 +43,7 @@ app = App(
     "orderstream",
     version=settings.version,
     live_topic=LIVE.name,
+    effects_topic=EFFECTS.name,
     broker=[f"kafka://{host}" for host in local.bootstrap(settings).split(",")],
     broker_hint=local.no_broker(settings),
     security=Security(**settings.kafka_security()),

@@ -87,6 +87,8 @@ def _of_commands(operator: Operator) -> Iterator[Right]:
     )
     yield Right(Resource.TOPIC, f"{app_id}-doctor-", DOCTORS_TOPICS, "doctor", prefixed=True)
     yield Right(Resource.GROUP, app_id, (Operation.DELETE,), "reset")
+    for effect in operator.app.effects:
+        yield Right(Resource.GROUP, effect.group_id, (Operation.READ,), "offsets restore, offsets begin")
     yield Right(Resource.TOPIC, OFFSETS, (Operation.READ,), "offsets: what the broker remembers of them")
 
 

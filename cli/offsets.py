@@ -1,20 +1,26 @@
-"""the group's offsets, and what its tasks had committed -> both side by side -> what somebody has changed, put back."""
+"""Shows the offsets of tasks and effects beside what they had committed, and puts back or sets what is missing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from cli.console import Found, Operator, confirm, json_option, note, put_json, put_table
-from streams.positions import Position, positions
+from streams.committed import committed_offsets
+from streams.kafka import KafkaLog, onlooker
+from streams.positions import Position, positions, positions_of_effects
 from streams.positions import restore as put_back
+from streams.records import TopicPartition
 from streams.reset import WorkersRunning, require_no_members
+from streams.settings import EngineSettings
 
 
 @click.group()
 def offsets() -> None:
-    """What the tasks have committed, and whether somebody else has changed it since."""
+    """What tasks and effects have committed, and whether it has been changed since."""
 
 
 @offsets.command()
@@ -26,7 +32,7 @@ def show(operator: Operator, as_json: bool) -> None:
     The latter come from the broker's own topic (__consumer_offsets), which forgets what was deleted when it is cleaned;
     `-` stands for what nobody knows. Exit codes: 0 they are the same, 1 some are not, 3 no broker answers.
     """
-    found = operator.run(positions(operator.app.engine_settings(), operator.app.groups))
+    found = operator.run(_positions(operator))
     _put(found, as_json)
     if other := [each for each in found if each.now != each.last]:
         raise Found(
@@ -49,11 +55,12 @@ def restore(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None
     broker answers.
     """
     settings = operator.app.engine_settings()
-    found = operator.run(positions(settings, operator.app.groups))
+    found = operator.run(_positions(operator))
     wanted = [each for each in found if each.restorable]
     _put(wanted, as_json)
     if wanted and not dry_run:
-        confirm(f"Commit {len(wanted)} offsets of group {settings.app_id}?", yes)
+        names = ", ".join(sorted({each.group or settings.app_id for each in wanted}))
+        confirm(f"Commit {len(wanted)} offsets of group {names}?", yes)
         try:
             operator.run(_restored(operator, wanted))
         except WorkersRunning as error:
@@ -64,21 +71,81 @@ def restore(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None
     note(f"{len(wanted)} offsets {'would be' if dry_run else 'were'} put back.")
 
 
+@offsets.command()
+@click.argument("effect")
+@click.option("--at", type=click.Choice(["beginning", "end"]), required=True, help="Where it goes on.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def begin(operator: Operator, effect: str, at: str, yes: bool, as_json: bool) -> None:
+    """Say where an effect goes on in the partitions that it has no offset for.
+
+    For an effect that has run before and whose offsets the broker has forgotten (`offsets restore` comes first). From
+    the end it misses what was not done yet; from the beginning it does again all that it ever did. Stop all workers
+    first. Exit codes: 0 done, or no offset is missing; 1 workers run; 2 usage; 3 no broker answers.
+    """
+    groups = _groups(operator)
+    found = next((each for each in operator.app.effects if each.name == effect), None)
+    if found is None:
+        names = ", ".join(sorted(each.name for each in operator.app.effects)) or "none"
+        raise click.BadParameter(f"there is no effect {effect}; effects: {names}", param_hint="EFFECT")
+    settings = replace(operator.app.engine_settings(), app_id=found.group_id)
+    wanted = operator.run(_missing(settings, groups[found.group_id], at))
+    _put(wanted, as_json)
+    if wanted:
+        confirm(f"Let {effect} go on at the {at} of {len(wanted)} partitions?", yes)
+        try:
+            operator.run(_restored(operator, wanted))
+        except WorkersRunning as error:
+            raise Found(str(error)) from None
+    note(f"{len(wanted)} offsets were set.")
+
+
+async def _missing(settings: EngineSettings, partitions: Sequence[TopicPartition], at: str) -> list[Position]:
+    async with onlooker(settings) as consumer:
+        committed = await committed_offsets(consumer, partitions)
+        bounds = await KafkaLog(settings, consumer).bounds(partitions)
+    return [
+        Position(tp, None, bounds[tp][0 if at == "beginning" else 1], settings.app_id)
+        for tp in partitions
+        if tp not in committed
+    ]
+
+
+async def _positions(operator: Operator) -> list[Position]:
+    settings = operator.app.engine_settings()
+    return [
+        *await positions(settings, operator.app.groups),
+        *await positions_of_effects(settings, _groups(operator)),
+    ]
+
+
+def _groups(operator: Operator) -> dict[str, list[TopicPartition]]:
+    """The consumer groups of the effects with the partitions that they read."""
+    declared = operator.app.declared
+    return {
+        effect.group_id: [
+            TopicPartition(topic, number) for topic in effect.consumed for number in range(declared[topic].partitions)
+        ]
+        for effect in operator.app.effects
+    }
+
+
 async def _restored(operator: Operator, wanted: list[Position]) -> None:
     settings = operator.app.engine_settings()
-    await require_no_members(settings)
+    for group in sorted({each.group for each in wanted}):
+        await require_no_members(replace(settings, app_id=group or settings.app_id))
     await put_back(settings, wanted)
 
 
 def _put(found: list[Position], as_json: bool) -> None:
     if as_json:
         rows: list[dict[str, Any]] = [
-            {**each.partition._asdict(), "committed": each.now, "by_task": each.last} for each in found
+            {**each.partition._asdict(), "committed": each.now, "by_task": each.last}
+            | ({"group": each.group} if each.group else {})
+            for each in found
         ]
         put_json({"offsets": rows})
         return
-    cells = [
-        (each.partition.topic, each.partition.partition, *("-" if n is None else n for n in (each.now, each.last)))
-        for each in found
-    ]
-    put_table(("topic", "partition", "committed", "by its task"), cells)
+    cells = [(*each.partition, *("-" if n is None else n for n in (each.now, each.last)), each.group) for each in found]
+    put_table(("topic", "partition", "committed", "by its task", "effect"), cells)

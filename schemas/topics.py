@@ -23,6 +23,7 @@ from schemas.accounts import (
     Withdraw,
 )
 from schemas.customers import AdmitOrder, CustomerEvent
+from schemas.effects import EffectBegan
 from schemas.inventory import (
     AdjustStock,
     ChangeItem,
@@ -485,6 +486,19 @@ LIVE = TopicSpec(
     single=True,
 )
 
+EFFECTS = TopicSpec(
+    name="orderstream.effects.v1",
+    key="the consumer group",
+    values=(EffectBegan,),
+    group=None,
+    writer="effects (provider, webhooks, inbox), at their first record of a partition",
+    description="Which effects have begun which partitions, so that lost offsets do not make them do everything again.",
+    public=False,
+    # It grows by one record for each effect and partition.
+    retention_ms=FOR_EVER,
+    single=True,
+)
+
 TOPICS: tuple[TopicSpec, ...] = (
     ORDERS,
     ORDER_COMMANDS,
@@ -511,6 +525,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     REQUEST_COMMANDS,
     DEAD_LETTERS,
     LIVE,
+    EFFECTS,
 )
 
 

@@ -19,12 +19,14 @@ from mode.types import ServiceT
 
 from streams import admin
 from streams.agent import Agent
+from streams.beginnings import Beginnings
 from streams.brokers import GRANT, PLAINTEXT, Brokers, NotLetIn, Security
 from streams.codec import Codec
 from streams.deadlines import Deadlines
 from streams.effects import Effect
 from streams.engine import Engine
 from streams.errors import Misdeclared
+from streams.following import KafkaTail
 from streams.live import Live, folder_of, id_of
 from streams.logs import LoggedWorker
 from streams.lookup import LogReader
@@ -94,6 +96,7 @@ class App(faust.App):
         runner: Callable[..., AppRunner] = AppRunner,
         version: str = "",
         live_topic: str | None = None,
+        effects_topic: str | None = None,
         broker_hint: str = "",
         access_hint: str = "",
         **options: Any,
@@ -107,6 +110,8 @@ class App(faust.App):
 
         `version`: one that has a name has a group, tables, journals and a directory of its own beside those of others.
         `live_topic`: says which of them is live (streams/live.py); without it, all that run are.
+        `effects_topic`: proves which effects have begun (streams/beginnings.py); without it, one whose offsets are lost
+        begins at the beginning.
         """
         self.shared_id, self.version = id, version
         id, data_dir = id_of(id, version), folder_of(data_dir, version)
@@ -123,6 +128,8 @@ class App(faust.App):
         self.groups: dict[str, Group] = {}
         self.declared: dict[str, Topic] = {}
         self.live = Live(live_topic, version) if live_topic else None
+        tail = KafkaTail(lambda: self.brokers)
+        self.beginnings = Beginnings(tail, effects_topic, self._produce) if effects_topic else None
         self.engine = Engine(self.groups, self.metrics, live=self.live, beacon=self.beacon)
         self.routing = Routing(self.engine)
         self._web_setups: list[Callable[[Application], None]] = []
@@ -227,7 +234,13 @@ class App(faust.App):
         looked_into = [topic.name for topic in self.declared.values() if topic.looked_into]
         fences = [right for service in self._services if isinstance(service, Effect) for right in service.fences()]
         live = None if self.live is None else self.live.partition.topic
-        return of_worker(self._id, self.declared, self.groups, readers, looked_into, live) + fences
+        begun = None if self.beginnings is None else self.beginnings.partition.topic
+        return of_worker(self._id, self.declared, self.groups, readers, looked_into, live, begun) + fences
+
+    @property
+    def effects(self) -> list[Effect]:
+        """The effects and movers that workers of this application run."""
+        return [service for service in self._services if isinstance(service, Effect)]
 
     def check_topology(self) -> None:
         """Raise Misdeclared when topics, tables and agents do not fit together."""

@@ -21,11 +21,13 @@ from mode import Service
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from streams import faults
+from streams.beginnings import Beginnings, find_starts
 from streams.committed import committed_offsets
 from streams.records import Record
 from streams.rights import Right
 from streams.sink import STAND_BY_S, Backoff, masked
 from streams.sources import KafkaSource
+from streams.transactions import BY_TASK
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ class CommittedSource(KafkaSource):
         return {partition: found.get(partition) for partition in partitions}
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        await self._consumer.commit(dict(positions))
+        await self._consumer.commit({partition: (offset, BY_TASK) for partition, offset in positions.items()})
 
 
 class EffectHealth(NamedTuple):
@@ -170,7 +172,8 @@ class Rounds(ABC):
 class Runner(Rounds):
     """The protocol of an effect, one step at a time:
 
-    1. a new assignment, or anything that went wrong: drop what is under way, seek to the committed positions;
+    1. a new assignment, or anything that went wrong: drop what is under way, seek to the committed positions; without
+       one, begin at the beginning, unless this effect has begun the partition before;
     2. poll, and begin a deed for each record, behind the one of the same key before it;
     3. commit, for each partition, the position below which every deed is done.
 
@@ -193,6 +196,9 @@ class Runner(Rounds):
     unwanted: Callable[[], Awaitable[bool]] | None = None
     #: Whether the worker has more to do than it can.
     pressed: Callable[[], bool] = lambda: False
+    #: The consumer group, and what proves that it has begun a partition (streams/beginnings.py).
+    group: str = ""
+    beginnings: Beginnings | None = None
 
     def __post_init__(self) -> None:
         self._generation: int | None = None
@@ -255,9 +261,7 @@ class Runner(Rounds):
         await self.drop()
         generation, partitions = self.source.generation, self.source.assigned
         if partitions:
-            committed = await self.source.committed(partitions)
-            bounds = await self.source.bounds(partitions)
-            starts = {p: max(committed[p] or 0, bounds[p][0]) for p in partitions}
+            starts = await find_starts(self.name, self.group, self.source, partitions, self.beginnings)
             if generation != self.source.generation:
                 return
             self.source.seek(starts)
@@ -372,7 +376,13 @@ class Effect(Service):
         self._running = asyncio.create_task(self._run(self._runner), name=f"effect {self.name}")
 
     def _runner_of(self, source: EffectSource) -> Rounds:
-        return Runner(self.name, source, self._act, self._metrics, **self._ways)
+        proof = {"group": self.group_id, "beginnings": self.app.beginnings}
+        return Runner(self.name, source, self._act, self._metrics, **self._ways, **proof)
+
+    @property
+    def consumed(self) -> tuple[str, ...]:
+        """The topics whose offsets its group commits."""
+        return self._consumed
 
     def fences(self) -> list[Right]:
         """The transactional ids that it needs, for the rights."""

@@ -6,20 +6,18 @@ For the edge of an application: what a function makes may depend on more than th
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from streams.beginnings import Beginnings, find_starts
 from streams.effects import Effect, EffectMetrics, EffectSource, Rounds
 from streams.log import Transactions
 from streams.records import Fields, Record, TopicPartition
 from streams.rights import Right, fence
 from streams.sink import Backoff
 from streams.transactions import KafkaTransactions
-
-log = logging.getLogger(__name__)
 
 #: Records in one transaction. What is made of them must not hold up the worker's event loop for long.
 MOST_AT_ONCE = 200
@@ -34,7 +32,7 @@ class Mover(Rounds):
     """The protocol, one step at a time:
 
     1. a new assignment, or anything that went wrong: start the transactional producer of each partition, which fences
-       whoever had it and ends what they left open; only then read the committed positions, and seek there;
+       whoever had it and ends what they left open; only then read the committed positions, and seek there (as Runner);
     2. poll, and make;
     3. for each partition one transaction: what was made, and the position after the records that it was made of.
 
@@ -47,6 +45,8 @@ class Mover(Rounds):
     make: Make
     metrics: EffectMetrics
     backoff: Backoff = field(default_factory=Backoff)
+    group: str = ""
+    beginnings: Beginnings | None = None
 
     def __post_init__(self) -> None:
         self._generation: int | None = None
@@ -78,13 +78,10 @@ class Mover(Rounds):
             producer = self._producers[partition] = self.transactions(f"{partition.topic}-{partition.partition}")
             await producer.start()
         if partitions:
-            committed, bounds = await self.source.committed(partitions), await self.source.bounds(partitions)
-            for partition, (first, _) in bounds.items():
-                if (at := committed[partition]) is not None and at < first:
-                    log.error("%s: offsets %d to %d of %s were deleted unread", self.name, at, first - 1, partition)
+            starts = await find_starts(self.name, self.group, self.source, partitions, self.beginnings)
             if generation != self.source.generation:
                 return
-            self.source.seek({p: max(committed[p] or 0, bounds[p][0]) for p in partitions})
+            self.source.seek(starts)
         self._generation = generation
 
     async def _move(self, records: Sequence[Record]) -> None:
@@ -128,7 +125,8 @@ class Move(Effect):
         def transactions(what: str) -> Transactions:
             return KafkaTransactions(settings, f"{self.group_id}-{what}")
 
-        return Mover(self.name, source, transactions, self._make, self._metrics)
+        proof = {"group": self.group_id, "beginnings": self.app.beginnings}
+        return Mover(self.name, source, transactions, self._make, self._metrics, **proof)
 
     def fences(self) -> list[Right]:
         """The transactional ids that it needs, for the rights."""

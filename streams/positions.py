@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -33,14 +34,16 @@ class Committed(NamedTuple):
 
 
 class Position(NamedTuple):
-    """One input of a task, or its journal: what is committed now, and what its task has committed last.
+    """One input of a task, its journal, or a topic of an effect: what is committed now, and what its task or effect has
+    committed last.
 
-    None: nothing is, or the broker does not know it any more.
+    None: nothing is, or the broker does not know it any more. `group`: the consumer group; empty is the application's.
     """
 
     partition: TopicPartition
     now: int | None
     last: int | None
+    group: str = ""
 
     @property
     def restorable(self) -> bool:
@@ -121,8 +124,22 @@ def partitions_of(groups: Collection[Group]) -> list[TopicPartition]:
 
 async def positions(settings: EngineSettings, groups: Mapping[str, Group]) -> list[Position]:
     """What is committed and what was; those of which neither is known are left out."""
+    return await _compare(settings, partitions_of(groups.values()))
+
+
+async def positions_of_effects(
+    settings: EngineSettings, effects: Mapping[str, Sequence[TopicPartition]]
+) -> list[Position]:
+    """The same for the consumer groups of effects and movers, each with its partitions."""
+    found: list[Position] = []
+    for group, wanted in effects.items():
+        rows = await _compare(replace(settings, app_id=group), wanted)
+        found += [each._replace(group=group) for each in rows]
+    return found
+
+
+async def _compare(settings: EngineSettings, wanted: Sequence[TopicPartition]) -> list[Position]:
     async with onlooker(settings) as consumer:
-        wanted = partitions_of(groups.values())
         now = await committed_by(consumer, wanted)
         last = await known_offsets(settings, consumer)
         # What a task has committed and nobody has touched since needs no second witness.
@@ -141,8 +158,10 @@ def _last(now: tuple[int, str] | None, last: int | None) -> int | None:
 
 
 async def restore(settings: EngineSettings, wanted: Sequence[Position]) -> None:
-    """Commit them, as tasks would. Nobody may be in the group: the broker then refuses."""
-    offsets = {each.partition: (each.last, BY_TASK) for each in wanted if each.last is not None}
-    async with onlooker(settings) as consumer:
-        consumer.assign(list(offsets))
-        await consumer.commit(offsets)
+    """Commit them, as tasks and effects would. No member may be in the groups: the broker then refuses."""
+    for group in sorted({each.group for each in wanted}):
+        mine = [each for each in wanted if each.group == group and each.last is not None]
+        offsets = {each.partition: (each.last, BY_TASK) for each in mine}
+        async with onlooker(replace(settings, app_id=group or settings.app_id)) as consumer:
+            consumer.assign(list(offsets))
+            await consumer.commit(offsets)

@@ -62,6 +62,7 @@ def of_worker(
     readers: Collection[Reader],
     looked_into: Collection[str] = (),
     live: str | None = None,
+    begun: str | None = None,
 ) -> list[Right]:
     """What `faust worker` needs.
 
@@ -78,6 +79,8 @@ def of_worker(
             rights.append(_topic(topic, READ_WRITE, f"output, read by {read_beside[topic]}"))
         elif topic == live:
             rights.append(_topic(topic, READ_ONLY, "which version is live"))
+        elif topic == begun:
+            rights.append(_topic(topic, READ_WRITE, "which effects have begun"))
         elif topic in looked_into:
             rights.append(_topic(topic, READ_WRITE, "output, looked into when the past is asked for"))
         else:

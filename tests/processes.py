@@ -45,7 +45,7 @@ class RunningStack:
             "ORDERSTREAM_KAFKA": self.kafka,
             "ORDERSTREAM_POSTGRES": self.postgres,
             "ORDERSTREAM_DATA_DIR": str(self.data_dir),
-            "ORDERSTREAM_REPLICATION_FACTOR": str(len(self.brokers)),
+            "ORDERSTREAM_REPLICATION_FACTOR": str(max(1, len(self.brokers))),
             "PYTHONUNBUFFERED": "1",
             **self.tuning,
         }

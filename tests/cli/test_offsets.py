@@ -80,3 +80,20 @@ def test_workers_that_run_are_named(place: Desk, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cli.offsets, "_restored", running)
     result = place.run(offsets, "restore", "--yes")
     assert result.exit_code == 1 and "http://here" in result.stderr
+
+
+OF_EFFECT = Position(TopicPartition("words", 0), None, 7, "toy-mail")
+
+
+def test_offsets_of_effects_are_shown_and_put_back_by_their_group(place: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = given(monkeypatch, SAME, OF_EFFECT)
+    shown = place.run(offsets, "show")
+    assert shown.stdout.splitlines()[-1].split() == ["words", "0", "-", "7", "toy-mail"]
+    told = place.json(offsets, "restore", "--yes")
+    assert told["offsets"] == [{"topic": "words", "partition": 0, "committed": None, "by_task": 7, "group": "toy-mail"}]
+    assert done == [OF_EFFECT]
+
+
+def test_an_unknown_effect_is_refused_with_the_names_that_there_are(place: Desk) -> None:
+    result = place.run(offsets, "begin", "mail", "--at", "end")
+    assert result.exit_code == 2 and "there is no effect mail; effects: none" in result.stderr

@@ -12,6 +12,7 @@ from schemas.topics import (
     CUSTOMER_KEYS,
     DAY_MS,
     DEAD_LETTERS,
+    EFFECTS,
     FOR_EVER,
     GONE_WITHIN_MS,
     HOUR_MS,
@@ -28,7 +29,8 @@ from schemas.topics import (
 def test_names_follow_the_rule() -> None:
     named = {spec.name for spec in TOPICS}
     assert len(named) == len(TOPICS)
-    for name in named - {ORDERS.name, DEAD_LETTERS.name, LIVE.name, "shipping.events", "shipping.responses"}:
+    others = {ORDERS.name, DEAD_LETTERS.name, LIVE.name, EFFECTS.name, "shipping.events", "shipping.responses"}
+    for name in named - others:
         assert re.fullmatch(r"[a-z_]+\.(commands|events)\.v[1-9]", name), name
 
 
@@ -61,6 +63,7 @@ def test_what_a_replay_needs_is_kept_for_ever() -> None:
         *domains,
         "outlet_notes.commands.v1",
         "deliveries.events.v1",
+        "orderstream.effects.v1",
         "orderstream.live.v1",
     }
     assert all(spec.cleanup == "delete" for spec in TOPICS), "compaction would drop history"
@@ -87,7 +90,7 @@ def test_whatever_carries_a_document_has_room_for_the_largest() -> None:
 def test_one_installation_has_one_partition_count() -> None:
     specs = topics(12, 3)
     assert {(spec.partitions, spec.replication_factor) for spec in specs if not spec.single} == {(12, 3)}
-    assert [(spec.name, spec.partitions) for spec in specs if spec.single] == [(LIVE.name, 1)]
+    assert [(spec.name, spec.partitions) for spec in specs if spec.single] == [(LIVE.name, 1), (EFFECTS.name, 1)]
     assert [spec.name for spec in specs] == [spec.name for spec in TOPICS]
 
 

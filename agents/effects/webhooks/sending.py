@@ -42,6 +42,11 @@ log = logging.getLogger(__name__)
 #: Look-ups at the same time.
 LOOKUPS_AT_ONCE = 32
 NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+#: An attempt that was due longer ago is recorded as failed and not made: after a long outage, or when the effect's
+#: position was set back, targets would get requests that nobody expects any more. The next attempt at the delivery is
+#: due at its own time, and `resend` asks for one at once.
+OLDEST_S = 24 * 3600
+TOO_OLD = "not sent: the attempt was due more than 24 hours ago"
 #: As socket.getaddrinfo; a test brings its own.
 Lookup = Callable[..., Sequence[Any]]
 #: JSON -> the same with what was sealed opened, and the paths of what nobody can open any more.
@@ -159,7 +164,9 @@ class Sender:
         if event is None:
             return
         began = time.perf_counter()
-        status, error, retry_after_ms, outcome = await self._attempt(event)
+        is_too_old = self._now() - record.timestamp / 1000 > OLDEST_S
+        result = (None, TOO_OLD, None, "too_old") if is_too_old else await self._attempt(event)
+        status, error, retry_after_ms, outcome = result
         took_s = time.perf_counter() - began
         self._metrics.attempts.labels(outcome).inc()
         self._metrics.seconds.observe(took_s)
