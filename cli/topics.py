@@ -11,6 +11,8 @@ from cli.console import Found, Operator, confirm, json_option, note, put_json, p
 from streams import admin
 from streams.admin import Difference, TopicConfig, What
 from streams.brokers import Brokers
+from streams.errors import Fenced, OutcomeUnknown
+from streams.forwarding import forward as forward_records
 from streams.reset import OffsetGone, WorkersRunning
 from streams.reset import adopt as take_in
 
@@ -115,6 +117,34 @@ def adopt(operator: Operator, topic: str, as_json: bool) -> None:
         click.echo(f"{topic}-{partition.partition}: taken in")
     if not taken:
         click.echo(f"{topic} is known in every partition; nothing to do.")
+
+
+@topics.command()
+@click.argument("topic")
+@click.option("--dry-run", is_flag=True, help="Only count what would be forwarded.")
+@json_option
+@click.pass_obj
+def forward(operator: Operator, topic: str, dry_run: bool, as_json: bool) -> None:
+    """Bring the records of partitions that were added to an input to the partitions that tasks read, each once.
+
+    Workers may run. Set the producers to the declared partition count first: what they write to added partitions
+    afterwards waits there for the next run of this command.
+    """
+    declared = operator.app.declared.get(topic)
+    if declared is None or declared.group is None:
+        raise click.BadParameter(f"{topic} is not an agent's input", param_hint="TOPIC")
+    try:
+        done = operator.run(forward_records(operator.app.engine_settings(), declared, dry_run=dry_run))
+    except (Fenced, OutcomeUnknown) as error:
+        raise Found(f"{error}. What was forwarded is committed; run this again for the rest.") from None
+    if as_json:
+        rows = [{"partition": tp.partition, "records": count} for tp, count in done.items()]
+        put_json({"topic": topic, "forwarded": rows, "dry_run": dry_run})
+        return
+    for tp, count in done.items():
+        click.echo(f"{tp.topic}-{tp.partition}: {count} records {'would be ' if dry_run else ''}forwarded")
+    if not done:
+        click.echo(f"{topic} has the declared partitions and no more; nothing to do.")
 
 
 async def _mend(brokers: Brokers, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:

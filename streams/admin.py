@@ -71,12 +71,18 @@ class NoLeader(Exception):
 
 @dataclass(frozen=True)
 class TopicConfig:
-    """A topic as declared. `config` has the broker's own names and string values; only what it names is compared."""
+    """A topic as declared. `config` has the broker's own names and string values; only what it names is compared.
+
+    `may_have_more`: more partitions than declared are reported and do not keep a worker from starting. So it is with
+    inputs: Kafka takes no partition away, what is in the added ones is counted (streams/added_partitions.py) and
+    forwarded (streams/forwarding.py). Of tables and journals, more partitions mean that the declared count was lowered.
+    """
 
     name: str
     partitions: int
     replication_factor: int = 1
     config: Mapping[str, str] = field(default_factory=dict)
+    may_have_more: bool = False
 
 
 class What(StrEnum):
@@ -97,6 +103,7 @@ class Difference:
     wanted: str
     found: str | None = None
     setting: str | None = None
+    may_have_more: bool = False
 
     @property
     def mendable(self) -> bool:
@@ -106,6 +113,8 @@ class Difference:
     @property
     def blocks(self) -> bool:
         """A worker must not start. Fewer replicas than declared are a risk, not a fault: they are only reported."""
+        if self.what is What.PARTITIONS and self.may_have_more:
+            return int(self.found or 0) < int(self.wanted)
         return self.what is not What.REPLICATION
 
     @property
@@ -135,11 +144,17 @@ _NOUNS = {What.PARTITIONS: "partitions", What.REPLICATION: "replicas"}
 
 def advice(differences: Iterable[Difference], mend: str = MEND) -> list[str]:
     """What to do about these differences, each thing said once."""
+    differences = list(differences)
     kinds = {difference.what for difference in differences}
     lines = []
     if kinds & {What.MISSING, What.CONFIG}:
         lines.append(f"Run `{mend}` to create what is missing and to set what differs.")
-    if What.PARTITIONS in kinds:
+    if any(each.what is What.PARTITIONS and not each.blocks for each in differences):
+        lines.append(
+            "Kafka takes no partition away. Set the producers to the declared count, and run `faust -A app topics"
+            " forward TOPIC`: it brings the records in the added partitions to those that are read."
+        )
+    if any(each.what is What.PARTITIONS and each.blocks for each in differences):
         lines.append(
             "Nothing here changes a partition count: another count sends keys to other partitions, away from "
             "their state. Set the declared count to the broker's, or copy the topics into new ones that have it."
@@ -271,7 +286,13 @@ def _compare(
 ) -> Iterable[Difference]:
     partitions = len(metadata["partitions"])
     if partitions != topic.partitions:
-        yield Difference(topic.name, What.PARTITIONS, str(topic.partitions), str(partitions))
+        yield Difference(
+            topic.name,
+            What.PARTITIONS,
+            str(topic.partitions),
+            str(partitions),
+            may_have_more=topic.may_have_more,
+        )
     replicas = min((len(partition["replicas"]) for partition in metadata["partitions"]), default=0)
     if replicas < topic.replication_factor:
         yield Difference(topic.name, What.REPLICATION, str(topic.replication_factor), str(replicas))

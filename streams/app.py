@@ -206,7 +206,10 @@ class App(faust.App):
     def required_topics(self) -> list[admin.TopicConfig]:
         """Every topic that must exist before a worker starts: the declared ones, the changelogs and the journals."""
         replicas = self.engine_settings().replication_factor
-        declared = [admin.TopicConfig(t.name, t.partitions, replicas, t.config) for t in self.declared.values()]
+        declared = [
+            admin.TopicConfig(topic.name, topic.partitions, replicas, topic.config, topic.group is not None)
+            for topic in self.declared.values()
+        ]
         return declared + self.own_topics()
 
     def own_topics(self) -> list[admin.TopicConfig]:

@@ -37,6 +37,8 @@ class MemoryLog:
     def __init__(self) -> None:
         self.topics: dict[TopicPartition, list[StoredRecord]] = defaultdict(list)
         self.offsets: dict[TopicPartition, int] = {}
+        #: Where partitions begin that have lost their first records.
+        self.begins: dict[TopicPartition, int] = {}
         self.epochs: dict[str, int] = defaultdict(int)
         #: Partitions whose offset was set from outside, as Kafka's own tools do.
         self.set_by_hand: set[TopicPartition] = set()
@@ -64,7 +66,7 @@ class MemoryLog:
         return self.set_by_hand & set(partitions)
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        return {partition: (0, len(self.topics[partition])) for partition in partitions}
+        return {partition: (self.begins.get(partition, 0), len(self.topics[partition])) for partition in partitions}
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int | None:
         return next((each.offset for each in self.topics[partition] if each.timestamp >= timestamp_ms), None)

@@ -68,8 +68,23 @@ class Metrics:
         self.reads = Counter(
             "streams_reads_total", "Reads of committed state by outcome.", ["outcome"], registry=registry
         )
+        self._of_unread_inputs(registry)
         self._of_versions(registry)
         self._of_the_audit(registry)
+
+    def _of_unread_inputs(self, registry: CollectorRegistry) -> None:
+        self.added_partitions = Gauge(
+            "streams_added_partitions",
+            "Partitions of an input beyond the declared count, which no task reads.",
+            ["topic"],
+            registry=registry,
+        )
+        self.skipped_offsets = Counter(
+            "streams_skipped_offsets_total",
+            "Offsets of inputs that were deleted before their task had taken them.",
+            ["topic", "partition"],
+            registry=registry,
+        )
 
     def _of_versions(self, registry: CollectorRegistry) -> None:
         self.live = Gauge(

@@ -190,7 +190,8 @@ async def _adopt_input(
         consumer.assign(partitions)
         bounds = await KafkaLog(settings, consumer).bounds(partitions)
         committed = await committed_offsets(consumer, partitions)
-        wanted = {p: begin for p, (begin, end) in bounds.items() if not 0 <= committed.get(p, -1) <= end}
+        # Behind what is left of it, a topic was re-created; before it, records were deleted that no task had taken.
+        wanted = {p: begin for p, (begin, end) in bounds.items() if not begin <= committed.get(p, -1) <= end}
         if wanted:
             await require_no_members(settings)
             last = await known_offsets(settings, consumer) | committed

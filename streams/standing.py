@@ -5,7 +5,9 @@ Every start of a task asks this, and so does `replay`: what somebody did to topi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from streams.errors import LogMismatch
 from streams.journal import MARKED, Boundary, hold_bounds, last_boundary
@@ -13,6 +15,8 @@ from streams.log import Extent, Log
 from streams.records import TopicPartition
 from streams.restore import ADOPT, MEND
 from streams.topology import Group, task_name
+
+log = logging.getLogger(__name__)
 
 RESTORE = (
     "Stop all workers and run `faust -A app offsets restore`, which puts back what the tasks have committed, as long as"
@@ -23,21 +27,28 @@ RESTORE = (
 @dataclass(frozen=True)
 class Standing:
     """`offsets`: by input, the committed one; the beginnings of all when the task has never run. `replayed_to`: how far
-    in its journal it has repeated its past, None when it never did."""
+    in its journal it has repeated its past, None when it never did. `skipped`: by input, how many offsets the broker
+    deleted before the task had taken them; `offsets` are behind them."""
 
     offsets: dict[TopicPartition, int]
     began: bool
     replayed_to: int | None
+    skipped: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
-async def find_standing(log: Log, group: Group, partition: int) -> Standing:
-    """Raises LogMismatch when the offsets and the inputs do not belong together."""
+async def find_standing(log_: Log, group: Group, partition: int) -> Standing:
+    """Compare the committed offsets with what the inputs hold now.
+
+    Raises LogMismatch when they do not belong together, and when records of an input that is kept for ever were deleted
+    before this task took them. Where a retention lets the broker delete, the task goes on behind them: `skipped`.
+    """
     inputs, journal, task = group.inputs(partition), group.journal(partition), task_name(group.name, partition)
-    committed = await log.committed([*inputs, journal])
+    committed = await log_.committed([*inputs, journal])
     replayed_to = committed.pop(journal, None)
     began = bool(committed)
-    bounds = await log.bounds(inputs)
-    for tp, (_, end) in bounds.items():
+    bounds = await log_.bounds(inputs)
+    skipped: dict[TopicPartition, int] = {}
+    for tp, (begin, end) in bounds.items():
         name = f"{tp.topic}-{tp.partition}"
         offset = committed.get(tp)
         if offset is None and began:
@@ -52,7 +63,24 @@ async def find_standing(log: Log, group: Group, partition: int) -> Standing:
                 " be brought back (a mirror, a backup), bring it back and start again; nothing can be replayed"
                 f" without it. {ADOPT.format(topic=tp.topic)}"
             )
-    return Standing(committed or {tp: begin for tp, (begin, _) in bounds.items()}, began, replayed_to)
+        if offset is not None and offset < begin:
+            if group.topics[tp.topic].is_kept:
+                raise LogMismatch(
+                    f"{name} was deleted from {offset} to {begin - 1} before {task} had taken it: the records of these"
+                    f" {begin - offset} offsets are in no table and in no dead letter. The topic is to be kept for"
+                    " ever, so somebody has deleted them (kafka-delete-records, another retention.ms, a lost disk). If"
+                    " they can be had from a mirror or a backup, produce them again afterwards. To accept the loss and"
+                    f" go on, stop all workers and run `faust -A app topics adopt {tp.topic}`; no replay takes this"
+                    " topic in after that"
+                )
+            committed[tp] = begin
+            if (begin, offset) == (end, end - 1):
+                # Nothing is left, and the last thing that was there is the marker of a transaction wherever the writers
+                # of the topic use them. An idle week must not look like a loss.
+                log.warning("%s: the last offset of %s (%d) is deleted: a marker, or a record", task, name, offset)
+            else:
+                skipped[tp] = begin - offset
+    return Standing(committed or {tp: begin for tp, (begin, _) in bounds.items()}, began, replayed_to, skipped)
 
 
 async def _hold_marks(log: Log, group: Group, partition: int) -> None:

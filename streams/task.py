@@ -122,6 +122,7 @@ class Task:
             await self._begin_for_the_first_time(fresh, extents[self.journal].first is None)
         self._restore = Restore(self._log, self.store, self.group, self.partition, self._clock, self._metrics)
         await self._restore.run(extents)
+        await self._pass_over_deleted_inputs()
         faults.point("restored")
         self.batch = Batch(self.store, self.partition)
         letters = TopicPartition(self._settings.dead_letters, self.partition % self._settings.dead_letter_partitions)
@@ -163,6 +164,30 @@ class Task:
         await self._producer.commit()
         for name, identity in identities.items():
             self.store.identify(name, identity)
+
+    async def _pass_over_deleted_inputs(self) -> None:
+        """Report the offsets that a retention deleted before this task had taken them, and commit those behind them.
+
+        Committed at once, they are reported once, and not again by each owner until the next record comes.
+        """
+        skipped = self._standing.skipped
+        if not skipped:
+            return
+        await self._producer.begin()
+        await self._producer.send_offsets({tp: self.committed[tp] for tp in skipped})
+        await self._producer.commit()
+        for tp, count in skipped.items():
+            self._metrics.skipped_offsets.labels(tp.topic, str(tp.partition)).inc(count)
+            log.error(
+                "%s was at %d of %s-%d, which begins at %d: %d offsets were deleted before it had taken them, and their"
+                " records are in no table and no dead letter. The topic has a retention, and it was over before a"
+                " worker ran: raise the topic's retention.ms, or see to it that workers are not down for as long",
+                self.name,
+                self.committed[tp] - count,
+                *tp,
+                self.committed[tp],
+                count,
+            )
 
     async def run(self) -> None:
         """Open, then take batch after batch until cancelled. Raises what ended it."""

@@ -58,6 +58,11 @@ class Topic:
         self.config = dict(config or {})
         self.max_message_bytes = max_message_bytes
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether no record may be deleted: only a declared retention lets the broker delete what was not read."""
+        return all(int(self.config.get(name, -1)) < 0 for name in ("retention.ms", "retention.bytes"))
+
     def get_topic_name(self) -> str:
         """Faust's name for it: `faust -A app agents` asks."""
         return self.name

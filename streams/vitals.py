@@ -34,8 +34,24 @@ def checks_of(engine: Engine) -> dict[str, Check]:
         ),
         "assignment": Check(settled, f"{len(mine)} tasks" if settled else "rebalancing"),
         "recovery": Check(not opening, f"{len(opening)} tasks opening, {remaining} records to go"),
+        "inputs": inputs_of(engine),
         "store": Check(not failed, "; ".join(f"{name}: {why}" for name, why in failed.items()) or "ok"),
     }
+
+
+def inputs_of(engine: Engine) -> Check:
+    """Whether every record of the inputs is read: none was deleted unread since this worker started, and none lies in
+    a partition that was added."""
+    skipped = [
+        f"{int(sample.value)} offsets of {sample.labels['topic']}-{sample.labels['partition']}"
+        for family in engine.metrics.skipped_offsets.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.value
+    ]
+    faults = [f"deleted before they were taken: {', '.join(skipped)} (the log has the details)"] if skipped else []
+    if engine.added.found:
+        faults.append(f"{engine.added} (`faust -A app topics forward TOPIC` brings them to partitions that are read)")
+    return Check(not faults, "; ".join(faults) or "ok")
 
 
 def set_gauges(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from streams.positions import TOPIC, Position, group_partition, last_of_tasks, r
 from streams.records import TopicPartition
 from streams.replay import find_span
 from streams.reset import hold_past
+from streams.vitals import inputs_of
 from tests.streams.toy import make_app
 
 WORDS, REMINDERS, JOURNAL = (TopicPartition(name, 0) for name in ("words", "reminders", "toy-words-journal"))
@@ -74,6 +75,54 @@ async def test_an_input_that_is_another_one_now_is_not_replayed(tmp_path: Path) 
             until[JOURNAL] += 1
             for _ in range(9):  # it grows past what the old one had
                 driver.produce("words", key="c", value=b"word")
+
+
+async def test_an_input_that_was_deleted_unread_is_not_passed_over(tmp_path: Path) -> None:
+    """At the first start after it, and at each one until the loss is accepted."""
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        await spoken(driver)
+        driver.log.begins[WORDS] = 3
+        await driver.start("words", 0)  # all of it was taken
+        for _ in range(4):
+            driver.produce("words", key="a", value=b"word")
+        driver.log.begins[WORDS] = 5
+        match = r"words-0 was deleted from 3 to 4 before words-0 had taken it.*2 offsets.*topics adopt words"
+        for _ in range(2):
+            with pytest.raises(LogMismatch, match=match):
+                await driver.start("words", 0)
+        with pytest.raises(LogMismatch, match=match):
+            await find_span(driver.log, driver.app.groups["words"], 0)
+
+
+@pytest.mark.parametrize("setting", ["retention.ms", "retention.bytes"])
+async def test_what_a_retention_deleted_unread_is_passed_over_and_counted_once(tmp_path: Path, setting: str) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        driver.app.declared["words"].config[setting] = "1000"
+        await spoken(driver)
+        for _ in range(4):
+            driver.produce("words", key="a", value=b"word")
+        driver.log.begins[WORDS] = 5
+        for _ in range(2):
+            await driver.start("words", 0)
+        assert driver.log.offsets[WORDS] == 5, "committed at once: the next owner reports nothing"
+        labels = {"topic": "words", "partition": "0"}
+        registry = driver.metrics.registry
+        assert registry.get_sample_value("streams_skipped_offsets_total", labels) == 2
+        driver.app.engine.metrics = driver.metrics
+        check = inputs_of(driver.app.engine)
+        assert not check.ok and "2 offsets of words-0" in check.detail
+        await driver.run()
+        assert driver.rows("counts") == {"a": 5}
+
+
+async def test_the_last_marker_of_a_topic_that_is_empty_now_is_no_loss(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path, partitions=1)) as driver:
+        driver.app.declared["words"].config["retention.ms"] = "1000"
+        await spoken(driver)
+        driver.produce("words", key="a", value=b"a marker would stand here")
+        driver.log.begins[WORDS] = 4
+        await driver.start("words", 0)
+        assert inputs_of(driver.app.engine).ok
 
 
 async def test_workers_do_not_wait_for_what_will_never_come(tmp_path: Path) -> None:
