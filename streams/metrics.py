@@ -56,6 +56,12 @@ class Metrics:
         self.fenced = Counter(
             "streams_fenced_total", "Times that a newer owner fenced a task of this worker.", registry=registry
         )
+        self._of_state(registry)
+        self._of_unread_inputs(registry)
+        self._of_versions(registry)
+        self._of_the_audit(registry)
+
+    def _of_state(self, registry: CollectorRegistry) -> None:
         self.dead_letters = Counter(
             "streams_dead_letters_total", "Records sent to the dead letters.", ["topic", "kind"], registry=registry
         )
@@ -63,14 +69,14 @@ class Metrics:
             "streams_store_damaged_total", "Local stores found damaged, moved aside and rebuilt.", registry=registry
         )
         self.deadlines_pending = Gauge(
-            "streams_deadlines_pending", "1 when a deadline waits in this task.", by_task, registry=registry
+            "streams_deadlines_pending",
+            "1 when a deadline waits in this task.",
+            ["group", "partition"],
+            registry=registry,
         )
         self.reads = Counter(
             "streams_reads_total", "Reads of committed state by outcome.", ["outcome"], registry=registry
         )
-        self._of_unread_inputs(registry)
-        self._of_versions(registry)
-        self._of_the_audit(registry)
 
     def _of_unread_inputs(self, registry: CollectorRegistry) -> None:
         self.added_partitions = Gauge(

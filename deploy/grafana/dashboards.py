@@ -71,7 +71,8 @@ ORDERSTREAM: dict[str, tuple[Panel, ...]] = {
     "Lag and tasks": (
         Panel("Records waiting by partition", "One line that grows alone: a task that stands still, or a hot key.",
               "short", (("sum by (topic, partition) (streams_lag_records)", "{{topic}}-{{partition}}"),)),
-        Panel("Inputs that are not read", "Offsets deleted before a task took them; partitions added to an input.", "short",
+        Panel("Inputs that are not read", "Offsets deleted before a task took them; partitions added to an input.",
+              "short",
               (("sum by (topic) (streams_skipped_offsets_total)", "{{topic}}: offsets deleted unread"),
                ("max by (topic) (streams_added_partitions)", "{{topic}}: partitions added"))),
         Panel("Tasks by state", "All but `running` should pass within seconds.", "short",
