@@ -39,6 +39,8 @@ POSITIONS_TIMEOUT_S = 600.0
 IDLE_MOVE_S = 1.0
 #: How often the ends of the log are asked for, for the lag.
 LAG_EVERY_S = 2.0
+#: How often the destination is asked how many records it keeps aside; nothing is added without this sink's knowledge.
+SET_ASIDE_EVERY_S = 30.0
 #: A fetch waits for this much, but no longer than FETCH_WAIT_MS: what arrives meanwhile shares a request, a transaction
 #: and its flush to disk. Nothing waits for the copy.
 FETCH_BYTES = 64 << 10
@@ -96,6 +98,9 @@ class Destination(Protocol):
         keeps the one before.
         """
 
+    async def set_aside(self) -> int:
+        """How many records it has refused and keeps aside, until somebody has dealt with them."""
+
     async def close(self) -> None:
         """Let go of connections; called once, at the end."""
 
@@ -134,6 +139,7 @@ class SinkMetrics:
         self.conflicts = counter("conflicts_total", "Writes given up because another writer had moved the position.")
         self.skipped = counter("skipped_offsets_total", "Offsets that the log deleted before they were read.", "topic")
         self.lag = gauge("lag_records", "Offsets between the destination and the end of the log.", "topic", "partition")
+        self.set_aside = gauge("set_aside_records", "Records that the destination has refused and keeps aside.")
         self.connected = gauge("connected", "1 while the destination answers, 0 while it does not.")
         self.last_success = gauge("last_success_timestamp_seconds", "Unix time of the last answer of the destination.")
         self.seconds = Histogram("streams_sink_write_seconds", "Seconds of one write.", ("sink",), registry=registry,
@@ -151,13 +157,16 @@ class SinkHealth:
     last_success_at: float | None
     last_error: str | None
     last_error_at: float | None
+    set_aside: int = 0
 
     @property
     def detail(self) -> str:
         """One line for a health check."""
         behind = "lag unknown" if self.lag is None else f"{self.lag} behind"
         error = f"; last error: {self.last_error}" if self.last_error and not self.connected else ""
-        return f"{'connected' if self.connected else 'not connected'}, {self.assigned} partitions, {behind}{error}"
+        aside = f"; {self.set_aside} records set aside in refused_rows" if self.set_aside else ""
+        state = "connected" if self.connected else "not connected"
+        return f"{state}, {self.assigned} partitions, {behind}{aside}{error}"
 
 
 def masked(text: str) -> str:
@@ -197,6 +206,7 @@ class Pump:
         self._limit = self.max_records
         self._write_s = 0.0  # how long the last step's write took
         self._moved_at = self._measured_at = float("-inf")
+        self._set_aside, self._counted_at = 0, float("-inf")
         self._connected = False
         self._success_at: float | None = None
         self._error: tuple[str, float] | None = None
@@ -211,6 +221,7 @@ class Pump:
             if self._generation != self.source.generation:
                 await self._rewind()
             await self._measure()
+            await self._count_set_aside()
             records = await self._poll()
             if self._generation == self.source.generation:
                 await self._write(self._proven(records) if self._proofs else records)
@@ -328,6 +339,8 @@ class Pump:
         for table, rows in written.rows.items():
             self.metrics.rows.labels(self.name, table).inc(rows)
         self.metrics.refused.labels(self.name).inc(written.refused)
+        if written.refused:
+            self._counted_at = float("-inf")
         self.metrics.batches.labels(self.name).inc()
         self.metrics.seconds.labels(self.name).observe(seconds)
 
@@ -379,6 +392,13 @@ class Pump:
         self._seen = {partition: self._seen.get(partition, end) for partition, end in self._ends.items()}
         self._show_lag()
 
+    async def _count_set_aside(self) -> None:
+        """Ask again now and then: people delete what they have dealt with, and other workers add to it."""
+        if self.source.assigned and self.now_s() - self._counted_at >= SET_ASIDE_EVERY_S:
+            self._set_aside = await self._watched(self.destination.set_aside(), POSITIONS_TIMEOUT_S)
+            self.metrics.set_aside.labels(self.name).set(self._set_aside)
+            self._counted_at = self.now_s()
+
     async def _watched(self, call: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """What the destination answers; until it does, the lag is seen to grow."""
         answer = asyncio.ensure_future(call)
@@ -413,7 +433,7 @@ class Pump:
         error, error_at = self._error or (None, None)
         known = bool(lags) or not self.source.assigned
         return SinkHealth(self.name, self._connected, len(self.source.assigned), sum(lags.values()) if known else None,
-                          self._success_at, error, error_at)  # fmt: skip
+                          self._success_at, error, error_at, self._set_aside)  # fmt: skip
 
 
 class _SourceFailed(Exception):

@@ -99,7 +99,7 @@ async def parse(request: web.Request, raw: bytes, model: type[M], limits: Limits
 def parse_json(raw: bytes, model: type[M], most_depth: int) -> M:
     """JSON as a model. Raises Problem: 400 when readers of JSON would disagree about it, 422 when it does not fit."""
     require_few_values(raw)
-    tree, found = read_tree(raw)
+    tree, found, _ = read_tree(raw)
     if (tree is None and found) or is_ambiguous(found):
         raise Problem(problems.BAD_JSON, _said_of(found), **listed(found))
     if found:

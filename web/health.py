@@ -36,6 +36,8 @@ class SinkState(Protocol):
     @property
     def lag(self) -> int | None: ...
     @property
+    def set_aside(self) -> int: ...
+    @property
     def detail(self) -> str: ...
 
 
@@ -88,7 +90,7 @@ class Health:
         if self._sinks:
             states = {sink.name: sink.health() for sink in self._sinks}
             checks[SINK] = {
-                "ok": all(state.connected for state in states.values()),
+                "ok": all(state.connected and not state.set_aside for state in states.values()),
                 "detail": "; ".join(f"{name}: {state.detail}" for name, state in states.items()),
                 "needed": False,
                 "lag_records": {name: state.lag for name, state in states.items()},

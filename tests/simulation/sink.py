@@ -66,6 +66,9 @@ class SimDestination:
         written: Written = await self.database.network.call(self.database.write, list(records), dict(moves))
         return written
 
+    async def set_aside(self) -> int:
+        return 0
+
     async def close(self) -> None:
         """Nothing to let go of."""
 

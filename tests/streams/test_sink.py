@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from streams.records import Record, StoredRecord, TopicPartition
 from streams.sink import (
     MAX_YIELD_S,
+    SET_ASIDE_EVERY_S,
     Backoff,
     Mark,
     Move,
@@ -104,6 +105,10 @@ class MemoryDestination:
         self.after: list[Exception] = []
         self.down = False
         self.sizes: list[int] = []
+        self.aside = 0
+
+    async def set_aside(self) -> int:
+        return self.aside
 
     async def positions(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Standing]:
         await asyncio.sleep(0)
@@ -501,3 +506,16 @@ async def test_a_version_that_is_not_live_leaves_the_copy_to_others(
 )
 def test_secrets_are_masked(text: str, expected: str) -> None:
     assert masked(text) == expected
+
+
+async def test_what_the_destination_keeps_aside_is_counted_until_somebody_has_dealt_with_it(
+    source: MemorySource, destination: MemoryDestination
+) -> None:
+    sink = pump(source, destination)
+    destination.aside = 2
+    await sink.step()
+    assert sink.health().set_aside == 2 and "2 records set aside" in sink.health().detail
+    destination.aside = 0
+    for _ in range(int(SET_ASIDE_EVERY_S) + 1):  # the clock of these tests goes on by a second with each look at it
+        await sink.step()
+    assert sink.health().set_aside == 0 and "set aside" not in sink.health().detail

@@ -274,8 +274,8 @@ class FakeSink:
 
     name = "postgres"
 
-    def __init__(self, connected: bool, lag: int | None) -> None:
-        self.connected, self.lag = connected, lag
+    def __init__(self, connected: bool, lag: int | None, set_aside: int = 0) -> None:
+        self.connected, self.lag, self.set_aside = connected, lag, set_aside
         self.detail = f"{lag} behind"
 
     def health(self) -> FakeSink:
@@ -320,6 +320,12 @@ async def test_a_worker_whose_version_is_not_live_takes_and_tells_nothing() -> N
         assert statuses == {"/health/live": 200, "/health/ready": 503, "/metrics": 200}
         worker.standing_by = None
         assert (await worker.client.get("/api/v1/orders/x")).status == 404
+
+
+async def test_records_that_a_sink_has_set_aside_degrade_the_worker() -> None:
+    async with platform(1, sinks=[FakeSink(True, 0, set_aside=1)]) as one:
+        answer = await one.workers[0].client.get("/health")
+        assert answer.status == 200 and (await answer.json())["status"] == "degraded"
 
 
 @mark.parametrize(("connected", "status"), [(True, "ok"), (False, "degraded")])

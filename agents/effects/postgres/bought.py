@@ -7,7 +7,8 @@ is read in the transaction that writes it and moves the position: nobody else ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -174,19 +175,32 @@ async def keep(connection: Any, rows: Rows, folds: Folds) -> Counter[str]:
         kind = KINDS[table]
         uids = list({event.order_uid for event, _ in told})
         found = await connection.fetch(f"SELECT order_uid, state FROM {table} WHERE order_uid = ANY($1)", uids)
-        before = {uid: kind.load(state.encode()) for uid, state in found}
-        after = folded(before, (event for event, _ in told), folds[table])
-        changed = [state for uid, state in after.items() if state is not before.get(uid)]
-        if changed:
+        with reading_rows():
+            before = {uid: kind.load(state.encode()) for uid, state in found}
+            after = folded(before, (event for event, _ in told), folds[table])
+            changed = [state for uid, state in after.items() if state is not before.get(uid)]
             values = [(*kind.row(state), state.to_json().decode()) for state in changed]
+            lines = [line for state in changed for line in kind.lines(state)]
+        if values:
             await connection.executemany(_upsert(table, (*kind.columns, "state"), 1), values)
             counts[table] += len(values)
-        if lines := [line for state in changed for line in kind.lines(state)]:
+        if lines:
             await connection.executemany(_upsert("purchase_lines", LINE_COLUMNS, 2), lines)
             counts["purchase_lines"] += len(lines)
         await connection.executemany(insert(kind.events, EVENT_COLUMNS), [row for _, row in told])
         counts[kind.events] += len(told)
     return counts
+
+
+@contextmanager
+def reading_rows(what: str = "") -> Iterator[None]:
+    """Raise Unreadable for whatever the rules raise: they are pure, so it follows from the events and the rows."""
+    try:
+        yield
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:
+        raise Unreadable(f"{what}{type(error).__name__}: {error}") from error
 
 
 def folded(before: Mapping[str, Any], events: Iterable[Any], evolve: Callable[[Any, Any], Any]) -> dict[str, Any]:
@@ -197,10 +211,8 @@ def folded(before: Mapping[str, Any], events: Iterable[Any], evolve: Callable[[A
         version = 0 if state is None else state.version
         if event.version not in (version, version + 1):
             raise Unreadable(f"{event.type} of version {event.version} meets version {version}; rebuild the sink")
-        try:
+        with reading_rows(f"{event.type} meets version {version}, which it cannot: "):
             state = evolve(state, event)
-        except AssertionError as error:
-            raise Unreadable(f"{event.type} meets version {version}, which it cannot: {error}") from error
         if state is not None:
             after[event.order_uid] = state
     return after

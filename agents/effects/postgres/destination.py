@@ -177,6 +177,15 @@ class PostgresDestination:
             raise
         return Written(dict(counts), counts["refused_rows"])
 
+    async def set_aside(self) -> int:
+        """The number of records in `refused_rows`."""
+        try:
+            connection = await self._ready()
+            return int(await connection.fetchval(f"SELECT count(*) FROM {SCHEMA}.refused_rows"))
+        except BaseException:
+            self._drop()
+            raise
+
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

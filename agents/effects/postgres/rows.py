@@ -155,8 +155,10 @@ def add_rows(rows: Rows, records: Iterable[Record], readers: Mapping[str, Callab
     for record in records:
         try:
             readers[record.topic](rows, record)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        except MemoryError:
+            raise  # not the record's fault
+        except Exception as error:  # readers are pure: whatever they raise follows from the record
+            what = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             rows.refused.append(refused_row(record, f"not readable: {what}"))
 
 

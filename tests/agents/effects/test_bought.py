@@ -197,3 +197,15 @@ async def _set_aside(dsn: str, at: dict[TopicPartition, int]) -> None:
     assert await written(dsn, batch, at, Random(1)) == 1
     found = await fetch(dsn, "SELECT order_uid FROM purchases WHERE order_uid LIKE 'new-%' ORDER BY 1")
     assert [uid for (uid,) in found] == ["new-0", "new-2"], "json keeps what jsonb would not take"
+    impossible = {"type": "replacement_reserved", "version": 2, "line": 1, "replaces": 99, "quantity": 1}
+    later = [
+        {**told, **impossible, "order_uid": "new-0", "event_id": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c49"},
+        {**told, "order_uid": "new-9", "event_id": "6a1b52e0-6c8e-5b0a-9f64-0d5f3a2b1c48"},
+    ]
+    values = [orjson.dumps(later[0]), b"\xff not JSON", b"[]", b"null", orjson.dumps(later[1])]
+    batch = [record._replace(offset=at[place] + n, value=value) for n, value in enumerate(values)]
+    assert await written(dsn, batch, at, Random(1)) == 4, "each is set aside, whatever its reader or the rules raise"
+    assert (await fetch(dsn, "SELECT count(*) FROM purchases WHERE order_uid = 'new-9'"))[0][0] == 1
+    destination = PostgresDestination(lambda: dsn, READERS, FOLDS)
+    assert await destination.set_aside() == 5
+    await destination.close()
