@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from streams import faults
 from streams.beginnings import Beginnings, find_starts
+from streams.attempts import Attempts
 from streams.committed import committed_offsets
 from streams.records import Record
 from streams.rights import Right
@@ -113,6 +114,7 @@ class EffectMetrics:
 
         self.done = counter("records_total", "Records whose deed is done.")
         self.errors = counter("errors_total", "Sessions that failed; each is followed by a wait and begun anew.")
+        self.set_aside = counter("set_aside_total", "Records whose deed failed by itself, and was given up.")
         self.open = Gauge(
             "streams_effect_open_records", "Records read and not done yet.", ("effect",), registry=registry
         )
@@ -148,6 +150,18 @@ class Rounds(ABC):
     async def finish(self, timeout_s: float) -> None:
         """The end of a worker."""
 
+    async def keep(self) -> None:
+        """Before a session that failed is dropped: commit what is done, so that it is not done again."""
+        return
+
+    def trouble(self) -> str | None:
+        """What is wrong with records, while the session goes on; None: nothing."""
+        return None
+
+    def moves(self) -> bool:
+        """Whether the session gets on: its position has moved in this round, or nothing waits."""
+        return True
+
     async def step(self) -> float:
         """One round; gives the seconds to wait before the next. Raises nothing but cancellation."""
         try:
@@ -160,11 +174,14 @@ class Rounds(ABC):
             self.metrics.errors.labels(self.name).inc()
             wait_s = self.backoff.next()
             log.warning("effect %s: %s; beginning anew in %.1f s", self.name, self.error, wait_s)
+            with contextlib.suppress(Exception):
+                await self.keep()
             await self.drop()
             await self.source.close()
             return wait_s
         self.error = None
-        self.backoff.reset()
+        if self.moves():  # a session that opens and gets nowhere must not be begun ever faster
+            self.backoff.reset()
         return wait_s
 
 
@@ -179,7 +196,9 @@ class Runner(Rounds):
 
     While `unwanted` says that nothing is wanted of all this, the log is passed over unread: see `_pass_over`.
 
-    A deed that raises ends the session: its record is taken again. What cannot succeed must not raise.
+    A deed that raises is tried again by itself, and its position waits; a record that fails by itself again and again
+    is set aside (streams/attempts.py). Only what concerns all records (an assignment, a commit, a poll) ends
+    the session.
     """
 
     name: str
@@ -206,13 +225,27 @@ class Runner(Rounds):
         self._lines: dict[bytes | None, asyncio.Task[None]] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._turns = asyncio.Semaphore(self.at_once)
+        self._moved = False
+        errors, aside = self.metrics.errors.labels(self.name), self.metrics.set_aside.labels(self.name)
+        self.attempts = Attempts(self.name, self.act, self.backoff, errors, aside)
         self.error: str | None = "not started"
 
     @property
     def open_records(self) -> int:
         return len(self._begun)
 
+    async def keep(self) -> None:
+        self._settle()
+        await self._commit()
+
+    def trouble(self) -> str | None:
+        return self.attempts.trouble()
+
+    def moves(self) -> bool:
+        return self._moved or not self._begun
+
     async def round(self) -> float:
+        self._moved = False
         if self._generation != self.source.generation:
             await self._rewind()
         records = await self._records()
@@ -281,7 +314,7 @@ class Runner(Rounds):
             raise RuntimeError("the record before it has failed, so this one waits too")
         async with self._turns:
             faults.point("effect_taken")
-            await self.act(record)
+            await self.attempts.run(record)
             faults.point("effect_acted")
 
     def _settle(self) -> None:
@@ -305,6 +338,7 @@ class Runner(Rounds):
             await self.source.commit(moved)
             faults.point("effect_committed")
             self._committed |= moved
+            self._moved = True
 
     async def drop(self) -> None:
         """Another worker may have these by now: what is under way is cut off, and done again wherever they are."""
@@ -359,7 +393,7 @@ class Effect(Service):
         runner = self._runner
         if runner is not None and not self._works():
             return EffectHealth(True, "stands by, as another version is live")
-        wrong = (runner.error if runner else "not started") or self._told()
+        wrong = (runner.error or runner.trouble() if runner else "not started") or self._told()
         count = runner.open_records if runner else 0
         return EffectHealth(wrong is None, f"{wrong or 'at work'}, {count} open")
 

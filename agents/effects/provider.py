@@ -53,6 +53,7 @@ from schemas.settings import Settings
 from schemas.topics import PAYMENT_EVENTS
 from streams import App, faults
 from streams.effects import Effect
+from streams.printable import printable
 from streams.records import Record
 from streams.sink import Backoff, masked
 
@@ -123,14 +124,14 @@ def request_for(event: Asked) -> tuple[str, str, Any]:
 
 def recorded(event: Asked, answer: ProviderAnswer) -> Recorded | None:
     """The command that an answer comes to. None: the provider has not decided; its callback will say."""
-    said = {**_said(event, f"{answer.status} {answer.amount}"), "reference": answer.id}
+    said = {**_said(event, f"{answer.status} {answer.amount}"), "reference": printable(answer.id, lines=False)[:256]}
     match answer.status, event:
         case ProviderStatus.PENDING, _:
             return None
         case ProviderStatus.AUTHORISED, PaymentRequested():
             return RecordAuthorisation(**said, amount_minor=answer.amount)
         case ProviderStatus.DECLINED, PaymentRequested():
-            return RecordDecline(**said, reason=DeclineReason.DECLINED_BY_PROVIDER, detail=answer.reason)
+            return RecordDecline(**said, reason=DeclineReason.DECLINED_BY_PROVIDER, detail=_shown(answer.reason))
         case ProviderStatus.CAPTURED, PaymentRequested() | CaptureRequested() | VoidRequested():
             return RecordCapture(**said, amount_minor=answer.amount)
         case ProviderStatus.VOIDED, VoidRequested():
@@ -145,7 +146,7 @@ def recorded(event: Asked, answer: ProviderAnswer) -> Recorded | None:
 
 def failed(event: Asked, reason: str, detail: str) -> Recorded:
     """The command that no answer, or one that does not help, comes to."""
-    said, detail = _said(event, reason), detail[:256]
+    said, detail = _said(event, reason), printable(detail, lines=False)[:256]
     if isinstance(event, PaymentRequested):
         known = {str(each): each for each in DeclineReason}
         return RecordDecline(**said, reason=known.get(reason, DeclineReason.REFUSED), detail=detail)
@@ -162,6 +163,10 @@ def _said(event: Asked, outcome: str) -> dict[str, Any]:
         "order_uid": event.order_uid,
         "source": Source.PROVIDER,
     }
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else printable(text, lines=False)[:256]
 
 
 def asked_by(raw: bytes | None) -> Asked | None:
@@ -233,7 +238,7 @@ class Client:
                 self._metrics.calls.labels(kind, "refused").inc()
                 self.wrong = None
                 raise
-            except (aiohttp.ClientError, TimeoutError, OSError, Unreachable) as error:
+            except Exception as error:  # what a client library raises over an odd answer is no closed set
                 self._metrics.calls.labels(kind, "no_answer").inc()
                 self.wrong = masked(f"{type(error).__name__}: {error}")
                 log.warning("provider: %s, attempt %d of %d: %s", path, attempt, provider.attempts, self.wrong)

@@ -34,6 +34,7 @@ from schemas.signatures import address_fault, url_fault
 from schemas.webhooks import AttemptDue, RecordAttempt, read_delivery_event
 from streams import faults
 from streams.errors import NotReadable
+from streams.printable import printable
 from streams.records import Record
 from streams.sink import masked
 
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Look-ups at the same time.
 LOOKUPS_AT_ONCE = 32
+#: The longest wish of a target that is written down; the rule takes less (agents/webhooks.py).
+LONGEST_WISH_MS = 24 * 3_600_000
 NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 #: An attempt that was due longer ago is recorded as failed and not made: after a long outage, or when the effect's
 #: position was set back, targets would get requests that nobody expects any more. The next attempt at the delivery is
@@ -97,6 +100,11 @@ def due(raw: bytes | None) -> AttemptDue | None:
 def line_of(record: Record) -> bytes | None:
     """Every record is a line of its own: attempts at one target go side by side, as its owner has counted."""
     return b"%d-%d" % (record.partition, record.offset)
+
+
+def _shown(text: str) -> str:
+    """An error as a command can hold it: bounded, and without bytes of an answer that are no text."""
+    return printable(text, lines=False)[:256]
 
 
 class Names(AbstractResolver):
@@ -202,15 +210,16 @@ class Sender:
             return None, unknown.reason[:256], None, "no_key"
         except TimeoutError:
             return None, f"no answer within {self._rules.timeout_s:g} s", None, "timed_out"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:
+            # A target answers what it likes, and what a client library raises over it is no closed set.
             if isinstance(error.__cause__, NotPublic):
                 return None, str(error.__cause__), None, "not_public"
-            return None, masked(f"{type(error).__name__}: {error}")[:256], None, "no_answer"
+            return None, _shown(masked(f"{type(error).__name__}: {error}")), None, "no_answer"
         if 200 <= status < 300:
             return status, None, None, "delivered"
         if 300 <= status < 400:
-            return status, f"HTTP {status}: redirects are not followed{location}"[:256], None, "refused"
-        known = status if status >= 100 else None
+            return status, _shown(f"HTTP {status}: redirects are not followed{location}"), None, "refused"
+        known = status if 100 <= status <= 999 else None
         return known, f"HTTP {status}", self._wish_ms(retry_after), "refused"
 
     def _secrets_for(self, event: AttemptDue) -> list[bytes]:
@@ -256,13 +265,13 @@ class Sender:
         if retry_after is None:
             return None
         if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
-            return int(retry_after) * 1000
+            return min(int(retry_after) * 1000, LONGEST_WISH_MS)
         try:
             at = parsedate_to_datetime(retry_after)
-        except ValueError:
-            return None
-        wait_s = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.fromtimestamp(self._now(), UTC)
-        return max(0, int(wait_s.total_seconds() * 1000))
+            wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.fromtimestamp(self._now(), UTC)
+        except (ValueError, TypeError, IndexError, OverflowError, AttributeError):
+            return None  # no date, or one beyond the calendar
+        return min(max(0, int(wait.total_seconds() * 1000)), LONGEST_WISH_MS)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -1,0 +1,23 @@
+"""Escapes foreign text so that it can be shown on a terminal and stored anywhere."""
+
+from __future__ import annotations
+
+import re
+
+#: Control characters (C0 but tab and line feed, DEL, C1), direction overrides, and lone surrogates, which no encoding
+#: can hold. A terminal obeys the first two: they move its cursor, set its title, and let text look like other text.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """The text with unsafe characters as `\\x1b` or `\\u202e`. `lines` False: tabs and line feeds are escaped too."""
+    if not lines:
+        text = text.replace("\t", "\\t").replace("\n", "\\n")
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
