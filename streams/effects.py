@@ -21,8 +21,8 @@ from mode import Service
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from streams import faults
-from streams.beginnings import Beginnings, find_starts
 from streams.attempts import Attempts
+from streams.beginnings import Beginnings, find_starts
 from streams.committed import committed_offsets
 from streams.records import Record
 from streams.rights import Right

@@ -12,8 +12,8 @@ import pytest
 from pytest import mark
 
 from streams.driver import Driver
-from tests.agents.effects.outbound import Receiver
 from tests.agents.domain import PARTITIONS, make_app
+from tests.agents.effects.outbound import Receiver
 from tests.agents.effects.test_webhooks import World, produce_to
 
 H, END = b"HTTP/1.1 ", b"\r\n\r\n"
