@@ -282,7 +282,7 @@ async def _round_trip(brokers: Brokers, topic: str) -> tuple[float, float]:
         await producer.stop()
 
 
-async def _topics(operator: Operator) -> Finding:
+async def _topics(operator: Operator) -> Finding | list[Finding]:
     wanted = operator.app.required_topics()
     try:
         await admin.check(operator.brokers, wanted, timeout_s=PATIENCE_S)
@@ -295,7 +295,15 @@ async def _topics(operator: Operator) -> Finding:
         return Finding("topics", State.RED, f"{len(error.differences)} differences from what is declared", mend)
     except (NoLeader, TopicsRefused) as error:
         return Finding("topics", State.RED, str(error), "Start every broker of the cluster.")
-    return Finding("topics", State.OK, f"{len(wanted)} are as declared, and every partition has a leader")
+    found = Finding("topics", State.OK, f"{len(wanted)} are as declared, and every partition has a leader")
+    risks = await admin.risks(operator.brokers, wanted, timeout_s=PATIENCE_S)
+    return [found, *(Finding("durability", State.WARNING, *_split(risk)) for risk in risks)]
+
+
+def _split(risk: str) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    what, _, mend = risk.partition(". ")
+    return what, mend
 
 
 async def _postgres(operator: Operator) -> Finding:

@@ -32,14 +32,17 @@ def topics(context: click.Context) -> None:
 @json_option
 @click.pass_obj
 def plan(operator: Operator, as_json: bool) -> None:
-    """Show every declared topic and how it differs from the broker's. Changes nothing."""
+    """Show every declared topic and how it differs from the broker's. Changes nothing.
+
+    A setting that is only preferred, which managed clusters may not let be set, is shown and counts as declared.
+    """
     wanted = operator.app.required_topics()
     differences = operator.run(admin.plan(operator.brokers, wanted))
     if as_json:
         put_json({"topics": _rows(wanted, differences), "differences": len(differences)})
     else:
         _show(wanted, differences)
-    if differences:
+    if any(not difference.is_preferred for difference in differences):
         raise click.exceptions.Exit(1)
 
 
@@ -55,22 +58,28 @@ def create(operator: Operator, dry_run: bool, yes: bool, as_json: bool) -> None:
     missing = [difference.topic for difference in differences if difference.what is What.MISSING]
     changes = [difference for difference in differences if difference.what is What.CONFIG]
     left = [difference for difference in differences if not difference.mendable]
+    kept: list[Difference] = []
     if not dry_run:
         for change in changes:
             if change.may_delete_records:
                 confirm(f"{change}. Setting it lets the broker delete records it keeps now. Set it?", yes)
-        operator.run(_mend(operator.brokers, [topic for topic in wanted if topic.name in missing], changes))
+        new = [topic for topic in wanted if topic.name in missing]
+        done = operator.run(_mend(operator.brokers, new, changes))
+        kept = [change for change in changes if change not in done]
+        changes = done
     if as_json:
         put_json(
             {
                 "created": missing,
                 "altered": [_difference(change) for change in changes],
-                "left": [_difference(difference) for difference in left],
+                "left": [_difference(difference) for difference in (*left, *kept)],
                 "dry_run": dry_run,
             }
         )
     else:
         _say_done(missing, changes, left, dry_run)
+        for each in kept:
+            note(f"{each}: the broker does not take it.")
     if left:
         raise click.exceptions.Exit(1)
 
@@ -147,9 +156,10 @@ def forward(operator: Operator, topic: str, dry_run: bool, as_json: bool) -> Non
         click.echo(f"{topic} has the declared partitions and no more; nothing to do.")
 
 
-async def _mend(brokers: Brokers, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> None:
+async def _mend(brokers: Brokers, missing: Sequence[TopicConfig], changes: Sequence[Difference]) -> list[Difference]:
+    """Returns the changes that the broker has taken."""
     await admin.create(brokers, missing)
-    await admin.alter(brokers, changes)
+    return await admin.alter(brokers, changes)
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

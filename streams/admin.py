@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NoReturn, assert_never
 
@@ -35,6 +35,29 @@ ANSWER_TIMEOUT_S = 10.0
 #: New partitions have a leader within milliseconds on one broker, within a controller's failover on several.
 LEADER_TIMEOUT_S = 30.0
 _POLL_S = 0.05
+
+
+#: Settings that correctness or a promise rests on: how long records are kept and whether they fit. A worker does not
+#: start while one of them differs. All others are preferred: managed clusters (Confluent Cloud, MSK Express) do not
+#: let everything be set, and brokers of other makes do not list everything; a difference is a warning.
+REQUIRED = frozenset(
+    {
+        "cleanup.policy",
+        "retention.ms",
+        "retention.bytes",
+        "max.message.bytes",
+        "delete.retention.ms",
+        "max.compaction.lag.ms",
+        "message.timestamp.type",
+    }
+)
+#: Numbers that may be larger than declared, or smaller, without harm.
+MORE_IS_FINE = frozenset({"max.message.bytes", "delete.retention.ms"})
+LESS_IS_FINE = frozenset({"max.compaction.lag.ms", "min.cleanable.dirty.ratio"})
+#: A cluster that has not adopted a preferred setting after this long does not want to.
+PREFERRED_TIMEOUT_S = 3.0
+#: What brokers answer to a setting that cannot be set there: INVALID_CONFIG, POLICY_VIOLATION, INVALID_REQUEST.
+_NOT_SETTABLE = (40, 42, 44)
 
 
 class BrokerUnreachable(Exception):
@@ -111,11 +134,16 @@ class Difference:
         return self.what in (What.MISSING, What.CONFIG)
 
     @property
+    def is_preferred(self) -> bool:
+        """A setting that workers can do without (see REQUIRED)."""
+        return self.what is What.CONFIG and self.setting not in REQUIRED
+
+    @property
     def blocks(self) -> bool:
         """A worker must not start. Fewer replicas than declared are a risk, not a fault: they are only reported."""
         if self.what is What.PARTITIONS and self.may_have_more:
             return int(self.found or 0) < int(self.wanted)
-        return self.what is not What.REPLICATION
+        return self.what is not What.REPLICATION and not self.is_preferred
 
     @property
     def may_delete_records(self) -> bool:
@@ -135,20 +163,23 @@ class Difference:
             case What.PARTITIONS | What.REPLICATION:
                 return f"{self.topic}: {_NOUNS[self.what]} are {self.found} instead of {self.wanted}"
             case What.CONFIG:
-                return f"{self.topic}: {self.setting} is {self.found} instead of {self.wanted}"
+                note = " (preferred; workers run without it)" if self.is_preferred else ""
+                return f"{self.topic}: {self.setting} is {self.found or 'not known'} instead of {self.wanted}{note}"
         assert_never(self.what)
 
 
 _NOUNS = {What.PARTITIONS: "partitions", What.REPLICATION: "replicas"}
 
 
-def advice(differences: Iterable[Difference], mend: str = MEND) -> list[str]:
+def advice(differences: Collection[Difference], mend: str = MEND) -> list[str]:
     """What to do about these differences, each thing said once."""
     differences = list(differences)
     kinds = {difference.what for difference in differences}
     lines = []
-    if kinds & {What.MISSING, What.CONFIG}:
+    if any(each.mendable and not each.is_preferred for each in differences):
         lines.append(f"Run `{mend}` to create what is missing and to set what differs.")
+    elif any(each.is_preferred for each in differences):
+        lines.append(f"`{mend}` sets what is only preferred, where the broker lets it be set; workers run without it.")
     if any(each.what is What.PARTITIONS and not each.blocks for each in differences):
         lines.append(
             "Kafka takes no partition away. Set the producers to the declared count, and run `faust -A app topics"
@@ -276,9 +307,20 @@ def _refuse(topic: str, code: int, message: str | None) -> NoReturn:
 
 
 def _same(setting: str, wanted: str, found: str | None) -> bool:
+    """Whether the broker's value is as good as the declared one."""
     if setting == "cleanup.policy" and found is not None:  # a list, in any order
         return {part.strip() for part in wanted.split(",")} == {part.strip() for part in found.split(",")}
+    if found is not None and setting in MORE_IS_FINE | LESS_IS_FINE:
+        try:
+            return float(found) >= float(wanted) if setting in MORE_IS_FINE else float(found) <= float(wanted)
+        except ValueError:
+            return wanted == found
     return wanted == found
+
+
+def _fits(setting: str, wanted: str, replicas: int) -> bool:
+    """Whether a topic with so many replicas should have the setting: with too few of them it would take no record."""
+    return setting != "min.insync.replicas" or replicas > int(wanted)
 
 
 def _compare(
@@ -297,7 +339,7 @@ def _compare(
     if replicas < topic.replication_factor:
         yield Difference(topic.name, What.REPLICATION, str(topic.replication_factor), str(replicas))
     for setting, wanted in topic.config.items():
-        if not _same(setting, wanted, configs.get(setting)):
+        if _fits(setting, wanted, replicas) and not _same(setting, wanted, configs.get(setting)):
             yield Difference(topic.name, What.CONFIG, wanted, configs.get(setting), setting)
 
 
@@ -339,19 +381,42 @@ async def create(
     if not missing:
         return []
     made: list[str] = []
-    new = [
-        NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
-        for topic in missing
-    ]
     async with _admin(brokers, timeout_s) as client:
-        response = await client.create_topics(new, timeout_ms=int(timeout_s * 1000))
-        for name, code, *message in response.topic_errors:
-            if code == 0:
-                made.append(name)
-            elif code != TopicAlreadyExistsError.errno:
-                _refuse(name, code, message[0] if message else None)
+        refused = await _create(client, missing, made, timeout_s)
+        # The broker may not let a preferred setting be set: without those, or it is another reason.
+        plain = [replace(topic, config=_required(topic.config)) for topic in missing if topic.name in refused]
+        if plain:
+            await _create(client, plain, made, timeout_s)
+        for topic in plain:
+            log.warning("topic %s is created with required settings only: %s", topic.name, refused[topic.name][1])
         await _await_leaders(client, missing, timeout_s)
     return made
+
+
+async def _create(
+    client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig], made: list[str], timeout_s: float
+) -> dict[str, tuple[int, str | None]]:
+    """Add to `made`; returns the topics that were refused for a setting. Raises TopicsRefused for any other reason."""
+    new = [
+        NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
+        for topic in wanted
+    ]
+    refused: dict[str, tuple[int, str | None]] = {}
+    preferring = {topic.name for topic in wanted if len(_required(topic.config)) < len(topic.config)}
+    response = await client.create_topics(new, timeout_ms=int(timeout_s * 1000))
+    for name, code, *message in response.topic_errors:
+        reason = message[0] if message else None
+        if code == 0:
+            made.append(name)
+        elif code in _NOT_SETTABLE and name in preferring:
+            refused[name] = code, reason
+        elif code != TopicAlreadyExistsError.errno:
+            _refuse(name, code, reason)
+    return refused
+
+
+def _required(config: Mapping[str, str]) -> dict[str, str]:
+    return {setting: value for setting, value in config.items() if setting in REQUIRED}
 
 
 async def delete(brokers: Brokers | str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
@@ -368,37 +433,67 @@ async def delete(brokers: Brokers | str, names: Sequence[str], *, timeout_s: flo
 async def alter(
     brokers: Brokers | str, differences: Sequence[Difference], *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[Difference]:
-    """Set the configurations that differ, and no other setting of those topics; returns what was changed.
+    """Set the configurations that differ, and no other setting of those topics; returns what was changed: a preferred
+    setting that the broker does not take is left out.
 
     Partition counts and replicas are passed over (see `Difference.mendable`). Whoever calls this for a difference that
     `may_delete_records` has asked before. Raises BrokerUnreachable, TopicsRefused.
     """
     changes = [difference for difference in differences if difference.what is What.CONFIG]
+    required = [change for change in changes if not change.is_preferred]
+    preferred = [change for change in changes if change.is_preferred]
     if not changes:
         return []
+    async with _admin(brokers, timeout_s) as client:
+        for name, code, message in await _set(client, required):
+            _refuse(name, code, message)
+        # By themselves, since a broker refuses all settings of a topic for one that cannot be set there.
+        for name, code, message in await _set(client, preferred):
+            if code not in _NOT_SETTABLE:
+                _refuse(name, code, message)
+            log.warning("topic %s: the broker does not take a preferred setting: %s", name, message)
+        await _await_settings(client, required, timeout_s)
+        missed = await _await_settings(client, preferred, PREFERRED_TIMEOUT_S, must=False)
+    return [change for change in changes if change not in missed]
+
+
+async def _set(client: AIOKafkaAdminClient, changes: Sequence[Difference]) -> list[tuple[str, int, str | None]]:
+    """Returns the topics that were refused, with the broker's code and reason."""
     settings: dict[str, dict[str, str]] = {}
     for change in changes:
         settings.setdefault(change.topic, {})[change.setting or ""] = change.wanted
-    async with _admin(brokers, timeout_s) as client:
-        response = await client._send_request(_AlterConfigsRequest(settings))
-        for code, message, _type, name in response.resources:
-            if code:
-                _refuse(name, code, message)
-        await _await_settings(client, settings, timeout_s)
-    return changes
+    if not settings:
+        return []
+    response = await client._send_request(_AlterConfigsRequest(settings))
+    return [(name, code, message) for code, message, _type, name in response.resources if code]
 
 
 async def _await_settings(
-    client: AIOKafkaAdminClient, settings: Mapping[str, Mapping[str, str]], timeout_s: float
-) -> None:
-    """The controller has them; wait until the broker that is asked shows them too, so that `check` agrees."""
+    client: AIOKafkaAdminClient, changes: Sequence[Difference], timeout_s: float, *, must: bool = True
+) -> list[Difference]:
+    """The controller has them; wait until the broker that is asked shows them too, so that `check` agrees.
+
+    Returns the changes that it does not show after `timeout_s`; with `must` it raises TimeoutError instead.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for change in changes:
+        settings.setdefault(change.topic, {})[change.setting or ""] = change.wanted
     wanted = [TopicConfig(name, 0, config=config) for name, config in settings.items()]
-    async with asyncio.timeout(timeout_s):
-        while True:
-            found = await _configs(client, wanted)
-            if all(found[topic.name].get(name) == value for topic in wanted for name, value in topic.config.items()):
-                return
-            await asyncio.sleep(_POLL_S)
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        found = await _configs(client, wanted)
+        missed = [
+            change
+            for change in changes
+            if not _same(change.setting or "", change.wanted, found[change.topic].get(change.setting or ""))
+        ]
+        if not missed:
+            return []
+        if asyncio.get_running_loop().time() > deadline:
+            if must:
+                raise TimeoutError
+            return missed
+        await asyncio.sleep(_POLL_S)
 
 
 async def _await_leaders(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig], timeout_s: float) -> None:
@@ -429,6 +524,7 @@ async def check(
 ) -> None:
     """Return when every topic is as declared and led; the gate that a worker passes before it does anything else.
 
+    Logs a warning for what is preferred and for too few replicas, and for topics whose loss one broker can cause.
     Raises TopicsDiffer (missing, other partition count or configuration), NoLeader, BrokerUnreachable.
     """
     async with _admin(brokers, timeout_s) as client:
@@ -437,4 +533,49 @@ async def check(
             raise TopicsDiffer(differences, mend)
         for difference in differences:
             log.warning("topic is not as declared: %s", difference)
+        for risk in await _risks(client, wanted):
+            log.warning("%s", risk)
         await _await_leaders(client, wanted, timeout_s)
+
+
+#: The broker's own topics that everything rests on: positions of all groups, and states of all transactions.
+OWN_TOPICS = ("__consumer_offsets", "__transaction_state")
+
+
+async def risks(
+    brokers: Brokers | str, wanted: Sequence[TopicConfig], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> list[str]:
+    """What the loss of one broker would take with it, as sentences with their remedy; none on a cluster of one broker.
+
+    Raises BrokerUnreachable, TopicsRefused.
+    """
+    async with _admin(brokers, timeout_s) as client:
+        return await _risks(client, wanted)
+
+
+async def _risks(client: AIOKafkaAdminClient, wanted: Sequence[TopicConfig]) -> list[str]:
+    brokers = len(client._client.cluster.brokers())
+    if brokers < 2:
+        return []
+    existing = await _topics(client)
+    replicas = {
+        name: min((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+        for name, topic in existing.items()
+    }
+    found = []
+    alone = sorted(topic.name for topic in wanted if replicas.get(topic.name, 0) == 1)
+    if alone:
+        shown = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
+        found.append(
+            f"{shown}: one replica on a cluster of {brokers} brokers; the loss of a disk loses records, and the loss of"
+            " a broker stops their partitions. Set ORDERSTREAM_REPLICATION_FACTOR=3 before topics are created; Kafka's"
+            " own kafka-reassign-partitions adds replicas to those that exist."
+        )
+    own = [name for name in OWN_TOPICS if replicas.get(name) == 1]
+    if own:
+        found.append(
+            f"{' and '.join(own)}: one replica on a cluster of {brokers} brokers; without its broker no worker"
+            " commits. Kafka's own kafka-reassign-partitions adds replicas; offsets.topic.replication.factor and"
+            " transaction.state.log.replication.factor of the brokers are for new clusters."
+        )
+    return found

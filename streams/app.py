@@ -203,11 +203,18 @@ class App(faust.App):
         cast(dict[str, Any], self.tables.data)[table.name] = table
         return table
 
+    def _declared_config(self, config: Mapping[str, str]) -> dict[str, str]:
+        """With three copies, a record is acknowledged when two brokers have it: the loss of one loses nothing."""
+        durable = {"min.insync.replicas": "2"} if self.engine_settings().replication_factor >= 3 else {}
+        return {**config, **durable}
+
     def required_topics(self) -> list[admin.TopicConfig]:
         """Every topic that must exist before a worker starts: the declared ones, the changelogs and the journals."""
         replicas = self.engine_settings().replication_factor
         declared = [
-            admin.TopicConfig(topic.name, topic.partitions, replicas, topic.config, topic.group is not None)
+            admin.TopicConfig(
+                topic.name, topic.partitions, replicas, self._declared_config(topic.config), topic.group is not None
+            )
             for topic in self.declared.values()
         ]
         return declared + self.own_topics()
@@ -216,7 +223,7 @@ class App(faust.App):
         """The changelogs and the journals: each version of an application has its own."""
         replicas = self.engine_settings().replication_factor
         journals = [
-            admin.TopicConfig(group.journal_topic, group.partitions, replicas, JOURNAL_CONFIG)
+            admin.TopicConfig(group.journal_topic, group.partitions, replicas, self._declared_config(JOURNAL_CONFIG))
             for group in self.groups.values()
             if group.agents
         ]
@@ -226,7 +233,7 @@ class App(faust.App):
         """The topics that tables are rebuilt from; they belong to the engine alone."""
         replicas = self.engine_settings().replication_factor
         return [
-            admin.TopicConfig(table.changelog, group.partitions, replicas, CHANGELOG_CONFIG)
+            admin.TopicConfig(table.changelog, group.partitions, replicas, self._declared_config(CHANGELOG_CONFIG))
             for group in self.groups.values()
             for table in group.tables.values()
         ]
