@@ -34,6 +34,8 @@ class MemoryLog:
     A transactional id that is started again fences the one before, as Kafka's epochs do.
     """
 
+    markers = 0
+
     def __init__(self) -> None:
         self.topics: dict[TopicPartition, list[StoredRecord]] = defaultdict(list)
         self.offsets: dict[TopicPartition, int] = {}

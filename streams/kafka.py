@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: With nothing read for this long, a fetch waits this long: 10 requests a second instead of 200 for the broker.
 IDLE_AFTER_S, IDLE_FETCH_MS = 0.5, 100
+#: An isolation level of Kafka's protocol: the end of a partition is then its high watermark.
+READ_UNCOMMITTED = 0
 #: What a look into the log fetches at once: what is sought stands near to where it is sought.
 LOOK_BYTES = 64 << 10
 
@@ -91,8 +93,22 @@ async def _bounds(
     return {partition: (begins[partition], ends[partition]) for partition in partitions}
 
 
+async def _high_watermarks(reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where these partitions end with what no transaction has committed yet. The reader must have no position yet: it
+    would fetch with the same isolation level meanwhile."""
+    fetcher = reader._fetcher
+    before, fetcher._isolation_level = fetcher._isolation_level, READ_UNCOMMITTED
+    try:
+        found: dict[TopicPartition, int] = await reader.end_offsets(partitions)
+        return found
+    finally:
+        fetcher._isolation_level = before
+
+
 class KafkaLog:
     """The Log of a worker: inputs come from the group's consumer, changelogs from readers of their own."""
+
+    markers = 1
 
     def __init__(self, settings: EngineSettings, consumer: AIOKafkaConsumer) -> None:
         self._settings, self._consumer = settings, consumer
@@ -138,6 +154,7 @@ class KafkaLog:
             reader.assign(partitions)
             begins = await _asked(reader.beginning_offsets(partitions), "changelogs")
             ends = await _asked(reader.end_offsets(partitions), "changelogs")
+            highs = await _asked(_high_watermarks(reader, partitions), "changelogs")
             firsts: dict[TopicPartition, Record] = {}
             waiting = {partition for partition in partitions if begins[partition] < ends[partition]}
             for partition in waiting:
@@ -151,7 +168,7 @@ class KafkaLog:
                 reader.pause(*firsts)
         finally:
             await reader.stop()
-        return {partition: Extent(firsts.get(partition), ends[partition]) for partition in partitions}
+        return {tp: Extent(firsts.get(tp), ends[tp], highs[tp]) for tp in partitions}
 
     async def read(
         self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None

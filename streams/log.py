@@ -11,10 +11,14 @@ Offsets = Mapping[TopicPartition, int]
 
 
 class Extent(NamedTuple):
-    """The first record that is still there (None when there is none) and the offset after the last committed one."""
+    """The first record that is still there (None when there is none) and the offset after the last committed one.
+
+    `high`: the offset after the last record at all, committed or not (the high watermark); None where nobody asked.
+    """
 
     first: Record | None
     end: int
+    high: int | None = None
 
 
 class Transactions(Protocol):
@@ -41,6 +45,9 @@ class Transactions(Protocol):
 
 class Log(Protocol):
     """Inputs, offsets and changelogs."""
+
+    #: Offsets that the end of a transaction takes up in each partition that it wrote to.
+    markers: int
 
     def transactions(self, transactional_id: str) -> Transactions: ...
 

@@ -24,6 +24,10 @@ KEEP_DELETIONS_MS = 24 * 3600 * 1000
 #: A store that has missed more than this may have missed deletions that are gone. Half of it is leeway for clocks.
 MOST_MISSED_MS = KEEP_DELETIONS_MS // 2
 
+#: Whoever writes to a changelog adds a record and the marker of its transaction at least. What is behind by less has
+#: missed nothing but the marker of its own last transaction, however long ago that was.
+NOTHING_MISSED = 1
+
 #: A restore of so many records is written to disk at its end: whoever is killed now copies none of it again.
 KEPT_RECORDS = 5_000
 #: How often a long restore says where it stands.
@@ -78,7 +82,7 @@ class Restore:
                     f" {ends[tp]}: it was deleted or re-created. {MEND}"
                 )
             if start < ends[tp]:
-                starts[tp] = self._begin(tp, start, begun_at_ms)
+                starts[tp] = self._begin(tp, start, ends[tp], begun_at_ms)
         self.remaining = total = sum(ends[tp] - start for tp, start in starts.items())
         async for tp, records, reached in self._log.read(starts, ends):
             self.remaining -= reached - starts[tp]
@@ -99,13 +103,15 @@ class Restore:
         if total:
             log.info("restored %s: %d records in %.2f s", self._name, total, time.monotonic() - begun)
 
-    def _begin(self, tp: TopicPartition, start: int, now_ms: int) -> int:
+    def _begin(self, tp: TopicPartition, start: int, end: int, now_ms: int) -> int:
         """Where to copy from. On the way the family is as current as it was when it was last at an end.
 
         A family that begins empty is as current as its beginning: what it reads was not cleaned before it was read.
         """
         family = self._families[tp]
         current_at_ms = self._store.current_at_ms(family)
+        if start > 0 and end - start <= NOTHING_MISSED:
+            current_at_ms = now_ms
         if start > 0 and self._missed_too_much(current_at_ms):
             log.warning(
                 "%s of %s has missed too much of its changelog (more than %d h): it is copied from the beginning",
@@ -175,6 +181,24 @@ def verify_identities(
         else:
             fresh[name] = uuid.uuid4().hex.encode()
     return fresh
+
+
+def require_settled(task: str, extents: Mapping[TopicPartition, Extent]) -> None:
+    """Raise LogMismatch for a partition of this task that an open transaction keeps from being read to its end.
+
+    Asked after InitProducerId: nothing of this task can be open then, and nobody else writes to these partitions. Read
+    as far as it is stable, the store would be brought to an older state and written on from there.
+    """
+    for tp, (_, end, high) in extents.items():
+        if high is not None and high > end:
+            name = f"{tp.topic}-{tp.partition}"
+            raise LogMismatch(
+                f"{name} can be read up to {end} only, though it ends at {high}: a transaction that nobody will end"
+                f" keeps the records behind it from {task}, which must not go on from an older state. End it with"
+                f" Kafka's own tool, and start again: `kafka-transactions.sh --bootstrap-server ... abort --topic"
+                f" {tp.topic} --partition {tp.partition} --start-offset {end}`. If that finds no open transaction, the"
+                " leader of the partition was behind, and a new start is enough"
+            )
 
 
 def hold_identity(store: Store, family: str, tp: TopicPartition, first: Record) -> None:

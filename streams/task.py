@@ -32,7 +32,7 @@ from streams.live import Live
 from streams.log import Extent, Log, Transactions
 from streams.metrics import Metrics
 from streams.records import Fields, Outgoing, Position, Record, TopicPartition
-from streams.restore import Restore, verify_identities
+from streams.restore import Restore, require_settled, verify_identities
 from streams.settings import EngineSettings
 from streams.standing import Standing, find_standing, to_repeat
 from streams.store import IDENTITY, Store
@@ -40,6 +40,10 @@ from streams.table import Table
 from streams.topology import Group, task_name, transactional_id
 
 log = logging.getLogger(__name__)
+
+#: How often a commit, or a transaction without records, marks all families of a store as current. A store that was not
+#: marked for longer than streams/restore.py's MOST_MISSED_MS may be copied from the beginning.
+PROVEN_EVERY_MS = 3600 * 1000
 
 Changes = Mapping[Table[Any], Mapping[bytes, bytes | None]]
 
@@ -97,6 +101,9 @@ class Task:
         self._ahead: dict[TopicPartition, Sequence[Record]] = {}
         self._next_due_ms: int | None = None
         self._damage: StoreDamaged | None = None
+        #: By changelog, the offset that the next record of this task gets.
+        self._ends: dict[TopicPartition, int] = {}
+        self._proven_at_ms = 0
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -116,12 +123,15 @@ class Task:
         self.store = self._open_store()
         self.state = TaskState.RESTORING
         extents = await self._log.survey([*self.group.changelogs(self.partition).values(), self.journal])
+        require_settled(self.name, extents)
         fresh = verify_identities(extents, self.store, self.group, self.partition, self._began)
         await self._find_replay(extents[self.journal])
         if not self._began:
             await self._begin_for_the_first_time(fresh, extents[self.journal].first is None)
         self._restore = Restore(self._log, self.store, self.group, self.partition, self._clock, self._metrics)
         await self._restore.run(extents)
+        self._proven_at_ms = self._clock.now_ms()
+        self._ends |= {tp: extents[tp].end for tp in self.group.changelogs(self.partition).values() - self._ends.keys()}
         await self._pass_over_deleted_inputs()
         faults.point("restored")
         self.batch = Batch(self.store, self.partition)
@@ -158,7 +168,8 @@ class Task:
         if new:
             records[self.journal] = [began_record()]
         if records:
-            await self._producer.send(records)
+            reached = await self._producer.send(records)
+            self._ends = {tp: reached[tp] + self._log.markers for tp in records if tp != self.journal}
         replay = {} if self._replay is None else {self.journal: self._replay.position}
         await self._producer.send_offsets(self.committed | replay)
         await self._producer.commit()
@@ -230,9 +241,24 @@ class Task:
         if self._next_due_ms is not None and self._next_due_ms <= now_ms:
             acts.append(Due(now_ms))
         if not acts:
+            await self._prove_ownership(now_ms)
             return 0
         await self.process(acts)
         return size(acts)
+
+    async def _prove_ownership(self, now_ms: int) -> None:
+        """Once in PROVEN_EVERY_MS without a commit: commit the offsets again, in a transaction that holds nothing else.
+
+        That it commits proves that no newer owner had begun before: the store has missed nothing of its changelogs,
+        however old its last row is, and is marked so. And neither the transactional id nor the offsets of a task that
+        has nothing to do expire (7 days, unless the broker is set otherwise).
+        """
+        if abs(now_ms - self._proven_at_ms) < PROVEN_EVERY_MS:
+            return
+        await self._producer.begin()
+        await self._producer.send_offsets(self.committed)
+        await self._producer.commit()
+        self._apply({}, {}, now_ms)
 
     async def _repeat(self, replay: Replay, timeout_s: float) -> int:
         """One transaction of the past: the same records and moments in the same order, as many as fit a batch."""
@@ -365,7 +391,7 @@ class Task:
         """Steps 1 to 5 over these acts."""
         batch, replay = self.batch, self._replay
         batch.reset()
-        ends = self._ends(acts)
+        ends = self._offsets_after(acts)
         for act in acts:
             if isinstance(act, Run):
                 piece = self._settings.piece_records
@@ -386,6 +412,7 @@ class Task:
         await self._producer.begin()
         faults.point("begun")
         reached = await self._producer.send(outgoing) if outgoing else {}
+        self._require_continuity(changes, reached)
         faults.point("sent")
         moved = offsets if replay is None else offsets | {self.journal: replay.position}
         if moved:
@@ -393,11 +420,7 @@ class Task:
         faults.point("offsets_sent")
         await self._producer.commit()
         faults.point("committed")
-        self.store.apply(
-            {table.name: rows for table, rows in changes.items()},
-            {table.name: reached[TopicPartition(table.changelog, self.partition)] for table in changes},
-            begun_at_ms,
-        )
+        self._apply(changes, reached, begun_at_ms)
         faults.point("applied")
         self.committed.update(offsets)
         if replay is None:
@@ -406,7 +429,37 @@ class Task:
         self._count(acts, time.perf_counter() - began)
         self._look_at_deadlines()
 
-    def _ends(self, acts: Iterable[Act]) -> dict[TopicPartition, int]:
+    def _apply(self, changes: Changes, reached: Mapping[TopicPartition, int], begun_at_ms: int) -> None:
+        """Step 5. A transaction that has committed proves that no newer owner wrote before `begun_at_ms`: now and then
+        all families are marked so, changed or not, on disk too, since whoever is killed loses what is in memory."""
+        changelogs = self.group.changelogs(self.partition)
+        positions = {table.name: reached[changelogs[table.name]] for table in changes}
+        proven = abs(begun_at_ms - self._proven_at_ms) >= PROVEN_EVERY_MS
+        if proven:
+            positions = {name: self.store.position(name) for name in changelogs} | positions
+        self.store.apply({table.name: rows for table, rows in changes.items()}, positions, begun_at_ms)
+        for table in changes:
+            self._ends[changelogs[table.name]] = reached[changelogs[table.name]] + self._log.markers
+        if proven:
+            self._proven_at_ms = begun_at_ms
+            self.store.flush()
+
+    def _require_continuity(self, changes: Changes, reached: Mapping[TopicPartition, int]) -> None:
+        """Raise LogMismatch, before the commit, unless each table's records follow upon the last ones of this task.
+
+        One comparison for each table finds a restore that stopped early, somebody else's records, and a log that was
+        cut: this task is the only writer of its changelogs.
+        """
+        for table, rows in changes.items():
+            tp = TopicPartition(table.changelog, self.partition)
+            if (first := reached[tp] - len(rows)) != self._ends[tp]:
+                raise LogMismatch(
+                    f"{self.name} wrote to {tp.topic}-{tp.partition} at {first} instead of {self._ends[tp]}: something"
+                    " else has written to this changelog, or the broker has lost its end. Nothing was committed; at its"
+                    " next start the task reads what is there. Make sure that nothing but its workers writes there"
+                )
+
+    def _offsets_after(self, acts: Iterable[Act]) -> dict[TopicPartition, int]:
         """The offsets that these acts lead to. Raises OutcomeUnknown when one begins before what is committed."""
         ends = dict(self.committed)
         for act in acts:

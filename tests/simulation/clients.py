@@ -34,6 +34,7 @@ from aiokafka.protocol.transaction import (
 )
 
 from streams.committed import StableOffsetsRequest, UnstableOffsetCommit
+from streams.kafka import READ_UNCOMMITTED
 from streams.records import Fields, StoredRecord, TopicPartition
 from streams.transactions import BY_TASK
 from tests.simulation.cluster import Cluster
@@ -71,6 +72,7 @@ class Reads:
         self.cluster, self.network = cluster, network
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
+        self._isolation_level = 1
 
     async def beginning_offsets(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Compaction leaves the beginning where it is, whatever it takes away behind it."""
@@ -78,9 +80,16 @@ class Reads:
         return found
 
     async def end_offsets(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        at = self.cluster.at
-        found: dict[TopicPartition, int] = await insist(self.network, lambda: {tp: at(tp).stable for tp in tps})
+        at, level = self.cluster.at, self._isolation_level
+        found: dict[TopicPartition, int] = await insist(
+            self.network, lambda: {tp: at(tp).end if level == READ_UNCOMMITTED else at(tp).stable for tp in tps}
+        )
         return found
+
+    @property
+    def _fetcher(self) -> Reads:
+        """aiokafka keeps the isolation level there."""
+        return self
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         self.positions[tp] = offset

@@ -23,6 +23,8 @@ class PastLog:
     It is read only: what the replay writes goes to a log in memory, and `sent` has the topics.
     """
 
+    markers = 0
+
     def __init__(self, cluster: Cluster, group: Group, partition: int) -> None:
         self._cluster, self._fresh = cluster, MemoryLog()
         self._inputs, self._journal = group.inputs(partition), group.journal(partition)
