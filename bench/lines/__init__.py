@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench.lines import checkout, growth, http, latency, offline, restore, sink, throughput
+from bench.lines import checkout, growth, hostile, http, latency, offline, restore, sink, throughput
 from bench.results import Line
 from bench.rounds import Bench
 
@@ -27,6 +27,7 @@ GROUPS: dict[str, Group] = {
     "sink": Group(sink.run, sink.LINES),
     "growth": Group(growth.run, growth.LINES),
     "checkout": Group(checkout.run, checkout.LINES),
+    "hostile": Group(hostile.run, hostile.LINES),
     "offline": Group(offline.run, offline.LINES),
 }
 

@@ -61,7 +61,7 @@ def read_document(raw: bytes) -> OrderDocument:
             document = _validate_json(raw)
     if document is not None and _adds_up(document) and plain_tree(raw) is not None:
         return document
-    faults, reason = find_faults(raw)
+    faults, reason = find_faults(raw, fields_are_valid=document is not None)
     if faults or document is None:
         # The two readers of JSON should never differ; should they all the same, it is no order.
         raise InvalidDocument(faults or (Fault(path="$", message="not JSON"),), reason)
@@ -84,8 +84,10 @@ def _adds_up(document: OrderDocument) -> bool:
     )
 
 
-def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
+def find_faults(raw: bytes, fields_are_valid: bool = False) -> tuple[tuple[Fault, ...], str]:
     """Every fault of a document, in one list: of the JSON, of each field, and between fields. One per path.
+
+    `fields_are_valid`: the models have taken it, so that none of its fields has to be looked at.
 
     Ends soon after MAX_FAULTS: nobody reads more, and a small record can hold very many.
     """
@@ -96,7 +98,8 @@ def find_faults(raw: bytes) -> tuple[tuple[Fault, ...], str]:
     if tree is None and faults:
         return tuple(faults), reason
     by_path: dict[str, Fault] = {}
-    for fault in chain(faults, _field_faults(tree), _sum_faults(tree)):
+    of_fields = () if fields_are_valid else _field_faults(tree)
+    for fault in chain(faults, of_fields, _sum_faults(tree)):
         by_path.setdefault(fault.path, fault)
         if len(by_path) > MAX_FAULTS:
             break
