@@ -103,6 +103,11 @@ class Settings(BaseSettings):
         None,
         description="Origins whose pages may use the HTTP API, as https://shop.example, comma between. Unset: none.",
     )
+    web_cursor_key: SecretStr | None = Field(
+        None,
+        description="What cursors of lists are signed with, 32 characters or more, the same on every worker. Unset:"
+        " what webhook_keys says; without either, a cursor can be made by anybody. Shown nowhere.",
+    )
     max_connections: Count = Field(
         1_024,
         description="Most HTTP connections; half of the process's open files (ulimit -n) at most. Beyond it the one"
@@ -420,6 +425,10 @@ def _require_long_keys(settings: Settings) -> None:
         raise SettingsError(
             f"{PREFIX}WEBHOOK_KEYS: each key must have {LEAST_KEY} characters or more;"
             " `openssl rand -base64 32` makes one."
+        )
+    if settings.web_cursor_key and len(settings.web_cursor_key.get_secret_value()) < LEAST_KEY:
+        raise SettingsError(
+            f"{PREFIX}WEB_CURSOR_KEY must have {LEAST_KEY} characters or more; `openssl rand -base64 32` makes one."
         )
 
 

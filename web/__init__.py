@@ -99,7 +99,7 @@ def attach(
 
     Health shows `checks`, `sinks`, `effects`. `carrier`: is there one. `keyring`: with what personal data is sealed.
     """
-    limits, metrics = limits or Limits.of(settings), HttpMetrics(registry)
+    limits, metrics = (limits or Limits.of(settings)).signing(settings, webhooks.keys), HttpMetrics(registry)
     inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
     desk, seals = Desk(app, limits, metrics), Seals(keyring)
     questions, purchase_questions = Questions(desk, orders, purchases, limits), PurchaseQuestions(desk, purchases)

@@ -89,6 +89,26 @@ class Question:
     answer: Callable[[Mapping[str, str]], Answer]
 
 
+#: Arguments of questions that are whole numbers, with the least of each.
+_NUMBERS = {"limit": 1, "bytes": 1, "version": 0, "before": 0}
+
+
+class Arguments(dict[str, str]):
+    """Arguments of another worker's question. Any caller can send them, so that a bad one is the caller's fault."""
+
+    def __missing__(self, name: str) -> str:
+        raise ValueError(f"`{name[:64]}` is required")
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Arguments:
+        """The arguments in a query. Raises ValueError for a number that is none."""
+        for name, least in _NUMBERS.items():
+            text = query.get(name, str(least))
+            if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= least):
+                raise ValueError(f"`{name}` must be a whole number from {least}, not {text[:32]!a}")
+        return cls({name: value for name, value in query.items() if not name.startswith("_")})
+
+
 class Desk:
     """Puts questions to owners and answers those of other workers."""
 
@@ -236,15 +256,15 @@ class Desk:
                 f"{request.path} is for other workers, which send {HOP}: {MOST_HOPS}; see /openapi.json.",
             )
         question, partition = self._parse_target(request)
-        args = {name: value for name, value in request.query.items() if not name.startswith("_")}
         try:
+            args = Arguments.of(request.query)
             after = Position.parse(request.query["_min_offset"]) if "_min_offset" in request.query else None
-            wait_s = min(int(request.query.get("_wait_ms", "0")) / 1000, self._limits.request_s)
+            wait_s = min(max(int(request.query.get("_wait_ms", "0")), 0) / 1000, self._limits.request_s)
             answer = await self._answer(question, partition, args, after, wait_s)
         except NotOwner as error:
             raise Problem(problems.MISDIRECTED, error.reason, owner=error.url) from None
         except ValueError as error:
-            raise Problem(problems.BAD_PARAMETER, str(error)) from None
+            raise Problem(problems.BAD_PARAMETER, f"{error}."[:500]) from None
         return web.Response(body=answer.encode(), content_type=ANSWER_TYPE)
 
     def _parse_target(self, request: web.Request) -> tuple[Question, int]:
@@ -260,7 +280,7 @@ def _understand(status: int, body: bytes, owner: Owner, retry_after: str | None)
     match status:
         case 200:
             return Answer.decode(body)
-        case 421:
+        case 421 if b"/problems#misdirected" in body:
             raise NotOwner(owner.url)
         case 400:
             told = orjson.loads(body)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.settings import Settings
+
+#: What cursors are signed with where no worker has a secret: it finds mistakes, and keeps nobody from making a cursor.
+NO_SECRET = b"no secret is configured"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,16 @@ class Limits:
     callback_window_s: float = 300.0
     #: Subscriptions in all: every worker holds what each wants, and looks at all of them for each event.
     webhooks_most: int = 1_000
+    #: What cursors are signed with, the newest first: the same on every worker, as any of them may read a cursor.
+    cursor_keys: Callable[[], Sequence[bytes]] = field(default=lambda: (NO_SECRET,), compare=False, repr=False)
     #: Requests waiting for one other worker at the same time; more would only queue there.
     connections_per_worker: int = 64
+
+    def signing(self, settings: Settings, shared: Callable[[], Sequence[bytes]]) -> Limits:
+        """These bounds, with cursors signed by `web_cursor_key`, or else by what all workers share for webhooks."""
+        given = settings.web_cursor_key
+        own = (given.get_secret_value().encode(),) if given else ()
+        return replace(self, cursor_keys=lambda: own or tuple(shared()) or (NO_SECRET,))
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

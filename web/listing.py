@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import heapq
+import hmac
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -17,6 +18,9 @@ from web import as_of, problems
 from web.asking import Answer, Desk, Question
 from web.limits import Limits
 from web.problems import Problem
+
+#: Of the MAC in a cursor.
+MAC_BYTES = 16
 
 
 class Row(NamedTuple):
@@ -83,22 +87,29 @@ def filters_digest(*filters: str | None) -> int:
     return zlib.crc32("\0".join("" if part is None else f"={part}" for part in filters).encode())
 
 
-def write_cursor(place: str, digest: int) -> str:
-    """Opaque to callers, so that its form may change; not a secret."""
-    return base64.urlsafe_b64encode(orjson.dumps([place, digest])).rstrip(b"=").decode()
+def write_cursor(place: str, digest: int, keys: Sequence[bytes]) -> str:
+    """A cursor under the first key: opaque to callers, so that its form may change; not a secret."""
+    content = orjson.dumps([place, digest])
+    return base64.urlsafe_b64encode(_mac(keys[0], content) + content).rstrip(b"=").decode()
 
 
-def read_cursor(cursor: str, digest: int) -> str:
-    """The place that a cursor names. Raises Problem when it is not ours or belongs to other filters."""
+def _mac(key: bytes, content: bytes) -> bytes:
+    return hmac.digest(hmac.digest(key, b"orderstream cursors", "sha256"), content, "sha256")[:MAC_BYTES]
+
+
+def read_cursor(cursor: str, digest: int, keys: Sequence[bytes]) -> str:
+    """The place that a cursor names. Raises Problem when no key of ours made it, or for other filters."""
     try:
-        raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        place, made_for = orjson.loads(raw)
-        if not isinstance(place, str) or not place or len(place) > 256:
-            raise ValueError("no place")
-    except (ValueError, TypeError, binascii.Error):
+        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    mac, content = raw[:MAC_BYTES], raw[MAC_BYTES:]
+    if not any(hmac.compare_digest(mac, _mac(key, content)) for key in keys):
         raise Problem(
             problems.BAD_PARAMETER, "`cursor` is not one that this service gave out.", parameter="cursor"
         ) from None
+    place: str
+    place, made_for = orjson.loads(content)
     if made_for != digest:
         raise Problem(
             problems.BAD_PARAMETER,

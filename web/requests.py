@@ -36,6 +36,8 @@ KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 
 _SANE_KEY = re.compile(REQUEST_KEY_PATTERN)
+#: A structured field's string: quotes and backslashes within are escaped by a backslash.
+_QUOTED_KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 #: What of an answer belongs to it and is kept. The request's own id and the security headers are made anew.
 _KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Orderstream-Position", "Retry-After", "Allow")
 
@@ -137,9 +139,26 @@ class Requests:
 
 
 def _key(request: web.Request) -> str | None:
-    key = request.headers.get(KEY)
-    if key is not None and not _SANE_KEY.fullmatch(key):
-        raise Problem(problems.BAD_PARAMETER, f"`{KEY}` must be 1 to 255 printable ASCII characters.", parameter=KEY)
+    """The key of a request, in its bare form. Raises Problem (400) for more than one header and for no valid key.
+
+    The draft standard (draft-ietf-httpapi-idempotency-key-header) makes it a structured string, `"abc"`; most clients
+    send `abc`. Both are the key abc.
+    """
+    given = request.headers.getall(KEY, [])
+    if len(given) > 1:
+        raise Problem(problems.BAD_PARAMETER, f"`{KEY}` is given more than once.", parameter=KEY)
+    if not given:
+        return None
+    key = given[0].strip(" \t")
+    if key.startswith('"'):
+        quoted = _QUOTED_KEY.fullmatch(key)
+        key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else ""
+    if not _SANE_KEY.fullmatch(key):
+        raise Problem(
+            problems.BAD_PARAMETER,
+            f"`{KEY}` must be 1 to 255 printable ASCII characters, bare or as a quoted string (RFC 9651 §3.3.3).",
+            parameter=KEY,
+        )
     return key
 
 

@@ -87,6 +87,10 @@ def test_the_intake_reads_or_says_every_fault(reader: Callable[[bytes], Any], ra
     assert isinstance(faults, tuple)
 
 
+#: What cursors are signed with.
+CURSOR_KEY = b"k" * 32
+
+
 @settings(max_examples=200, deadline=None)
 @given(raw=RAW | bent([b'{"reason":"changed my mind"}']))
 def test_a_small_body_is_a_model_or_a_problem(raw: bytes) -> None:
@@ -117,15 +121,18 @@ def test_a_position_is_read_or_refused(text: str) -> None:
     digest=st.integers(0, 2**32 - 1),
 )
 @example(cursor=base64.urlsafe_b64encode(b"[" * 3000).decode(), digest=0)
-@example(cursor=listing.write_cursor("\x00", 0), digest=0)
+@example(cursor=listing.write_cursor("\x00", 0, [CURSOR_KEY]), digest=0)
 def test_a_cursor_is_ours_or_a_problem(cursor: str, digest: int) -> None:
     try:
-        place = listing.read_cursor(cursor, digest)
+        place = listing.read_cursor(cursor, digest, [CURSOR_KEY])
     except Problem as problem:
         assert problem.kind.status == 400
     else:
         assert 0 < len(place) <= 256
-    assert listing.read_cursor(listing.write_cursor("x" + str(digest), digest), digest) == f"x{digest}"
+    assert (
+        listing.read_cursor(listing.write_cursor("x" + str(digest), digest, [CURSOR_KEY]), digest, [CURSOR_KEY])
+        == f"x{digest}"
+    )
 
 
 @settings(max_examples=80, deadline=None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import mark, param
 
@@ -214,13 +215,29 @@ def test_a_full_page_that_is_the_last_has_no_cursor() -> None:
     assert merge([Page([Row("1", b"")], None), Page([Row("2", b"")], None)], 1)[1] == "1"
 
 
+KEY = b"k" * 32
+
+
+@settings(max_examples=20)
 @given(st.text(min_size=1, max_size=60), st.integers(0, 2**32 - 1))
 def test_cursors_come_back(place: str, digest: int) -> None:
-    assert read_cursor(write_cursor(place, digest), digest) == place
+    cursor = write_cursor(place, digest, [KEY])
+    assert read_cursor(cursor, digest, [KEY]) == place
+    assert read_cursor(cursor, digest, [b"a newer key", KEY]) == place, "while a key is exchanged"
+    for at in range(len(cursor)):
+        altered = cursor[:at] + ("B" if cursor[at] == "A" else "A") + cursor[at + 1 :]
+        if base64.urlsafe_b64decode(altered + "==") != base64.urlsafe_b64decode(cursor + "=="):
+            with pytest.raises(Problem):
+                read_cursor(altered, digest, [KEY])
+    for other in (cursor + "A", cursor[:-1], cursor[4:], f" {cursor}", cursor + "\n", ""):
+        with pytest.raises(Problem):
+            read_cursor(other, digest, [KEY])
+    with pytest.raises(Problem):
+        read_cursor(cursor, digest, [b"another"])
 
 
 def test_filters_are_told_apart() -> None:
     digests = {filters_digest(*f) for f in ((None, None), ("a", None), (None, "a"), ("", None), ("a", "a"))}
     assert len(digests) == 5
     with pytest.raises(Problem):
-        read_cursor(write_cursor("x", 1), 2)
+        read_cursor(write_cursor("x", 1, [KEY]), 2, [KEY])

@@ -201,3 +201,66 @@ async def test_claims_are_counted_by_what_they_met(two: Platform) -> None:
     metrics = await (await client.get("/metrics")).text()
     for outcome in ("claimed", "replayed", "mismatch"):
         assert f'http_idempotency_claims_total{{outcome="{outcome}"}} 1.0' in metrics
+
+
+LONG = "k" * 255
+
+# -- forms of a key ----------------------------------------------------------------------------------------------------
+
+
+@mark.parametrize(
+    ("one", "other"),
+    [
+        ('"abc"', "abc"),
+        ("abc", ' "abc" '),
+        (r'"a\"b\\c"', 'a"b\\c'),
+        ('"a b"', "a b"),
+        ('"' + "k" * 255 + '"', "k" * 255),
+    ],
+)
+async def test_both_forms_of_a_key_are_one_key(two: Platform, one: str, other: str) -> None:
+    first, again = [await post(two.workers[0].client, key, raw("forms")) for key in (one, other)]
+    assert (first.status, again.status) == (201, 201)
+    assert "Idempotency-Replayed" not in first.headers and again.headers["Idempotency-Replayed"] == "true"
+    await problem(await post(two.workers[1].client, other, raw("forms-2")), 422, "idempotency-key-reused")
+
+
+@mark.parametrize(
+    "key", ['"', '""', '"abc', 'abc"def"x"' * 40, '"a"b"', '"abc";a=1', '"a\\x"', '"' + "k" * 256 + '"', '" "', ""]
+)
+async def test_what_is_no_key_in_either_form_is_refused(two: Platform, key: str) -> None:
+    told = await problem(await post(two.workers[0].client, key, raw("no-key")), 400, "bad-parameter")
+    assert told["parameter"] == "Idempotency-Key"
+
+
+async def test_two_keys_are_refused_and_nothing_is_done(two: Platform) -> None:
+    before = len(two.driver.read("orders.commands.v1"))
+    for second in ("k-b", "k-a", '"k-a"'):
+        headers = [("Idempotency-Key", "k-a"), ("Idempotency-Key", second)]
+        answer = await two.workers[0].client.post("/api/v1/orders", data=raw("two"), headers=headers)
+        assert (await problem(answer, 400, "bad-parameter"))["parameter"] == "Idempotency-Key"
+    assert len(two.driver.read("orders.commands.v1")) == before
+
+
+CART: dict[str, Any] = {"user_id": "u", "items": [{"item_id": "pen", "quantity": 1}], "idempotency_key": "cart-1"}
+
+
+@mark.parametrize(
+    "other",
+    [
+        {"split": True},
+        {"items": [{"item_id": "pen", "quantity": 2}]},
+        {"items": [{"item_id": "ink", "quantity": 1}]},
+        {"items": [{"item_id": "pen", "quantity": 1}, {"item_id": "ink", "quantity": 1}]},
+        {"payment": {"method": "cash_on_delivery"}},
+        {"payment": {"method": "account", "instrument": "x"}},
+        {"address": {"city": "x"}},
+    ],
+    ids=lambda other: "-".join(other),
+)
+async def test_a_cart_with_any_other_field_is_another_request(two: Platform, other: dict[str, Any]) -> None:
+    client = two.workers[0].client
+    first = await client.post("/api/v1/orders", json=CART)
+    assert first.status == 201 and (await first.json())["split"] is False
+    assert (await client.post("/api/v1/orders", json={**CART, "split": False})).status == 201
+    await problem(await client.post("/api/v1/orders", json={**CART, **other}), 422, "idempotency-key-reused")

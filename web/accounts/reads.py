@@ -48,16 +48,17 @@ class AccountReads:
         digest = listing.filters_digest("entries", account_id, *as_of.carried(cut).values())
         args = {"limit": str(limit)}
         if cursor := reading.one(request, "cursor"):
-            args["after"] = listing.read_cursor(cursor, digest)
+            args["after"] = listing.read_cursor(cursor, digest, self._limits.cursor_keys())
         told = (await self._ask(request, self._questions.statement, account_id, args, cut)).meta
         as_of.require(told, about.what, cut)
         if told["account"] is None:
             raise shapes.no_such_account(account_id)
+        keys = self._limits.cursor_keys()
         page = {
             "account_id": account_id,
             "currency": told["account"]["currency"],
             "entries": told["entries"],
-            "next_cursor": listing.write_cursor(told["next"], digest) if told["next"] else None,
+            "next_cursor": listing.write_cursor(told["next"], digest, keys) if told["next"] else None,
         }
         return answers.answer(200, page, answers.FRESH)
 

@@ -49,13 +49,13 @@ class ItemReads:
         then = as_of.carried(as_of.time_of(request))
         digest = listing.filters_digest("items", outlet_id, query, *then.values())
         cursor = reading.one(request, "cursor")
-        after = listing.read_cursor(cursor, digest) if cursor else None
+        after = listing.read_cursor(cursor, digest, self._limits.cursor_keys()) if cursor else None
         filters = {name: value for name, value in (("outlet_id", outlet_id), ("query", query)) if value} | then
         rows, after = await listing.search(self._desk, self._questions.page, filters, limit, after, self._limits)
         body = orjson.dumps(
             {
                 "items": [orjson.Fragment(row.value) for row in rows],
-                "next_cursor": listing.write_cursor(after, digest) if after else None,
+                "next_cursor": listing.write_cursor(after, digest, self._limits.cursor_keys()) if after else None,
             }
         )
         return web.Response(body=body, content_type="application/json", headers=answers.FRESH)

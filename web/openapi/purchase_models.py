@@ -132,6 +132,7 @@ class PurchaseView(Shape):
     placed_at: Rfc3339
     updated_at: Rfc3339
     currency: Currency | None = Field(description="Null until a price is known.")
+    split: bool = Field(description="Whether it was placed so that what is there of each line is taken.")
     total_minor: int | None = Field(description="What is to be paid; null until all prices are known.")
     lines: list[LineView]
     payment: PaymentView

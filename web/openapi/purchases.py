@@ -98,6 +98,7 @@ _ORDER: dict[str, Any] = {
     "placed_at": _AT,
     "updated_at": _AT,
     "currency": "INR",
+    "split": False,
     "total_minor": 90600,
     "lines": [
         {

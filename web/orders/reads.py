@@ -53,13 +53,13 @@ class OrderReads:
         digest = listing.filters_digest("timeline", order_uid, *as_of.carried(cut).values())
         args = {"limit": str(limit)}
         if cursor := reading.one(request, "cursor"):
-            args["after"] = listing.read_cursor(cursor, digest)
+            args["after"] = listing.read_cursor(cursor, digest, self._limits.cursor_keys())
         answer = await self._ask(request, self._questions.timeline, order_uid, args, cut)
         as_of.require(answer.meta, about.what, cut)
         entries, after = answer.meta["entries"], answer.meta["next"]
         if not entries and "after" not in args and after is None:
             raise shapes.no_such_order(order_uid)
-        following = listing.write_cursor(after, digest) if after else None
+        following = listing.write_cursor(after, digest, self._limits.cursor_keys()) if after else None
         return answers.answer(200, {"order_uid": order_uid, "entries": entries, "next_cursor": following})
 
     async def _cut(self, request: web.Request, order_uid: str) -> tuple[About, Cut | None]:
@@ -82,14 +82,14 @@ class OrderReads:
         then = as_of.carried(as_of.time_of(request))
         digest = listing.filters_digest("orders", customer_id, status, *then.values())
         cursor = reading.one(request, "cursor")
-        after = listing.read_cursor(cursor, digest) if cursor else None
+        after = listing.read_cursor(cursor, digest, self._limits.cursor_keys()) if cursor else None
         filters = {name: value for name, value in (("customer_id", customer_id), ("status", status)) if value}
         filters |= then
         rows, after = await listing.search(self._desk, self._questions.page, filters, limit, after, self._limits)
         body = orjson.dumps(
             {
                 "orders": [orjson.Fragment(row.value) for row in rows],
-                "next_cursor": listing.write_cursor(after, digest) if after else None,
+                "next_cursor": listing.write_cursor(after, digest, self._limits.cursor_keys()) if after else None,
             }
         )
         return web.Response(body=body, content_type="application/json", headers=answers.FRESH)

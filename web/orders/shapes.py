@@ -51,6 +51,7 @@ def present_purchase(purchase: Purchase) -> dict[str, Any]:
         "placed_at": purchase.placed_at,
         "updated_at": purchase.updated_at,
         "currency": purchase.currency,
+        "split": purchase.split,
         "total_minor": purchase.total_minor,
         "lines": [_present_line(line) for line in purchase.lines],
         "payment": {

@@ -34,7 +34,7 @@ class PaymentReads:
         digest = listing.filters_digest("attempts", uid, *as_of.carried(cut).values())
         args = {"limit": str(limit)}
         if cursor := reading.one(request, "cursor"):
-            args["after"] = listing.read_cursor(cursor, digest)
+            args["after"] = listing.read_cursor(cursor, digest, self._limits.cursor_keys())
         after = reading.position(request, "min_offset", self._inputs)
         if cut is None:
             told = await self._ask(uid, args, after)
@@ -44,11 +44,12 @@ class PaymentReads:
             told = await self._ask(uid, {**args, "until": str(then.payment.attempts)}, None)
             told["payment"] = shapes.present(then.payment)
             told["refunds"] = [shapes.present_refund(refund) for _, refund in sorted(then.refunds.items())]
+        keys = self._limits.cursor_keys()
         page = {
             **told["payment"],
             "refunds": told["refunds"],
             "attempts": told["attempts"],
-            "next_cursor": listing.write_cursor(told["next"], digest) if told["next"] else None,
+            "next_cursor": listing.write_cursor(told["next"], digest, keys) if told["next"] else None,
         }
         return answers.answer(200, page, answers.FRESH)
 

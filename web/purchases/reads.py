@@ -26,12 +26,12 @@ class PurchaseReads:
         limit = reading.whole(request, "limit", self._limits.page_default, self._limits.page_most)
         digest = listing.filters_digest("approvals", outlet_id, order)
         cursor = reading.one(request, "cursor")
-        after = listing.read_cursor(cursor, digest) if cursor else None
+        after = listing.read_cursor(cursor, digest, self._limits.cursor_keys()) if cursor else None
         filters = {"outlet_id": outlet_id, "order": order}
         rows, after = await listing.search(self._desk, self._questions.waiting, filters, limit, after, self._limits)
         told = {
             "outlet_id": outlet_id,
             "orders": [orjson.Fragment(row.value) for row in rows],
-            "next_cursor": listing.write_cursor(after, digest) if after else None,
+            "next_cursor": listing.write_cursor(after, digest, self._limits.cursor_keys()) if after else None,
         }
         return answers.answer(200, told, answers.FRESH)

@@ -376,13 +376,24 @@ def _taken(command: PlaceCart, caused: dict[str, Any]) -> Problem:
 
 
 def _same(command: PlaceCart, order: dict[str, Any]) -> bool:
+    """Whether the order was placed by the same cart: every field that a caller can give counts."""
     lines = [(line["item_id"], line["asked"]) for line in order["lines"] if line["replaces"] is None]
-    return (order["user_id"], lines, order["payment"]["method"], order["payment"]["instrument"], order["address"]) == (
+    payment = order["payment"]
+    placed = (
+        order["user_id"],
+        lines,
+        payment["method"],
+        payment["instrument"],
+        order["address"],
+        order.get("split", command.split),
+    )
+    return placed == (
         command.user_id,
         [(line.item_id, line.quantity) for line in command.lines],
         command.payment.method,
         command.payment.instrument,
         command.address,
+        command.split,
     )
 
 

@@ -40,12 +40,12 @@ class WebhookReads:
         limit = reading.whole(request, "limit", self._limits.page_default, self._limits.page_most)
         digest = listing.filters_digest("webhooks")
         cursor = reading.one(request, "cursor")
-        after = listing.read_cursor(cursor, digest) if cursor else None
+        after = listing.read_cursor(cursor, digest, self._limits.cursor_keys()) if cursor else None
         rows, after = await listing.search(self._desk, self._questions.page, {}, limit, after, self._limits)
         body = orjson.dumps(
             {
                 "webhooks": [orjson.Fragment(row.value) for row in rows],
-                "next_cursor": listing.write_cursor(after, digest) if after else None,
+                "next_cursor": listing.write_cursor(after, digest, self._limits.cursor_keys()) if after else None,
             }
         )
         return web.Response(body=body, content_type="application/json", headers=answers.FRESH)
@@ -60,7 +60,7 @@ class WebhookReads:
         digest = listing.filters_digest("deliveries", id, state)
         args = {"subscription_id": id, "limit": str(limit)} | ({"state": state} if state else {})
         if cursor := reading.one(request, "cursor"):
-            args["before"] = listing.read_cursor(cursor, digest)
+            args["before"] = listing.read_cursor(cursor, digest, self._limits.cursor_keys())
         told = (
             await self._desk.ask_about(
                 self._questions.deliveries, id, args, after=after, wait_s=self._limits.read_wait_s
@@ -68,9 +68,10 @@ class WebhookReads:
         ).meta
         if not told["there"]:
             raise shapes.no_such_webhook(id)
+        keys = self._limits.cursor_keys()
         page = {
             "subscription_id": id,
             "deliveries": told["deliveries"],
-            "next_cursor": listing.write_cursor(str(told["next"]), digest) if told["next"] else None,
+            "next_cursor": listing.write_cursor(str(told["next"]), digest, keys) if told["next"] else None,
         }
         return answers.answer(200, page, answers.FRESH)
