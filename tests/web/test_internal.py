@@ -25,8 +25,8 @@ async def test_no_question_fails_over_missing_or_bad_arguments(monkeypatch: pyte
 
     monkeypatch.setattr(Desk, "learn", noting)
     bad = [{}, {"limit": "-1"}, {"limit": "0"}, {"limit": "9" * 30}, {"bytes": "-1"}, {"bytes": "0"},
-           {"bytes": "\u00b2"},           {"version": "-1"}, {"before": "x"}, {"as_of": "x"}, {"as_of": "orders-0-"}, {"status": "x"},
-           {"after": "\x00"}, {"_wait_ms": "-5"}, {"_min_offset": "x"}]  # fmt: skip
+           {"bytes": "\u00b2"}, {"version": "-1"}, {"before": "x"}, {"as_of": "x"}, {"as_of": "orders-0-"},
+           {"status": "x"},           {"after": "\x00"}, {"_wait_ms": "-5"}, {"_min_offset": "x"}]  # fmt: skip
     async with platform(1) as running:
         assert len(questions) > 20
         await running.place(raw("o"))
