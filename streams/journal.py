@@ -121,11 +121,16 @@ class Boundary:
 async def last_boundary(log: Log, journal: TopicPartition, end: int) -> tuple[Boundary, int] | None:
     """The boundary that the journal ends with and its offset; None when anything else came after it.
 
-    It is written alone or in a transaction of its own, so at most a marker stands behind it.
+    Behind it may stand what readers do not see: its marker, and the records and markers of any number of transactions
+    that were aborted (a `replay` that was killed before its commit). So the last record is looked for backwards, in
+    steps that double until one is found.
     """
     found: Record | None = None
-    async for _, records, _ in log.read({journal: max(0, end - 2)}, {journal: end}):
-        found = records[-1] if records else found
+    reach, start = 2, end
+    while found is None and start > 0:
+        start, reach = max(0, end - reach), 2 * reach
+        async for _, records, _ in log.read({journal: start}, {journal: end}):
+            found = next((record for record in reversed(records) if record.offset < end), found)
     if found is None or found.key != REPLAY or found.value is None:
         return None
     return Boundary.decode(found.value), found.offset

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from streams.driver import Driver
+from streams.driver import Driver, MemoryLog
 from streams.errors import LogMismatch, NotReadable
-from streams.journal import STEPS, Act, Due, Run, Writer
-from streams.records import StoredRecord, TopicPartition
+from streams.journal import REPLAY, REPLAYED, STEPS, Act, Boundary, Due, Run, Writer, last_boundary
+from streams.kafka import KafkaReader
+from streams.log import Offsets
+from streams.producer import PlainProducer
+from streams.records import Outgoing, Record, StoredRecord, TopicPartition
+from streams.settings import EngineSettings
 from streams.task import TaskState
+from streams.transactions import KafkaTransactions
+from tests.streams.load import Toy
 from tests.streams.toy import make_app
 
 SEEDS = range(40)
@@ -202,3 +209,60 @@ async def test_the_quiet_case_costs_one_record(tmp_path: Path) -> None:
         await driver.run()
         steps = [record for record in driver.read(JOURNAL) if record.key == STEPS]
         assert len(steps) == 1
+
+
+class Aborted(MemoryLog):
+    """The last `hidden` offsets of each journal are of transactions that were aborted."""
+
+    hidden = 0
+
+    async def read(
+        self, starts: Offsets, ends: Offsets | None
+    ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
+        async for tp, records, reached in super().read(starts, ends):
+            yield tp, [record for record in records if record.offset < len(self.topics[tp]) - self.hidden], reached
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 2, 3, 4, 17, 1_000])
+@pytest.mark.parametrize("before", [0, 1, 5])
+async def test_a_boundary_is_found_behind_aborted_transactions(hidden: int, before: int) -> None:
+    log, journal = Aborted(), TopicPartition(JOURNAL, 0)
+    log.hidden = hidden
+    for _ in range(before):
+        log.append(journal, Outgoing(0, STEPS, b"[]"))
+    log.append(journal, Outgoing(0, REPLAY, Boundary({"words": 3}).encode()))
+    for _ in range(hidden):
+        log.append(journal, Outgoing(0, REPLAYED, b"never committed"))
+    assert await last_boundary(log, journal, before + 1 + hidden) == (Boundary({"words": 3}), before)
+    log.hidden = 0
+    if hidden:
+        assert await last_boundary(log, journal, before + 1 + hidden) is None, "what came after it has committed"
+
+
+@pytest.mark.parametrize("hidden", [0, 3])
+async def test_a_journal_in_which_nothing_was_committed_has_no_boundary(hidden: int) -> None:
+    log, journal = Aborted(), TopicPartition(JOURNAL, 0)
+    log.hidden = hidden
+    for _ in range(hidden):
+        log.append(journal, Outgoing(0, REPLAYED, b"never committed"))
+    assert await last_boundary(log, journal, hidden) is None
+
+
+async def test_a_boundary_behind_a_replay_that_was_killed_on_a_real_broker(toy: Toy) -> None:
+    settings = EngineSettings("toy", toy.stack.kafka, Path("unused"))
+    journal = TopicPartition(JOURNAL, 0)
+    async with PlainProducer(settings) as producer:
+        await producer.send(*journal, REPLAY, Boundary({"words": 3}).encode(), ())
+    for _ in range(3):
+        killed = KafkaTransactions(settings, "toy-words-0")
+        await killed.start()
+        await killed.begin()
+        await killed.send({journal: [Outgoing(0, REPLAYED, b"never committed")]})
+        await killed.stop()
+    fence = KafkaTransactions(settings, "toy-words-0")
+    await fence.start()
+    await fence.stop()
+    async with KafkaReader(settings) as reader:
+        _, end = (await reader.bounds([journal]))[journal]
+        assert end == 1 + 3 * 2
+        assert await last_boundary(cast(Any, reader), journal, end) == (Boundary({"words": 3}), 0)
