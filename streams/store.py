@@ -108,7 +108,7 @@ class RocksStore:
             wanted = {name: memory.options() for name in {*names, *known} - {"default"}}
             self._db = Rdict(str(path), options=memory.options(), column_families=wanted, access_type=access)
         except Exception as error:
-            raise _translated(error, f"opening {path}") from error
+            raise _translated(error, f"opening {path}", path) from error
         self._families = {name: self._db.get_column_family(name) for name in names}
         self._handles = {name: self._db.get_column_family_handle(name) for name in names}
         self._without_log = WriteOptions()
@@ -121,7 +121,7 @@ class RocksStore:
         except KeyError:
             raise self._closed() from None
         except Exception as error:
-            raise _translated(error, f"reading {family} in {self.path}") from error
+            raise _translated(error, f"reading {family} in {self.path}", self.path) from error
         return value
 
     def range(self, family: str, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
@@ -146,7 +146,7 @@ class RocksStore:
         except KeyError:
             raise self._closed() from None
         except Exception as error:
-            raise _translated(error, f"reading {family} in {self.path}") from error
+            raise _translated(error, f"reading {family} in {self.path}", self.path) from error
 
     def _closed(self) -> StoreUnavailable:
         """close() forgets the families, so whoever still holds the store misses them."""
@@ -192,14 +192,14 @@ class RocksStore:
         try:
             self._db.write(batch, self._without_log)
         except Exception as error:
-            raise _translated(error, f"writing {self.path}") from error
+            raise _translated(error, f"writing {self.path}", self.path) from error
 
     def flush(self, wait: bool = False) -> None:
         try:
             for family in self._families.values():
                 family.flush(wait)
         except Exception as error:
-            raise _translated(error, f"flushing {self.path}") from error
+            raise _translated(error, f"flushing {self.path}", self.path) from error
 
     def close(self) -> None:
         """Flush and let go of the lock at once, so that the next start replays nothing and is not refused."""
@@ -233,18 +233,50 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def _translated(error: Exception, doing: str) -> Exception:
-    """rocksdict raises plain Exceptions: the text is all there is to tell damage from a full disk or a lock."""
+#: What a machine lacks, by the words of the C library in RocksDB's message, and what to do. The task tries again by
+#: itself; nothing of its store is in doubt, and to rebuild it would need more of the same.
+LACKS = {
+    "no space left on device": "the disk is full; free some room",
+    "disk quota exceeded": "the disk quota is used up; raise it, or free some room",
+    "read-only file system": "the file system is mounted read-only, which is what systems do after a disk error; look"
+    " into the system's log, and mount it for writing",
+    "cannot allocate memory": "the machine has no memory left; give it more, or lower what its processes may take",
+    "too many open files": "out of file descriptors; raise `ulimit -n`",
+    "permission denied": "this user may not read or write there; give the directory to the user of the worker",
+    "operation not permitted": "this user may not read or write there; give the directory to the user of the worker",
+}
+HELD_HERE, HELD = "lock hold by current process", "while lock file"
+
+
+def _translated(error: Exception, doing: str, path: Path) -> Exception:
+    """rocksdict raises plain Exceptions: the text is all there is to tell damage from a full disk or a lock.
+
+    The text holds paths, which may consist of the same words: they are taken out first. Only what RocksDB calls
+    corruption, a file that is gone, and what is no matter of input and output at all, is damage: a store that is taken
+    for damaged is moved aside and built again, under the feet of whoever has it open.
+    """
     text = str(error)
-    lowered = text.lower()
-    if "no space left" in lowered:
-        return StoreUnavailable(f"{doing}: the disk is full ({text}); free some room, the task resumes by itself")
-    if "lock" in lowered and "block" not in lowered:
+    words = text
+    for name in sorted({str(path), str(path.absolute()), str(path.resolve())}, key=len, reverse=True):
+        words = words.replace(name, "")
+    words = words.lower()
+    for lacking, remedy in LACKS.items():
+        if lacking in words:
+            return StoreUnavailable(f"{doing}: {remedy}. The task resumes by itself ({text})")
+    if HELD_HERE in words:
+        return StoreUnavailable(
+            f"{doing}: this process has the store open already, for a task that has not closed yet ({text}); the task"
+            " resumes by itself"
+        )
+    if HELD in words:
         return StoreUnavailable(
             f"{doing}: another process holds this store ({text}); give each worker its own --datadir or --web-port"
         )
-    if "too many open files" in lowered:
-        return StoreUnavailable(f"{doing}: out of file descriptors ({text}); raise `ulimit -n`")
+    if "io error" in words and "corruption" not in words and "no such file" not in words:
+        return StoreUnavailable(
+            f"{doing}: the system reports an error of the disk ({text}). The task tries again. If the disk is in order,"
+            " stop the worker and delete this directory: it is built again from the changelog"
+        )
     return StoreDamaged(f"{doing}: {text}")
 
 
