@@ -13,9 +13,10 @@ twice. The layout of the keys (NUL ends a part, none may hold it):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from schemas.base import content_of
 from schemas.inventory import (
@@ -106,22 +107,27 @@ class InventoryTables:
         after: str | None = None,
         limit: int = 50,
         most_scanned: int = MOST_SCANNED,
+        enough: Callable[[], bool] | None = None,
     ) -> Found:
         """Items of this partition behind the item_id `after`: of one outlet or all, with all `words` in name or id.
 
         `cut`: as everything stood then, each item that is looked at by its own versions; raises NotKept. Looks at
-        `most_scanned` rows at most, so it may give fewer than `limit` and still have a frontier.
+        `most_scanned` rows at most, and ends when there is `enough`, so it may give fewer than `limit` and still have
+        a frontier.
         """
-        wanted = tuple(word.casefold() for word in words)
+        wanted = tuple(search_form(word) for word in words)
         items: list[Item] = []
-        item_id, scanned = "", 0
+        item_id, scanned, last = "", 0, None
         for item_id, text, item in self._catalogue(outlet_id, after, most_scanned):
             scanned += 1
+            if last is not None and enough is not None and enough():
+                return Found(items, last)
+            last = item_id
             if cut is not None:
                 item = self._as_it_stood(item or self.items[item_id], cut)
                 if item is None:
                     continue
-                text = search_text(item)
+                text = search_form(search_text(item))
             if not all(word in text for word in wanted):
                 continue
             if len(items) == limit:
@@ -133,12 +139,12 @@ class InventoryTables:
         """item_id, what words are looked for in, and the item where it has been read already."""
         if outlet_id is None:
             for item_id, item in self.items.range(after=after, limit=most):
-                yield item_id, search_text(item), item
+                yield item_id, search_form(search_text(item)), item
             return
         prefix = f"{outlet_id}\0"
         start = None if after is None else prefix + after
         for key, text in self.by_outlet.range(prefix, after=start, limit=most):
-            yield key[len(prefix) :], text.decode(), None
+            yield key[len(prefix) :], search_form(text.decode()), None  # older rows are not normalised
 
     def keep_item(self, before: Item | None, after: Item | None, cause: Position) -> None:
         """Write down what an event changed in its item, if anything."""
@@ -210,6 +216,14 @@ def _version_key(item_id: str, version: int) -> str:
 def search_text(item: Item) -> str:
     """What words are looked for in: without case, the way that Unicode means it (STRASSE finds Straße)."""
     return f"{item.item_id} {item.name}".casefold()
+
+
+def search_form(text: str) -> str:
+    """Text as it is compared: a letter with an accent is one character, however it was typed (NFC of Unicode §3.13).
+
+    Applied when items are searched, not when they are kept, so that rows of every version are the same bytes.
+    """
+    return text.casefold() if text.isascii() else normalize("NFC", normalize("NFD", text).casefold())
 
 
 def declare(app: App) -> InventoryTables:

@@ -44,6 +44,7 @@ PURE_LIBRARIES = {
     "itertools",
     "orjson",
     "typing",
+    "unicodedata",
 }
 #: What makes a re-run differ from the run, wherever it is called.
 NOT_REPEATABLE = {"now", "utcnow", "today", "time_ns", "monotonic", "uuid1", "uuid4", "urandom", "token_hex", "getenv"}

@@ -18,6 +18,7 @@ from streams.errors import NotOwner, NotReadable
 from streams.lookup import LogReader
 from streams.records import Position
 from web import problems
+from web.costly import CostlyReads
 from web.limits import Limits
 from web.metrics import HttpMetrics
 from web.problems import Problem
@@ -82,11 +83,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """Something that the owner of a partition of `group` can be asked. `answer` reads tables and does nothing else."""
+    """Something that the owner of a partition of `group` can be asked. `answer` reads tables and does nothing else.
+
+    `costly`: it may read many rows, so that it waits for its turn (web/costly.py).
+    """
 
     name: str
     group: str
     answer: Callable[[Mapping[str, str]], Answer]
+    costly: bool = False
 
 
 #: Arguments of questions that are whole numbers, with the least of each.
@@ -115,6 +120,7 @@ class Desk:
     def __init__(self, engine: Engine, limits: Limits, metrics: HttpMetrics) -> None:
         self._engine, self._limits, self._metrics = engine, limits, metrics
         self._questions: dict[tuple[str, str], Question] = {}
+        self._costly = CostlyReads(limits.costly_waiting)
         self._session: aiohttp.ClientSession | None = None
 
     def learn(self, question: Question) -> Question:
@@ -220,7 +226,16 @@ class Desk:
                 " use the position that the write answered with.",
                 parameter=args.get("position_in", "min_offset"),
             )
-        async with self._engine.reading(question.group, partition, min_position=after, timeout_s=wait_s):
+        if not question.costly:
+            async with self._engine.reading(question.group, partition, min_position=after, timeout_s=wait_s):
+                return question.answer(args)
+        if after is not None:  # before the turn: a position may take long to come
+            async with self._engine.reading(question.group, partition, min_position=after, timeout_s=wait_s):
+                pass
+        async with (
+            self._costly.turn(wait_s),
+            self._engine.reading(question.group, partition, min_position=after, timeout_s=wait_s),
+        ):
             return question.answer(args)
 
     async def _forward(

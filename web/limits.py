@@ -44,6 +44,10 @@ class Limits:
     page_scan_past_rows: int = 200
     #: Records of a topic of events that one request may read to find a position in it (`as_of_max_records`).
     as_of_records: int = 100_000
+    #: How long one look at the past may take at once; the page ends there, and the list goes on in its next turn.
+    page_scan_past_s: float = 0.02
+    #: Reads of many rows that may wait for their turn at one worker.
+    costly_waiting: int = 256
     #: How long a list goes on looking for rows before it answers with a short page and a cursor.
     page_search_s: float = 1.0
     #: A page ends early when its documents are this large together.

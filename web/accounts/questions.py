@@ -24,10 +24,10 @@ class AccountQuestions:
         self._tables = tables
         self.account = desk.learn(Question("account", GROUP, self._account))
         self.moment = desk.learn(Question("moment", GROUP, self._moment))
-        self.statement = desk.learn(Question("statement", GROUP, self._statement))
+        self.statement = desk.learn(Question("statement", GROUP, self._statement, costly=True))
         self.outcome = desk.learn(Question("outcome", GROUP, self._outcome))
-        self.of_user = desk.learn(Question("of_user", GROUP, self._of_user))
-        self.sums = desk.learn(Question("sums", GROUP, self._sums))
+        self.of_user = desk.learn(Question("of_user", GROUP, self._of_user, costly=True))
+        self.sums = desk.learn(Question("sums", GROUP, self._sums, costly=True))
 
     def _account(self, args: Mapping[str, str]) -> Answer:
         now = self._tables.account(args["account_id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ class ItemQuestions:
         self.item = desk.learn(Question("item", GROUP, self._item))
         self.moment = desk.learn(Question("moment", GROUP, self._moment))
         self.outcome = desk.learn(Question("outcome", GROUP, self._outcome))
-        self.page = desk.learn(Question("page", GROUP, self._page))
+        self.page = desk.learn(Question("page", GROUP, self._page, costly=True))
 
     def _item(self, args: Mapping[str, str]) -> Answer:
         item, cut = self._tables.item(args["item_id"]), as_of.cut_in(args)
@@ -54,6 +55,8 @@ class ItemQuestions:
     def _page(self, args: Mapping[str, str]) -> Answer:
         """The next items of this partition: `limit` of them, or as many as fit into `bytes`, but one at least."""
         cut = as_of.cut_in(args)
+        until = monotonic() + self._limits.page_scan_past_s
+        enough = None if cut is None else lambda: monotonic() >= until
         try:
             found = self._tables.find(
                 args.get("outlet_id"),
@@ -62,6 +65,7 @@ class ItemQuestions:
                 after=args.get("after"),
                 limit=int(args["limit"]),
                 most_scanned=self._limits.page_scan_rows if cut is None else self._limits.page_scan_past_rows,
+                enough=enough,
             )
         except NotKept as error:
             return Answer(as_of.lost(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from schemas.base import unix_ms
@@ -28,9 +29,9 @@ class Questions:
         self._tables, self._purchases, self._limits = tables, purchases, limits
         self.order = desk.learn(Question("order", GROUP, self._order))
         self.moment = desk.learn(Question("moment", GROUP, self._moment))
-        self.timeline = desk.learn(Question("timeline", GROUP, self._timeline))
+        self.timeline = desk.learn(Question("timeline", GROUP, self._timeline, costly=True))
         self.outcome = desk.learn(Question("outcome", GROUP, self._outcome))
-        self.page = desk.learn(Question("page", GROUP, self._page))
+        self.page = desk.learn(Question("page", GROUP, self._page, costly=True))
 
     def _order(self, args: Mapping[str, str]) -> Answer:
         found = self._found(args["order_uid"])
@@ -155,9 +156,13 @@ class Questions:
         after = args.get("after", place_of(unix_ms(cut.at), ""))
         most = self._limits.page_scan_past_rows
         found = self._tables.newest(args.get("customer_id"), after=after, limit=most, most_scanned=most)
+        until, seen = monotonic() + self._limits.page_scan_past_s, None
         for place, order_uid in found.rows:
             if len(orders) == limit or room <= 0:
                 return Answer({"places": places, "frontier": places[-1]}, orders)
+            if seen is not None and monotonic() >= until:
+                return Answer({"places": places, "frontier": seen}, orders)
+            seen = place
             now = self._found(order_uid)
             assert now is not None, "what is listed is kept"
             then, past = self._found_at(now, cut)

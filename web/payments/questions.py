@@ -14,7 +14,7 @@ class PaymentQuestions:
 
     def __init__(self, desk: Desk, tables: PaymentTables) -> None:
         self._tables = tables
-        self.payment = desk.learn(Question("payment", GROUP, self._payment))
+        self.payment = desk.learn(Question("payment", GROUP, self._payment, costly=True))
         self.outcome = desk.learn(Question("payment_outcome", GROUP, self._outcome))
 
     def _payment(self, args: Mapping[str, str]) -> Answer:

@@ -24,7 +24,7 @@ class PurchaseQuestions:
         self._tables = tables
         self.purchase = desk.learn(Question("purchase", GROUP, self._purchase))
         self.outcome = desk.learn(Question("purchase_outcome", GROUP, self._outcome))
-        self.waiting = desk.learn(Question("purchases_waiting", GROUP, self._waiting))
+        self.waiting = desk.learn(Question("purchases_waiting", GROUP, self._waiting, costly=True))
 
     def _purchase(self, args: Mapping[str, str]) -> Answer:
         purchase = self._tables.purchase(args["order_uid"])

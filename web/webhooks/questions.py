@@ -21,9 +21,9 @@ class WebhookQuestions:
         self._tables, self._limits = tables, limits
         self.webhook = desk.learn(Question("webhook", GROUP, self._webhook))
         self.outcome = desk.learn(Question("webhook_outcome", GROUP, self._outcome))
-        self.deliveries = desk.learn(Question("webhook_deliveries", GROUP, self._deliveries))
-        self.page = desk.learn(Question("webhook_page", GROUP, self._page))
-        self.count = desk.learn(Question("webhook_count", GROUP, self._count))
+        self.deliveries = desk.learn(Question("webhook_deliveries", GROUP, self._deliveries, costly=True))
+        self.page = desk.learn(Question("webhook_page", GROUP, self._page, costly=True))
+        self.count = desk.learn(Question("webhook_count", GROUP, self._count, costly=True))
 
     def _present(self, subscription_id: str) -> dict[str, Any] | None:
         subscription = self._tables.subscription(subscription_id)
