@@ -7,7 +7,7 @@ emitted by the task that owns it in the same transaction that forgets it. What a
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -23,6 +23,7 @@ from streams.topic import Topic
 MAX_DUE = 500
 #: How the keys of the two rows begin.
 BY_TIME, _BY_ID = "t", "i"
+_BY_TIME_RAW = BY_TIME.encode()
 _MAX_MS = 10**13 - 1
 
 
@@ -77,20 +78,36 @@ class Deadlines:
             del self.table[_BY_ID + id]
             del self.table[_time_key(deadline)]
 
-    def next_due_ms(self) -> int | None:
-        for _, deadline in self.table.range(BY_TIME, limit=1):
+    def next_due_ms(self, since_ms: int = 0) -> int | None:
+        """When the first deadline is due that is due at `since_ms` or later; None when there is none.
+
+        Deadlines that were sent or cancelled leave deletions before the first one, which a read passes one by one until
+        they are compacted: 20 to 120 ms after 200,000 of them. Who knows that there is none before a moment says so.
+        """
+        for _, deadline in self._since(since_ms, 1):
             return deadline.due_at_ms
         return None
 
-    def due(self, now_ms: int) -> Iterator[Deadline]:
-        for _, deadline in self.table.range(BY_TIME, limit=MAX_DUE):
+    def floor_ms(self, next_due_ms: int | None, changes: Mapping[bytes, bytes | None]) -> int | None:
+        """A moment before which nothing is due, given the first deadline before these changes of the table, and the
+        changes; None when there was and is none."""
+        scheduled = [_due_of(key) for key, row in changes.items() if row is not None and key.startswith(_BY_TIME_RAW)]
+        return min(scheduled if next_due_ms is None else [*scheduled, next_due_ms], default=None)
+
+    def due(self, now_ms: int, since_ms: int = 0) -> Iterator[Deadline]:
+        """The deadlines due by now, at most MAX_DUE, given that there is none before `since_ms`."""
+        for _, deadline in self._since(since_ms, MAX_DUE):
             if deadline.due_at_ms > now_ms:
                 return
             yield deadline
 
-    def emit(self, now_ms: int) -> int:
+    def _since(self, since_ms: int, limit: int) -> Iterator[tuple[str, Deadline]]:
+        after = _moment(since_ms) if since_ms > 0 else None
+        return self.table.range(BY_TIME, after=after, limit=limit)
+
+    def emit(self, now_ms: int, since_ms: int = 0) -> int:
         """Send what is due into the current batch and forget it; gives how many. A record's time is its due time."""
-        due = list(self.due(now_ms))
+        due = list(self.due(now_ms, since_ms))
         for deadline in due:
             self.send(deadline)
         return len(due)
@@ -112,4 +129,13 @@ class Deadlines:
 
 
 def _time_key(deadline: Deadline) -> str:
-    return f"{BY_TIME}{deadline.due_at_ms:013d}\0{deadline.id}"
+    return f"{_moment(deadline.due_at_ms)}\0{deadline.id}"
+
+
+def _moment(ms: int) -> str:
+    """What the keys of all deadlines of a moment begin with, and stand behind."""
+    return f"{BY_TIME}{ms:013d}"
+
+
+def _due_of(raw_key: bytes) -> int:
+    return int(raw_key[len(_BY_TIME_RAW) : raw_key.index(b"\0")])

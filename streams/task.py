@@ -138,7 +138,7 @@ class Task:
         letters = TopicPartition(self._settings.dead_letters, self.partition % self._settings.dead_letter_partitions)
         for topic, agent in self.group.agents.items():
             self._runs[topic] = AgentRun(agent, self.batch, letters, self._metrics)
-        self._look_at_deadlines()
+        self._look_at_deadlines(0)
         self.state = TaskState.RUNNING if self._replay is None else TaskState.REPLAYING
         if self._replay is not None:
             log.warning("%s takes its past again: %d records, no answers until then", self.name, self.remaining)
@@ -427,7 +427,7 @@ class Task:
             self._writer.committed()
         self._wake_waiters()
         self._count(acts, time.perf_counter() - began)
-        self._look_at_deadlines()
+        self._look_at_deadlines(self._nothing_due_before(changes))
 
     def _apply(self, changes: Changes, reached: Mapping[TopicPartition, int], begun_at_ms: int) -> None:
         """Step 5. A transaction that has committed proves that no newer owner wrote before `begun_at_ms`: now and then
@@ -491,13 +491,22 @@ class Task:
             return
         with using(self.batch):
             self.batch.savepoint(None)
-            self.group.deadlines.emit(now_ms)
+            self.group.deadlines.emit(now_ms, self._nothing_due_before(self.batch.changes) or 0)
 
-    def _look_at_deadlines(self) -> None:
+    def _nothing_due_before(self, changes: Changes) -> int | None:
+        """A moment before which no deadline is due, these changes included; None when there is no deadline at all."""
+        if self.group.deadlines is None:
+            return None
+        return self.group.deadlines.floor_ms(self._next_due_ms, changes.get(self.group.deadlines.table, {}))
+
+    def _look_at_deadlines(self, since_ms: int | None) -> None:
+        """Find the next deadline; it is not before `since_ms` (None: there is none)."""
         if self.group.deadlines is None:
             return
-        with using(CommittedView(self.store, self.partition, self._found_damage)):
-            self._next_due_ms = self.group.deadlines.next_due_ms()
+        self._next_due_ms = None
+        if since_ms is not None:
+            with using(CommittedView(self.store, self.partition, self._found_damage)):
+                self._next_due_ms = self.group.deadlines.next_due_ms(since_ms)
         pending = self._metrics.deadlines_pending.labels(self.group.name, str(self.partition))
         pending.set(0 if self._next_due_ms is None else 1)
 

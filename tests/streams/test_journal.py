@@ -252,7 +252,7 @@ async def test_a_boundary_behind_a_replay_that_was_killed_on_a_real_broker(toy: 
     settings = EngineSettings("toy", toy.stack.kafka, Path("unused"))
     journal = TopicPartition(JOURNAL, 0)
     async with PlainProducer(settings) as producer:
-        await producer.send(*journal, REPLAY, Boundary({"words": 3}).encode(), ())
+        await producer.send(journal.topic, journal.partition, REPLAY, Boundary({"words": 3}).encode(), ())
     for _ in range(3):
         killed = KafkaTransactions(settings, "toy-words-0")
         await killed.start()

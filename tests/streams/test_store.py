@@ -70,7 +70,7 @@ def test_a_store_that_another_process_holds_is_not_damaged(tmp_path: Path, name:
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == "open\n"
-        with pytest.raises(StoreUnavailable, match="another process holds this store.*--datadir"):
+        with pytest.raises(StoreUnavailable, match=r"another process holds this store.*--datadir"):
             open_at(path)
     finally:
         holder.communicate("")
@@ -108,7 +108,7 @@ def test_what_a_machine_lacks_is_no_damage(words: str, remedy: str, name: str) -
     "words",
     [
         "Corruption: block checksum mismatch: stored = 1, computed = 2 in {path}/000012.sst offset 0 size 53",
-        "Corruption: Corruption: IO error: No such file or directory: While open a file: {path}/000012.sst: No such file",
+        "Corruption: Corruption: IO error: No such file or directory: While open: {path}/000012.sst: No such file",
         "IO error: No such file or directory: While opening a file: {path}/MANIFEST-000005: No such file or directory",
         "Corruption: While creating a new Db, wal_dir contains existing log file: : 000004.log",
         "Invalid argument: Column family not found",
