@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +23,9 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from streams import record_batches
+from streams import aiokafka_patches, record_batches
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -116,12 +119,22 @@ def as_brokers(brokers: Brokers | str) -> Brokers:
     return Brokers(brokers) if isinstance(brokers, str) else brokers
 
 
+#: A connection without a request is closed after this long: load balancers and NAT forget it silently after 350 s and
+#: less, and the next request would wait for its time-out.
+MAX_IDLE_MS = 300_000
+
+
 def client_options(brokers: Brokers | str) -> dict[str, Any]:
     """What every client connects with; a bare address means neither encryption nor a user. Raises NotLetIn."""
+    aiokafka_patches.apply()
     record_batches.install()  # whoever has these options makes a client
     brokers = as_brokers(brokers)
     security = brokers.security
-    options: dict[str, Any] = {"bootstrap_servers": brokers.addresses, "security_protocol": security.protocol}
+    options: dict[str, Any] = {
+        "bootstrap_servers": brokers.addresses,
+        "security_protocol": security.protocol,
+        "connections_max_idle_ms": MAX_IDLE_MS,
+    }
     if security.encrypted:
         options["ssl_context"] = _ssl_context(security)
     if security.with_user:
@@ -134,13 +147,72 @@ def client_options(brokers: Brokers | str) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _ssl_context(security: Security) -> ssl.SSLContext:
     """Once for all clients: reading the authorities takes longer than anything else that a client does at its start."""
+    return ReloadingContext.of(security)
+
+
+class ReloadingContext(ssl.SSLContext):
+    """A context that reads its files again when they have changed, before the next connection is made.
+
+    So a rotated client certificate needs no restart. A new CA is trusted in addition to the old one, which only a
+    restart forgets. Files that do not fit together yet (the certificate is new, the key is not) change nothing.
+    """
+
+    _security: Security
+    _stamps: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, security: Security) -> ReloadingContext:
+        """Raises NotLetIn, with the file that cannot be used."""
+        _load(ssl.create_default_context(), security)
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags = ssl.create_default_context(cafile=security.ca_file).verify_flags
+        if security.ca_file is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        _load(context, security)
+        context._security, context._stamps = security, _stamps(security)
+        return context
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Called by asyncio for each connection."""
+        self.reload_if_changed()
+        return super().wrap_bio(*args, **options)
+
+    def reload_if_changed(self) -> None:
+        """Tried in another context first: half of a new pair must not end up in this one."""
+        if (stamps := _stamps(self._security)) == self._stamps:
+            return
+        try:
+            _load(ssl.create_default_context(), self._security)
+            _load(self, self._security)
+        except NotLetIn as error:
+            log.warning("changed certificate files are not used yet: %s", error)
+            return
+        self._stamps = stamps
+        log.info("certificate files have changed and are read again")
+
+
+def _stamps(security: Security) -> tuple[Any, ...]:
+    """What tells one version of the files from another; a file that is away for a moment has none."""
+    found: list[Any] = []
+    for path in (security.ca_file, security.cert_file, security.key_file):
+        try:
+            status = None if path is None else path.stat()
+        except OSError:
+            status = None
+        found.append(status and (status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
+
+
+def _load(context: ssl.SSLContext, security: Security) -> None:
+    """Raises NotLetIn."""
     _require_file(security.ca_file, "the CA file")
     _require_file(security.cert_file, "the client certificate")
     _require_file(security.key_file, "the client key")
-    try:
-        context = ssl.create_default_context(cafile=security.ca_file)
-    except ssl.SSLError as error:
-        raise NotLetIn(f"the CA file {security.ca_file} holds no certificate in PEM form: {error}") from None
+    if security.ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=security.ca_file)
+        except ssl.SSLError as error:
+            raise NotLetIn(f"the CA file {security.ca_file} holds no certificate in PEM form: {error}") from None
     if security.cert_file is not None:
         try:
             # Without a password OpenSSL would ask for one on the terminal.
@@ -150,7 +222,6 @@ def _ssl_context(security: Security) -> ssl.SSLContext:
                 f"the client certificate {security.cert_file} and the key {security.key_file or 'in it'} do not fit"
                 f" together, are not in PEM form, or the key is encrypted: {error}"
             ) from None
-    return context
 
 
 def _require_file(path: Path | None, what: str) -> None:
@@ -169,8 +240,10 @@ async def let_in(brokers: Brokers | str, timeout_s: float) -> None:
     """
     brokers = as_brokers(brokers)
     options = client_options(brokers)
+    del options["connections_max_idle_ms"]
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
         place = f"{host}:{port}"
+        aiokafka_patches.unreachable.reached((host, port))  # its own answer is wanted, whatever it did before
         try:
             connection = await create_conn(host, port, request_timeout_ms=int(timeout_s * 1000), **options)
         except NOT_LET_IN as error:

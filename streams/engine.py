@@ -24,7 +24,7 @@ from streams.heap import Heap, calm_collector
 from streams.heartbeats import Heartbeats
 from streams.kafka import KafkaLog, KafkaReader, rest_when_idle
 from streams.live import Live, Turn
-from streams.membership import Listener, is_member, name_instance
+from streams.membership import Confirmation, Listener, is_member, name_instance
 from streams.metrics import Metrics
 from streams.producer import PlainProducer
 from streams.records import Headers, Position, TopicPartition
@@ -198,10 +198,8 @@ class Engine(Service):
 
     async def _join(self) -> None:
         settings = self.settings
-        if self._producer is None:
-            self._producer = PlainProducer(settings)
-        # A membership that broke may have lost the cluster's addresses with it: the producer finds them again, too.
-        self._producer.renew()
+        self._producer = self._producer or PlainProducer(settings)
+        self._producer.renew()  # a membership that broke may have lost the addresses of all brokers with it
         await self._producer.start()
         self.consumer = consumer = AIOKafkaConsumer(
             **settings.client_options,
@@ -257,9 +255,11 @@ class Engine(Service):
         Returns when another version takes over from this one.
         """
         heap = Heap()
+        confirmation = Confirmation(self.settings.session_timeout_ms, self.settings.rebalance_timeout_ms)
         while not self.should_stop:
             assert self.consumer is not None
             self.consumer._coordinator.check_errors()
+            confirmation.check(self.confirmed_at)
             self._begin_ended_slots()
             await heap.look(sum(sum(task.committed.values()) for task in self.tasks.values()), self.pressed)
             if self.live is not None and await self._gives_way(self.live):

@@ -57,6 +57,8 @@ class FetchSessions:
 class _Incremental:
     """A fetch as aiokafka's connection takes one: it becomes a request when the broker's version is known."""
 
+    API_KEY = FetchRequest.API_KEY
+
     def __init__(self, whole: FetchRequest, wanted: Wanted, session: _Session) -> None:
         self._whole, self._wanted, self._session = whole, wanted, session
 

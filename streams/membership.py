@@ -6,6 +6,8 @@ joins again and replaces its replacement: two workers with one id would put each
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener
@@ -86,3 +88,34 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         await self._engine.assigned(assigned)
+
+
+class Unconfirmed(Exception):
+    """The group has not confirmed this member for long: what it knows of the cluster may be of no use any more."""
+
+
+class Confirmation:
+    """Raises Unconfirmed when a member has heard nothing from its group for several sessions.
+
+    A new membership begins with new clients, from the bootstrap addresses: brokers may all have been replaced. Longer
+    than two rebalances, since no heartbeat is confirmed while one lasts.
+    """
+
+    SESSIONS = 3
+
+    def __init__(self, session_ms: int, rebalance_ms: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.limit_s = max(self.SESSIONS * session_ms, 2 * rebalance_ms) / 1000
+        self._session_s, self._now = session_ms / 1000, now
+        self._since = self._seen_at = now()
+
+    def check(self, confirmed_at: float) -> None:
+        """Called every half second; time in which this process itself slept does not count. Raises Unconfirmed."""
+        now, before = self._now(), self._seen_at
+        self._seen_at = now
+        if now - before > self._session_s:
+            self._since = now
+        if now - max(self._since, confirmed_at) > self.limit_s:
+            raise Unconfirmed(
+                f"the group has not confirmed this worker for {self.limit_s:.0f} s: it joins again with new connections"
+                " from the bootstrap addresses"
+            )

@@ -42,6 +42,10 @@ RESOURCES = {
 }
 
 
+#: How long a login with SCRAM-SHA-256 over SASL_PLAINTEXT lasts.
+LOGIN_MS = 8_000
+
+
 class SecuredKafka(Kafka):
     """An open listener for the tests themselves, as a superuser; the others let in whom they know, to what is granted.
 
@@ -92,6 +96,8 @@ class SecuredKafka(Kafka):
             "listener.name.sasl_plaintext.plain.sasl.jaas.config": plain_login,
             "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scram,
             "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": scram,
+            # Only here a login ends: test_logins.py.
+            "listener.name.sasl_plaintext.scram-sha-256.connections.max.reauth.ms": str(LOGIN_MS),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": "broker.pem",
             "ssl.truststore.type": "PEM",

@@ -92,7 +92,8 @@ def test_the_options_say_all_and_repr_keeps_the_password_back(broker: SecuredKaf
     assert options["ssl_context"].check_hostname and options["ssl_context"].verify_mode is ssl.CERT_REQUIRED
     assert options["ssl_context"] is client_options(brokers)["ssl_context"], "read once"
     assert PASSWORD not in f"{brokers!r} {brokers} {brokers.how} {brokers.security}"
-    assert client_options("a:1") == {"bootstrap_servers": "a:1", "security_protocol": "PLAINTEXT"}
+    plain = {"bootstrap_servers": "a:1", "security_protocol": "PLAINTEXT", "connections_max_idle_ms": 300_000}
+    assert client_options("a:1") == plain
 
 
 async def test_postgres_over_tls(secured: Secured, tmp_path: Path) -> None:
