@@ -101,6 +101,8 @@ def _objection(
     """Why the command changes nothing; the first reason in the order of AccountRefusal."""
     if account is None:
         return AccountRefusal.NO_SUCH_ACCOUNT
+    if command.is_outdated(account.version):
+        return AccountRefusal.WRONG_VERSION
     amount = None if isinstance(command, ReleaseHold) else command.amount_minor
     if amount is not None and amount <= 0:
         return AccountRefusal.NOT_POSITIVE_AMOUNT

@@ -91,6 +91,8 @@ def _objection(
         return None if same else InventoryRefusal.EXISTS_WITH_DIFFERENT_CONTENT
     if item is None:
         return InventoryRefusal.NO_SUCH_ITEM
+    if command.is_outdated(item.version):
+        return InventoryRefusal.WRONG_VERSION
     match command:
         case ChangeItem():
             return None if _given(command) else InventoryRefusal.NOTHING_TO_CHANGE

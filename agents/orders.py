@@ -52,6 +52,8 @@ def decide(
         case CancelOrder():
             if order is None:
                 return (_not_cancelled(order, command, occurred_at, CancellationRefusal.NO_SUCH_ORDER),)
+            if command.is_outdated(order.version):
+                return (_not_cancelled(order, command, occurred_at, CancellationRefusal.WRONG_VERSION),)
             if order.status is OrderStatus.CANCELLED:
                 return (_not_cancelled(order, command, occurred_at, CancellationRefusal.ALREADY_CANCELLED),)
             return (_cancelled(order, command, occurred_at),)

@@ -152,6 +152,8 @@ def _objection(standing: Standing, command: AnyWebhookCommand, at_ms: int) -> We
     """Why the command changes nothing; the first reason in the order of WebhookRefusal."""
     subscription, delivery = standing.subscription, standing.delivery
     assert subscription is not None, "without one there is another table"
+    if command.is_outdated(subscription.version):
+        return WebhookRefusal.WRONG_VERSION
     match command:
         case CreateSubscription():
             same = (subscription.url, subscription.events, subscription.customer_id) == (

@@ -177,6 +177,7 @@ class AccountRefusal(StrEnum):
     """Why a command changed nothing, in the order decide checks them."""
 
     NO_SUCH_ACCOUNT = "no_such_account"
+    WRONG_VERSION = "wrong_version"
     NOT_POSITIVE_AMOUNT = "not_positive_amount"
     AMOUNT_ABOVE_LIMIT = "amount_above_limit"
     CURRENCY_MISMATCH = "currency_mismatch"

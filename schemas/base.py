@@ -60,6 +60,17 @@ class Command(Model):
     model_config = ConfigDict(strict=True)
 
     command_id: CommandId
+    # Left out of the record when it is not given: most commands are sent by rules, which know the state they act on.
+    expected_version: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda version: version is None,
+        description="When given, the version that the command is for: in any other it is refused as `wrong_version`.",
+    )
+
+    def is_outdated(self, version: int) -> bool:
+        """Whether the command is for another version than this one."""
+        return self.expected_version is not None and self.expected_version != version
 
 
 class Event(Model):
@@ -111,8 +122,11 @@ def derived_id(name: str) -> str:
 
 
 def content_of(command: Command) -> str:
-    """What a command asks for, whatever its id: two commands of one id and other contents cannot both be meant."""
-    asked = command.model_dump(mode="json", exclude={"command_id"})
+    """What a command asks for, whatever its id and the version that it expects.
+
+    Two commands of one id and other contents cannot both be meant.
+    """
+    asked = command.model_dump(mode="json", exclude={"command_id", "expected_version"})
     return derived_id(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode())
 
 

@@ -204,6 +204,7 @@ class InventoryRefusal(StrEnum):
 
     EXISTS_WITH_DIFFERENT_CONTENT = "exists_with_different_content"
     NO_SUCH_ITEM = "no_such_item"
+    WRONG_VERSION = "wrong_version"
     NOTHING_TO_CHANGE = "nothing_to_change"
     ZERO_DELTA = "zero_delta"
     NOT_POSITIVE_QUANTITY = "not_positive_quantity"

@@ -225,7 +225,7 @@ WebhookCommand = Annotated[AnyWebhookCommand, Field(discriminator="type")]
 
 def content_of(command: AskedCommand) -> str:
     """What a command asks for, whatever its id. Where hearing begins is no part of it: that differs by the moment."""
-    asked = command.model_dump(mode="json", exclude={"command_id", "starts", "policy"})
+    asked = command.model_dump(mode="json", exclude={"command_id", "expected_version", "starts", "policy"})
     return derived_id(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode())
 
 
@@ -236,6 +236,7 @@ class WebhookRefusal(StrEnum):
     """Why a command changed nothing, in the order decide checks them."""
 
     NO_SUCH_SUBSCRIPTION = "no_such_subscription"
+    WRONG_VERSION = "wrong_version"
     EXISTS_WITH_DIFFERENT_CONTENT = "exists_with_different_content"
     NOTHING_TO_CHANGE = "nothing_to_change"
     TOO_MANY_SECRETS = "too_many_secrets"

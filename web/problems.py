@@ -236,12 +236,23 @@ _BY_STATUS = {
 }
 
 
+#: The reason that every domain gives when the version that a command was for is not the resource's.
+WRONG_VERSION = "wrong_version"
+
+
 class Problem(Exception):
     """Raised by a handler; the outermost middleware answers with it. `extra` holds the kind's own members."""
 
     def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         self.kind, self.detail, self.headers, self.extra = kind, detail, dict(headers or {}), extra
         super().__init__(f"{kind.slug}: {detail}")
+
+    @classmethod
+    def outdated(cls, what: str, version: int, position: str) -> Problem:
+        """412: the write was for another version of the resource than it has."""
+        headers = {"ETag": f'"{version}"', "Orderstream-Position": position}
+        detail = f"If-Match names another version: {what} has version {version}."
+        return cls(PRECONDITION_FAILED, detail, headers=headers, version=version, position=position)
 
     @classmethod
     def unavailable(cls, detail: str, retry_after_s: float = 1.0, kind: Kind = UNAVAILABLE) -> Problem:

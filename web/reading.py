@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
 from streams.records import Position
@@ -58,6 +60,30 @@ def position(request: web.Request, name: str, topics: frozenset[str]) -> Positio
     if read.topic not in topics:
         raise bad(name, f"names topic {read.topic[:64]!r}; positions of {', '.join(sorted(topics))} can be waited for.")
     return read
+
+
+_STRONG_TAG = re.compile(r'"([1-9][0-9]{0,14})(?:-(?:opened|erased))?"')
+#: No resource has this version: what no tag of ours can be never matches.
+NEVER = 0
+
+
+def if_match(request: web.Request) -> int | None:
+    """The version that a write is for: If-Match by strong comparison (RFC 9110 §13.1.1). None: any.
+
+    A command carries one version, so that several tags are refused (400) rather than narrowed to one of them.
+    """
+    given = request.headers.getall("If-Match", [])
+    if not given:
+        return None
+    text = ", ".join(given).strip()
+    if text == "*":
+        return None  # any version: that there is none is answered 404
+    if "," in text or len(given) > 1:
+        raise bad("If-Match", "must be one entity tag here, as the ETag of the resource.")
+    if not re.fullmatch(r'(W/)?"[!#-~\x80-\xff]*"', text):
+        raise bad("If-Match", f'must be an entity tag in quotes, as "3", not {text[:32]!a}.')
+    tag = _STRONG_TAG.fullmatch(text)
+    return int(tag[1]) if tag else NEVER
 
 
 def matches_etag(request: web.Request, etag: str) -> bool:

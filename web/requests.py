@@ -67,7 +67,7 @@ class Requests:
 
         Problems that `act` raises are answers like any other. An answer is final unless it says that the outcome is
         not known (202) or the service failed (5xx): then the claim lapses and the same request may be made again. One
-        that came too often (429) was not worked on: the key is free again at once.
+        that came too often (429) or for another version (412) was not worked on: the key is free again at once.
         """
         key = _key(request)
         if key is None:
@@ -78,10 +78,12 @@ class Requests:
         if kept is not None:
             return kept
         try:
-            answer = await act(derived_id(f"{key}\0{fingerprint}"))
+            # After a 412 the same request may come for another version: that is another command.
+            version = request.headers.get("If-Match")
+            answer = await act(derived_id(f"{key}\0{fingerprint}" + ("" if version is None else f"\0{version}")))
         except Problem as problem:
             answer = problems.answer(problem, instance=request.path, request_id=request[REQUEST_ID])
-        if answer.status == problems.TOO_MANY_ORDERS.status:
+        if answer.status in (problems.TOO_MANY_ORDERS.status, problems.PRECONDITION_FAILED.status):
             await self._commands.send(key=key, value=ForgetRequest(command_id=claim_id, request_key=key))
         elif answer.status < 500 and answer.status != 202:
             await self._complete(key, claim_id, answer)

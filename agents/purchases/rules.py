@@ -139,6 +139,8 @@ def objection(purchase: Purchase | None, command: PurchaseCommand) -> PurchaseRe
     """Why not, in the order of the enum."""
     if purchase is None:
         return PurchaseRefusal.NO_SUCH_ORDER
+    if command.is_outdated(purchase.version):
+        return PurchaseRefusal.WRONG_VERSION
     if command.type not in ANY_STATUS and purchase.status not in LEGAL[command.type]:
         return PurchaseRefusal.NOT_IN_THIS_STATUS
     if isinstance(command, ShipmentCommand):

@@ -89,6 +89,7 @@ class CancellationRefusal(StrEnum):
     """Why an order was not cancelled, in the order decide checks them."""
 
     NO_SUCH_ORDER = "no_such_order"
+    WRONG_VERSION = "wrong_version"
     ALREADY_CANCELLED = "already_cancelled"
 
 
@@ -256,6 +257,7 @@ def encode_command(command: OrderCommand) -> bytes:
                     "order_uid": command.order_uid,
                     "reason": command.reason,
                 }
+                | ({} if command.expected_version is None else {"expected_version": command.expected_version})
             )
 
 

@@ -35,6 +35,7 @@ class PurchaseRefusal(StrEnum):
     NO_SUCH_ORDER = "no_such_order"
     ORDER_UID_TAKEN = "order_uid_taken"
     EXISTS_WITH_DIFFERENT_CONTENT = "exists_with_different_content"
+    WRONG_VERSION = "wrong_version"
     NOT_IN_THIS_STATUS = "not_in_this_status"
     NO_SUCH_LINE = "no_such_line"
     NO_SUCH_SHIPMENT = "no_such_shipment"

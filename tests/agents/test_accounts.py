@@ -218,6 +218,18 @@ def answer(past: Sequence[AccountEvent], command: AccountCommand) -> list[Accoun
         param([], capture(), [refused(capture(), 0, R.NO_SUCH_ACCOUNT)], id="capture, no account"),
         param([], release(), [refused(release(), 0, R.NO_SUCH_ACCOUNT)], id="release, no account"),
         param(
+            [OPENED],
+            deposit(-1, expected_version=2),
+            [refused(deposit(-1), 1, R.WRONG_VERSION)],
+            id="for another version, and nothing",
+        ),
+        param(
+            [OPENED],
+            withdraw(-1, expected_version=1),
+            [refused(withdraw(-1), 1, R.NOT_POSITIVE_AMOUNT)],
+            id="for this version",
+        ),
+        param(
             [refused(deposit(1), 0, R.NO_SUCH_ACCOUNT), OPENED], deposit(1), [], id="refused once, whatever came since"
         ),
         param(WITH_100, deposit(0, "x"), [refused(deposit(0, "x"), 2, R.NOT_POSITIVE_AMOUNT)], id="deposit zero"),

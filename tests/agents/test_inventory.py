@@ -271,6 +271,9 @@ ROWS = [
         for command in (change(), adjust(0), reserve(0), commit(0), release(0))
     ),
     param([refused(adjust(5), 0, 0, R.NO_SUCH_ITEM), CREATED], adjust(5), [], id="refused once, whatever came since"),
+    no([CREATED], change(expected_version=2), R.WRONG_VERSION, "for another version, and names nothing"),
+    no(WITH_10, change(price_minor=3, expected_version=1), R.WRONG_VERSION, "for an earlier version"),
+    no([CREATED], change(expected_version=1), R.NOTHING_TO_CHANGE, "for this version, names nothing"),
     no([CREATED], change(), R.NOTHING_TO_CHANGE, "names nothing"),
     no(WITH_10, adjust(0, "t"), R.ZERO_DELTA, "by nothing"),
     *(

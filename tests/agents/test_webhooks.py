@@ -151,6 +151,7 @@ TABLE = [
         param(None, Target(), None, command, [], id=f"{command.type} after the end")
         for command in (REQUEST, tried(200), RETRY, PROBE, FORGET)
     ),
+    param(subscription(), Target(), None, change(expected_version=9), refused(R.WRONG_VERSION), id="another version"),
     param(subscription(), Target(), None, change(), refused(R.NOTHING_TO_CHANGE), id="a change of nothing"),
     param(subscription(), Target(), None, change(url=URL), [], id="changed to what it is"),
     param(subscription(), Target(), None, change(events=["*"]), ["subscription_changed"], id="changed"),

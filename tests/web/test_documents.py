@@ -21,13 +21,13 @@ from web.limits import Limits
 from web.openapi import MODELS, OPERATIONS
 from web.openapi.models import ProblemDocument
 from web.openapi.purchase_models import OrderPage
-from web.problems import BAD_REQUEST, EXPECTATION_FAILED, KINDS, MISDIRECTED, PRECONDITION_FAILED
+from web.problems import BAD_REQUEST, EXPECTATION_FAILED, KINDS, MISDIRECTED
 
 ROOT = Path(__file__).parents[2]
 
 
 #: Said between workers, or of what is no request of an operation.
-OF_NO_OPERATION = {kind.slug for kind in (MISDIRECTED, BAD_REQUEST, EXPECTATION_FAILED, PRECONDITION_FAILED)}
+OF_NO_OPERATION = {kind.slug for kind in (MISDIRECTED, BAD_REQUEST, EXPECTATION_FAILED)}
 
 
 @pytest.fixture

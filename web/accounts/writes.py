@@ -117,12 +117,14 @@ class AccountWrites:
     async def _move(self, request: web.Request, kind: type[Deposit] | type[Withdraw]) -> web.Response:
         reading.only(request)
         account_id = shapes.account_id(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Amount)
 
         async def act(command_id: str) -> web.Response:
             command = kind(
                 command_id=id_of(account_id, asked.idempotency_key, command_id),
                 account_id=account_id,
+                expected_version=expected,
                 amount_minor=asked.amount_minor,
                 currency=asked.currency,
             )
@@ -179,6 +181,8 @@ def _refused(command: Deposit | Withdraw, first: dict[str, Any]) -> Problem:
             headers={answers.POSITION: str(at)},
             **told,
         )
+    if reason is AccountRefusal.WRONG_VERSION:
+        return Problem.outdated(f"account {command.account_id}", first["version"], str(at))
     kind = problems.AMOUNT_REFUSED if reason in _OF_THE_AMOUNT else problems.ACCOUNT_REFUSED
     headers = {"ETag": answers.etag(first["version"]), answers.POSITION: str(at)}
     return Problem(kind, _WORDS[reason], headers=headers, balance_minor=first["balance_minor"], **told)

@@ -118,12 +118,13 @@ class ItemWrites:
         """PATCH /api/v1/items/{item_id}"""
         reading.only(request)
         item_id = shapes.item_id(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Change, most_bytes=self._limits.body_bytes)
         said = asked.model_dump(exclude={"idempotency_key"})
 
         async def act(command_id: str) -> web.Response:
             id = id_of(item_id, asked.idempotency_key, command_id)
-            return await self._done(ChangeItem(command_id=id, item_id=item_id, **said))
+            return await self._done(ChangeItem(command_id=id, item_id=item_id, expected_version=expected, **said))
 
         return await self._requests.once(request, raw, act)
 
@@ -131,11 +132,14 @@ class ItemWrites:
         """POST /api/v1/items/{item_id}/stock"""
         reading.only(request)
         item_id = shapes.item_id(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Adjustment)
 
         async def act(command_id: str) -> web.Response:
             id = id_of(item_id, asked.idempotency_key, command_id)
-            command = AdjustStock(command_id=id, item_id=item_id, delta=asked.delta, reason=asked.reason)
+            command = AdjustStock(
+                command_id=id, item_id=item_id, expected_version=expected, delta=asked.delta, reason=asked.reason
+            )
             return await self._done(command)
 
         return await self._requests.once(request, raw, act)
@@ -198,6 +202,8 @@ def _refused(command: Written, first: dict[str, Any]) -> Problem:
     if reason is InventoryRefusal.NO_SUCH_ITEM:
         detail = f"There is no item {command.item_id}."
         return Problem(problems.NO_SUCH_ITEM, detail, headers={answers.POSITION: str(at)}, **told)
+    if reason is InventoryRefusal.WRONG_VERSION:
+        return Problem.outdated(f"item {command.item_id}", first["version"], str(at))
     kind = problems.CHANGE_REFUSED if reason in _OF_THE_CHANGE else problems.ITEM_REFUSED
     headers = {"ETag": answers.etag(first["version"]), answers.POSITION: str(at)}
     return Problem(kind, _WORDS[reason], headers=headers, available=_stock(first)["available"], **told)

@@ -29,7 +29,7 @@ from web.openapi import (
 from web.openapi.components import JsonObject
 from web.openapi.models import Accepted, Timeline
 from web.openapi.operations import Operation, Success
-from web.problems import CONTENT_TYPE, Kind
+from web.problems import CONTENT_TYPE, PRECONDITION_FAILED, Kind
 
 VERSION = "1.0.0"
 
@@ -140,7 +140,8 @@ def _operation(operation: Operation, canonical: str | None) -> JsonObject:
 def _responses(operation: Operation) -> JsonObject:
     responses: JsonObject = {str(status): _success(success) for status, success in operation.answers.items()}
     by_status: dict[int, list[Kind]] = {}
-    for kind in dict.fromkeys(operation.problems):
+    versioned = (PRECONDITION_FAILED,) if "If-Match" in operation.parameters else ()
+    for kind in dict.fromkeys((*operation.problems, *versioned)):
         by_status.setdefault(kind.status, []).append(kind)
     for status in sorted(by_status):
         responses[str(status)] = _problem(by_status[status])

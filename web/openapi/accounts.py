@@ -204,7 +204,7 @@ OPERATIONS = (
         " often and late it is sent.",
         _MOVED,
         _REFUSALS,
-        ("account_id", "Idempotency-Key"),
+        ("account_id", "If-Match", "Idempotency-Key"),
         AmountBody,
     ),
     Operation(
@@ -214,7 +214,7 @@ OPERATIONS = (
         "Refused when it is more than is available: an account is never overdrawn.",
         _MOVED,
         _REFUSALS,
-        ("account_id", "Idempotency-Key"),
+        ("account_id", "If-Match", "Idempotency-Key"),
         AmountBody,
     ),
     Operation(

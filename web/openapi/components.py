@@ -81,6 +81,13 @@ def _in_headers() -> JsonObject:
             "schema": {"type": "string"},
             "example": '"1"',
         },
+        "If-Match": {
+            "name": "If-Match",
+            "in": "header",
+            "description": "The ETag of the version that the write is for; 412 when the resource has another by then.",
+            "schema": {"type": "string"},
+            "example": '"1"',
+        },
         "Idempotency-Key": {
             "name": "Idempotency-Key",
             "in": "header",

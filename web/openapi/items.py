@@ -175,7 +175,7 @@ OPERATIONS = (
         "What the body names changes, the rest stays. What is reserved keeps the price that it was reserved at.",
         {200: Success("The item as it stands.", ItemOutcome, headers=_MARKED), 202: _LATER},
         _OF_ONE,
-        ("item_id", "Idempotency-Key"),
+        ("item_id", "If-Match", "Idempotency-Key"),
         ItemChangeBody,
     ),
     Operation(
@@ -189,7 +189,7 @@ OPERATIONS = (
             202: _LATER,
         },
         _OF_ONE,
-        ("item_id", "Idempotency-Key"),
+        ("item_id", "If-Match", "Idempotency-Key"),
         StockBody,
     ),
 )

@@ -169,7 +169,7 @@ OPERATIONS = (
             problems.INVALID_DOCUMENT,
             *WRITES,
         ),
-        ("order_uid", "Idempotency-Key"),
+        ("order_uid", "If-Match", "Idempotency-Key"),
         CancellationBody,
     ),
     Operation(

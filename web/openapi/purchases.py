@@ -47,7 +47,7 @@ def _action(id: str, summary: str, description: str, body: type[Shape], *named: 
             problems.INVALID_DOCUMENT,
             *WRITES,
         ),
-        ("order_uid", *named, "Idempotency-Key"),
+        ("order_uid", *named, "If-Match", "Idempotency-Key"),
         body,
         body_required=body not in (NothingBody, PackingBody, ShippingBody),
     )

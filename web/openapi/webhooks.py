@@ -224,7 +224,7 @@ OPERATIONS = (
         "What the body names changes, the rest stays. While it is paused, deliveries are kept and wait.",
         {200: Success("The webhook as it stands.", WebhookOutcome, headers=_MARKED), 202: _LATER},
         (*_OF_ONE, *_BODIES),
-        ("subscription_id", "Idempotency-Key"),
+        ("subscription_id", "If-Match", "Idempotency-Key"),
         WebhookChangeBody,
     ),
     Operation(
@@ -234,7 +234,7 @@ OPERATIONS = (
         "With its log and whatever waits in it. An attempt that is under way may still arrive.",
         {200: Success("Deleted.", DeletedWebhook, headers=_MARKED), 202: _LATER},
         (problems.NO_SUCH_WEBHOOK, *WRITES),
-        ("subscription_id", "Idempotency-Key"),
+        ("subscription_id", "If-Match", "Idempotency-Key"),
     ),
     Operation(
         "rotateSecret",
@@ -244,7 +244,7 @@ OPERATIONS = (
         " takes them all the while.",
         {200: Success("Rotated.", WebhookWithSecret, headers=_MARKED), 202: _LATER},
         (*_OF_ONE, problems.WEBHOOKS_OFF, *_BODIES),
-        ("subscription_id", "Idempotency-Key"),
+        ("subscription_id", "If-Match", "Idempotency-Key"),
         RotationBody,
     ),
     Operation(

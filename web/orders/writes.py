@@ -90,17 +90,27 @@ class OrderWrites:
         """POST /api/v1/orders/{order_uid}/cancel"""
         reading.only(request)
         order_uid = shapes.order_uid(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Cancellation)
 
         async def act(command_id: str) -> web.Response:
             if await self._purchases.is_bought(order_uid):
                 return await self._purchases.carry_out(
-                    CancelPurchase(command_id=command_id, order_uid=order_uid, reason=asked.reason, parts=asked.parts)
+                    CancelPurchase(
+                        command_id=command_id,
+                        order_uid=order_uid,
+                        expected_version=expected,
+                        reason=asked.reason,
+                        parts=asked.parts,
+                    )
                 )
             if asked.parts is not None:
                 detail = "`parts` are for orders that were bought here; an order document is cancelled as a whole."
                 raise Problem(problems.INVALID_DOCUMENT, detail, faults=[{"path": "$.parts", "message": detail}])
-            return await self._cancel(CancelOrder(command_id=command_id, order_uid=order_uid, reason=asked.reason))
+            command = CancelOrder(
+                command_id=command_id, order_uid=order_uid, expected_version=expected, reason=asked.reason
+            )
+            return await self._cancel(command)
 
         return await self._requests.once(request, raw, act)
 
@@ -130,6 +140,8 @@ class OrderWrites:
                 raise _refused(
                     problems.NO_SUCH_ORDER, caused, order, f"There is no order {command.order_uid} to cancel."
                 )
+            case {"reason": problems.WRONG_VERSION, "position": at} if order is not None:
+                raise Problem.outdated(f"order {command.order_uid}", order["version"], at)
             case {"reason": str(reason)}:
                 raise _refused(problems.ORDER_REFUSED, caused, order, f"The order was not cancelled: {reason}.")
             case _:

@@ -298,7 +298,7 @@ class PurchaseWrites:
 
         async def handle(request: web.Request) -> web.Response:
             reading.only(request)
-            uid = shapes.order_uid(request)
+            uid, expected = shapes.order_uid(request), reading.if_match(request)
             named = {name: shapes.part_id(request, name) for name in request.match_info if name != "order_uid"}
             said, raw = await body.read_model(request, self._limits, action.body, empty=b"{}")
             asked = dict(said)
@@ -307,7 +307,8 @@ class PurchaseWrites:
                 # An id within the order, for a caller who gives none, follows from the command as everything does.
                 made = {name: derived_id(command_id)[:8] for name in _IDS if asked.get(name, "") is None}
                 kind, said = self._fetched_by(action.command, asked)
-                return await self.carry_out(kind(command_id=command_id, order_uid=uid, **(said | named | made)))
+                more = {**said, **named, **made, "expected_version": expected}
+                return await self.carry_out(kind(command_id=command_id, order_uid=uid, **more))
 
             return await self._requests.once(request, raw, act)
 
@@ -346,6 +347,8 @@ class PurchaseWrites:
                 reason=reason,
                 position=caused["position"],
             )
+        if reason is PurchaseRefusal.WRONG_VERSION:
+            raise Problem.outdated(f"order {command.order_uid}", order["version"], caused["position"])
         detail = _WORDS[reason].format(status=order["status"], command=command.type)
         headers["ETag"] = answers.etag(order["version"])
         raise Problem(problems.ORDER_REFUSED, detail, headers=headers, reason=reason, position=caused["position"])

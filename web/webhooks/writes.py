@@ -128,11 +128,14 @@ class WebhookWrites:
         """PATCH /api/v1/webhooks/{subscription_id}"""
         reading.only(request)
         id = shapes.subscription_id(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Change)
         self._check(asked.url, asked.events or [])
 
         async def act(command_id: str) -> web.Response:
-            command = ChangeSubscription(command_id=command_id, subscription_id=id, **asked.model_dump())
+            command = ChangeSubscription(
+                command_id=command_id, subscription_id=id, expected_version=expected, **asked.model_dump()
+            )
             return await self._done(command)
 
         return await self._requests.once(request, raw, act)
@@ -140,10 +143,11 @@ class WebhookWrites:
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/v1/webhooks/{subscription_id}"""
         reading.only(request)
-        id = shapes.subscription_id(request)
+        id, expected = shapes.subscription_id(request), reading.if_match(request)
 
         async def act(command_id: str) -> web.Response:
-            return await self._done(DeleteSubscription(command_id=command_id, subscription_id=id))
+            command = DeleteSubscription(command_id=command_id, subscription_id=id, expected_version=expected)
+            return await self._done(command)
 
         return await self._requests.once(request, b"", act)
 
@@ -151,13 +155,18 @@ class WebhookWrites:
         """POST /api/v1/webhooks/{subscription_id}/rotate"""
         reading.only(request)
         id = shapes.subscription_id(request)
+        expected = reading.if_match(request)
         asked, raw = await body.read_model(request, self._limits, Rotation, empty=b"{}")
         key, shown = self._key(), list[str]()
 
         async def act(command_id: str) -> web.Response:
             name, secret = _made(key, id, command_id)
             command = RotateSecret(
-                command_id=command_id, subscription_id=id, secret=name, keep_previous_ms=asked.keep_previous_ms
+                command_id=command_id,
+                subscription_id=id,
+                expected_version=expected,
+                secret=name,
+                keep_previous_ms=asked.keep_previous_ms,
             )
             shown.append(secret)
             return await self._done(command)
@@ -265,6 +274,8 @@ def _refused(command: AskedCommand, first: dict[str, Any]) -> Problem:
     if reason is WebhookRefusal.NO_SUCH_SUBSCRIPTION:
         detail = f"There is no webhook {command.subscription_id}."
         return Problem(problems.NO_SUCH_WEBHOOK, detail, headers=headers, reason=reason, position=at)
+    if reason is WebhookRefusal.WRONG_VERSION:
+        return Problem.outdated(f"webhook {command.subscription_id}", first["version"], at)
     if reason is WebhookRefusal.NO_SUCH_DELIVERY:
         detail = "There is no such delivery in the log of this webhook."
         return Problem(problems.NO_SUCH_DELIVERY, detail, headers=headers, reason=reason, position=at)
