@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from cli.console import Found, Operator
+from cli.console import Found, Operator, note
+from streams.log_identity import LogIdentity, read_identity
 from streams.past import Cursor
 from streams.snapshot import NoSnapshot, Snapshot
 from streams.spool import keep_rows
@@ -22,6 +24,7 @@ class Base(NamedTuple):
     taken_at: str
     code: str
     cursors: dict[str, Cursor]
+    identity: LogIdentity
 
     def give_rows(self, group: Group, partition: int, task: Path) -> None:
         """Write down what the fold of this task begins with."""
@@ -45,6 +48,12 @@ def read_base(path: Path) -> Base:
         raise Found(f"{error}.") from None
     if "taken_at" not in said:
         raise Found(f"{path} does not say where in the log it was taken: `faust -A app snapshot` writes one that does.")
+    identity = identity_of(said)
+    if identity is None:
+        raise Found(
+            f"{path} does not say of which log it is (an earlier version wrote it), so it cannot be told whether its"
+            " offsets mean anything here. `faust -A app snapshot` writes one that does; --from beginning needs none."
+        )
     inputs = [name.removeprefix("position ").rpartition("-") for name in said if name.startswith("position ")]
     cursors = {}
     for task, text in ((name.removeprefix("journal "), said[name]) for name in said if name.startswith("journal ")):
@@ -52,17 +61,30 @@ def read_base(path: Path) -> Base:
         offsets = {topic: int(said[f"position {topic}-{number}"]) for topic, _, each in inputs if each == number}
         journal, _, taken = text.partition(":")
         cursors[task] = Cursor(offsets, int(journal), int(taken))
-    return Base(path, said["taken_at"], said["code"], cursors)
+    return Base(path, said["taken_at"], said["code"], cursors, identity)
+
+
+def identity_of(about: Mapping[str, str]) -> LogIdentity | None:
+    """Of which log a snapshot is; None for one of an earlier version, or of `what-if`."""
+    if "cluster" not in about:
+        return None
+    topics = {name.removeprefix("topic "): id for name, id in about.items() if name.startswith("topic ")}
+    return LogIdentity(about["cluster"], topics)
 
 
 def find_base(operator: Operator, since: str, tasks: tuple[str, ...]) -> Base | None:
-    """None for the beginning. Raises Found when there is no snapshot then, ValueError for what is no moment."""
+    """None for the beginning. Raises Found when there is no snapshot of this log then, ValueError for no moment."""
     if since == BEGINNING:
         return None
     if Path(since).is_file():
-        return read_base(Path(since))
+        base = read_base(Path(since))
+        if (why := _why_foreign(operator, base)) is not None:
+            raise Found(
+                f"{base.path} is of another log: {why}. Nothing was changed; --from beginning needs no snapshot."
+            )
+        return base
     folder = snapshots_of(operator)
-    bases = sorted((read_base(path) for path in folder.glob("*.snapshot")), key=lambda base: base.taken_at)
+    bases = sorted(_of_this_log(operator, folder), key=lambda base: base.taken_at)
     if since.isascii() and since.isdigit():
         if len(tasks) != 1:
             raise ValueError("an offset is one of a journal: name its task with --domain and --partition")
@@ -81,6 +103,25 @@ def find_base(operator: Operator, since: str, tasks: tuple[str, ...]) -> Base | 
             " needs none."
         )
     return fit[-1]
+
+
+def _of_this_log(operator: Operator, folder: Path) -> Iterator[Base]:
+    """The snapshots there that can be used; each other one is named with the reason."""
+    for path in sorted(folder.glob("*.snapshot")):
+        try:
+            base = read_base(path)
+        except Found as unusable:
+            note(f"Not used: {unusable.message}")
+            continue
+        if (why := _why_foreign(operator, base)) is None:
+            yield base
+        else:
+            note(f"Not used: {path} is of another log: {why}.")
+
+
+def _why_foreign(operator: Operator, base: Base) -> str | None:
+    here = operator.run(read_identity(operator.brokers, base.identity.topics))
+    return here.difference(base.identity)
 
 
 def _moment(text: str) -> datetime:

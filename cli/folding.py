@@ -22,6 +22,7 @@ from schemas.topics import DEAD_LETTERS
 from streams.attest import code_version
 from streams.folding import Plan, part_of, tasks_of
 from streams.kafka import KafkaLog, onlooker
+from streams.log_identity import LogIdentity
 from streams.past import Cursor, cursor_of, past_of, reached
 from streams.records import TopicPartition
 from streams.snapshot import Snapshot
@@ -125,8 +126,14 @@ async def fold_shadow(operator: Operator, folder: Path, count: int, rooms: Path,
     return folder / "shadow.snapshot"
 
 
-def describe(snapshot: Snapshot, reached: Reached, taken_at: str | None = None) -> None:
-    """What the snapshot is of. `taken_at`: the moment (RFC 3339) at which the log was looked at."""
+def describe(
+    snapshot: Snapshot, reached: Reached, taken_at: str | None = None, identity: LogIdentity | None = None
+) -> None:
+    """What the snapshot is of. `taken_at`: the moment (RFC 3339) at which the log was read; `identity`: which log."""
+    if identity is not None:
+        snapshot.say("cluster", identity.cluster)
+        for name, id in identity.topics.items():
+            snapshot.say(f"topic {name}", id)
     snapshot.say("code", code_version(ROOT / room for room in DECIDING))
     for (topic, partition), end in sorted(reached.inputs.items()):
         snapshot.say(f"position {topic}-{partition}", str(end))

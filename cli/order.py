@@ -16,6 +16,7 @@ from cli.console import PATIENCE_S, Found, Operator, Unreachable, json_option, p
 from cli.erase import opened
 from cli.letters import Gone, HiddenByTransaction
 from cli.past import as_it_was
+from schemas.currencies import format_amount
 from streams.errors import NotReadable
 from tables.versions import HOW, AfterRecord, read_cut
 
@@ -179,14 +180,21 @@ def read_json(base: str, body: bytes) -> dict[str, Any]:
 def _show(order: dict[str, Any]) -> None:
     width = max(map(len, order)) + 2
     for name, value in order.items():
-        if name != "document":
-            click.echo(f"{name + ':':<{width}}{'-' if value is None else value}")
+        if name == "document":
+            continue
+        if name.endswith("_minor") and isinstance(value, int) and isinstance(order.get("currency"), str):
+            shown = format_amount(value, order["currency"])
+        else:
+            shown = "-" if value is None else str(value)
+        click.echo(f"{name.removesuffix('_minor') + ':':<{width}}{shown}")
     if "document" in order:
         document = order["document"]
         payment = document.get("payment", {})
-        click.echo(f"{'amount:':<{width}}{payment.get('amount')} {payment.get('currency')} (minor units)")
+        currency = payment.get("currency", "")
+        click.echo(f"{'amount:':<{width}}{format_amount(payment.get('amount', 0), currency)}")
         for item in document.get("items", ()):
-            click.echo(f"{'item:':<{width}}{item.get('name')} ({item.get('brand')}), {item.get('total_price')}")
+            price = format_amount(item.get("total_price", 0), currency)
+            click.echo(f"{'item:':<{width}}{item.get('name')} ({item.get('brand')}), {price}")
     click.echo()
 
 

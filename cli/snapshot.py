@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from cli.attest import read_attested
-from cli.bases import snapshots_of
+from cli.bases import identity_of, snapshots_of
 from cli.console import Found, Operator, json_option, note, put_json, put_table
 from cli.courses import event_difference, row_difference
 from cli.folding import describe, fold_pasts, scratch, spool_pasts
 from streams.errors import LogMismatch, NotReadable
+from streams.log_identity import read_identity
 from streams.snapshot import Snapshot, is_snapshot
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -55,9 +56,10 @@ async def _written(operator: Operator, folder: Path) -> None:
         count, reached = await spool_pasts(operator, folder)
     except (LogMismatch, NotReadable) as error:
         raise Found(f"{error}.") from None
+    identity = await read_identity(operator.brokers, {topic for topic, _ in reached.inputs})
     await fold_pasts(operator, folder, count, folder / "was.snapshot")
     with Snapshot(folder / "was.snapshot") as found:
-        describe(found, reached, taken_at)
+        describe(found, reached, taken_at, identity)
 
 
 @click.command()
@@ -85,6 +87,9 @@ def _of_snapshots(a: Path, b: Path, as_json: bool) -> None:
         events = [{"key": _text(each.key), **event_difference(each)} for each in first.parted_events(second)]
         rows = [row_difference(each) for each in first.differing_rows(second)]
         about = {"a": first.said(), "b": second.said()}
+    one, other = (identity_of(each) for each in about.values())
+    if one is not None and other is not None and (why := one.difference(other)) is not None:
+        note(f"Warning: {a} and {b} are of different logs ({why}), so what differs says little.")
     if as_json:
         put_json({"equal": not (events or rows), "about": about, "events": events, "rows": rows})
     elif events or rows:

@@ -23,6 +23,7 @@ from cli.rooms import ROOT
 from cli.verifying import Result, audits, parts, tasks, verify_audits, verify_tasks
 from streams.attest import code_version
 from streams.kafka import KafkaLog, onlooker
+from streams.log_identity import read_identity
 
 #: How often a process says how far it is.
 TELL_S = 0.2
@@ -95,7 +96,14 @@ def verify(
     if line_by_line:
         _tell_lines(operator, wanted)
         return
-    about = {"code": code_version(ROOT / room for room in DECIDING), "app": operator.app_id, "parts": list(wanted)}
+    inputs = [name for group in operator.app.groups.values() for name in group.topics]
+    cluster, topics = operator.run(operator.after_check(read_identity(operator.brokers, inputs)))
+    about: Result = {
+        "code": code_version(ROOT / room for room in DECIDING),
+        "app": operator.app_id,
+        "parts": list(wanted),
+    }
+    about |= {"cluster": cluster, "topics": dict(topics)}
     kept = Kept(operator.app.engine_settings().state_dir.parent / "verifying.jsonl", about, anew)
     left = [name for name in (wanted or every) if name not in kept.results]
     if kept.results:

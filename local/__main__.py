@@ -18,6 +18,21 @@ from schemas.settings import Settings
 
 EXIT_NOT_RUNNING = 3  # of `status`, as systemctl's and pg_ctl's
 STOP_TIMEOUT_S = 60.0
+#: What the stack and the commands keep in the data directory, all of it tied to the log: a snapshot of a log that is
+#: gone must not be taken for one of the next.
+OF_THE_LOG = (
+    "kafka",
+    "postgres",
+    "provider",
+    "carrier",
+    "logs",
+    "lock",
+    STACK_FILE,
+    "snapshots",
+    "verifying.jsonl",
+    "verified.jsonl",
+    "webhooks.key",
+)
 
 
 def up(settings: Settings, parent: int | None, brokers: int | None) -> int:
@@ -88,8 +103,10 @@ def reset(settings: Settings, yes: bool) -> int:
     if (found := running(data_dir)) is not None or released(data_dir, 0.0) is not None:
         who = f" (pid {found.pid})" if found else ""
         raise LocalError(f"The stack on {data_dir} runs{who}. Stop it first: python -m local stop")
-    names = ("kafka", "postgres", "provider", "carrier", "logs", "lock", STACK_FILE)
-    targets = [data_dir / name for name in names if (data_dir / name).exists()] + sorted(data_dir.glob("state-*"))
+    targets = [data_dir / name for name in OF_THE_LOG if (data_dir / name).exists()]
+    # Stores of workers, and the folders of other versions, which hold nothing but stores.
+    targets += sorted(data_dir.glob("state-*"))
+    targets += sorted({stores.parent for stores in data_dir.glob("*/state-*")} - {data_dir})
     if not targets:
         say(f"Nothing to delete in {data_dir}.")
         return 0

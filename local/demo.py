@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import sys
 import time
 import urllib.error
@@ -14,6 +15,8 @@ from local.console import say
 from local.errors import LocalError
 from local.process import Child
 from local.stack import Embedded, Stack
+from schemas.currencies import format_amount
+from schemas.orders import samples
 from schemas.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -83,20 +86,22 @@ class Platform:
         except OSError as error:
             return 0, str(error).encode()
 
-    def look_up(self, count: int) -> list[dict[str, Any]]:
-        """The newest orders from the list, then each by its id; waits until the worker has so many."""
+    def look_up(self, uids: list[str]) -> list[dict[str, Any]]:
+        """These orders, each by its id, as soon as the worker has all of them."""
         worker, deadline = self.children[0], time.monotonic() + LOOKUP_TIMEOUT_S
+        found: dict[str, dict[str, Any]] = {}
         while time.monotonic() < deadline and worker.running():
-            status, body = self.get(f"/api/v1/orders?limit={count}")
-            listed = json.loads(body)["orders"] if status == 200 else []
-            if len(listed) >= count:
-                found = [self.get(f"/api/v1/orders/{order['order_uid']}") for order in listed]
-                if all(status == 200 for status, _ in found):
-                    return [json.loads(body) for _, body in found]
+            for uid in uids:
+                if uid not in found:
+                    status, body = self.get(f"/api/v1/orders/{uid}")
+                    if status == 200:
+                        found[uid] = json.loads(body)
+            if len(found) == len(uids):
+                return [found[uid] for uid in uids]
             time.sleep(0.2)
         raise LocalError(
-            f"The sample orders were produced, but the worker did not show {count} of them within "
-            f"{LOOKUP_TIMEOUT_S:.0f} s. The end of {worker.log}:\n{worker.log_tail()}"
+            f"The sample orders were produced, but the worker has {len(found)} of {len(uids)} of them after"
+            f" {LOOKUP_TIMEOUT_S:.0f} s. The end of {worker.log}:\n{worker.log_tail()}"
         )
 
     def _spawn(self, name: str, log: str, arguments: tuple[str, ...]) -> Child:
@@ -158,8 +163,9 @@ def demo(settings: Settings, parent: int | None) -> int:
     try:
         stack = platform.start()
         say(f"Producing {SAMPLES} sample orders ...")
-        platform.command("produce", "--count", str(SAMPLES))
-        orders = platform.look_up(SHOWN)
+        seed = secrets.randbelow(10**6)
+        platform.command("produce", "--count", str(SAMPLES), "--seed", str(seed))
+        orders = platform.look_up([str(document["order_uid"]) for document in samples.orders(SHOWN, seed=seed)])
         print(f"\nOrderstream is up after {time.monotonic() - began:.0f} s, for this machine only.\n")
         print(addresses(platform, stack), looked_up(orders), next_things(platform, orders[0]), sep="\n\n", flush=True)
         platform.watch(parent)
@@ -186,11 +192,11 @@ def looked_up(orders: list[dict[str, Any]]) -> str:
     rows = [("order", "status", "customer", "amount", "placed at")]
     for order in orders:
         payment = order["document"]["payment"]
-        amount = f"{payment['amount']:,} {payment['currency']}"
+        amount = format_amount(payment["amount"], payment["currency"])
         rows.append((order["order_uid"], order["status"], order["customer_id"], amount, order["placed_at"]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "Looked up just now, each by its id (amounts in minor units):\n\n" + "\n".join(f"  {line}" for line in lines)
+    return "Looked up just now, each by its id:\n\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def next_things(platform: Platform, order: dict[str, Any]) -> str:
@@ -202,7 +208,7 @@ def next_things(platform: Platform, order: dict[str, Any]) -> str:
         ("place a generated order", f"curl -s -X POST {platform.url}/api/orders/test"),
         ("cancel one", f'curl -s -X POST {api}/{uid}/cancel {JSON} -d \'{{"reason": "changed my mind"}}\''),
         ("a thousand more, through Kafka", f"{faust} -A app produce --count 1000"),
-        ("the same order without HTTP", f"{faust} -A app order {uid}"),
+        ("the same order, and its history, in the terminal", f"{faust} -A app order {uid} --timeline"),
         ("a second worker", f"{PREFIX}WEB_PORT={platform.settings.web_port + 1} {faust} -A app worker"),
     ]
     # A second terminal does not know what was set in this one.

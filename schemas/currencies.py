@@ -21,3 +21,11 @@ _BY_DIGITS = {
 }
 
 MINOR_DIGITS = MappingProxyType({code: digits for digits, codes in _BY_DIGITS.items() for code in codes.split()})
+
+
+def format_amount(amount_minor: int, currency: str) -> str:
+    """An amount for people: 9491, ILS -> "94.91 ILS"; 9980, JPY -> "9,980 JPY". Machines get the minor units."""
+    digits = MINOR_DIGITS.get(currency, 2)
+    whole, rest = divmod(abs(amount_minor), 10**digits)
+    sign, point = "-" if amount_minor < 0 else "", f".{rest:0{digits}d}" if digits else ""
+    return f"{sign}{whole:,}{point} {currency}"

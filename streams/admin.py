@@ -249,7 +249,7 @@ class _AlterConfigsRequest(Request[_AlterConfigs]):  # type: ignore[misc]
 
 
 @asynccontextmanager
-async def _admin(brokers: Brokers | str, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(brokers: Brokers | str, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started client that knows a broker; whatever keeps it from being answered is BrokerUnreachable, or NotLetIn."""
     client = AIOKafkaAdminClient(**client_options(brokers), request_timeout_ms=int(timeout_s * 1000))
     try:
@@ -360,13 +360,13 @@ async def plan(
     brokers: Brokers | str, wanted: Sequence[TopicConfig], *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[Difference]:
     """Everything that is not as declared, in the order of `wanted`; changes nothing. Raises BrokerUnreachable."""
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         return await _plan(client, wanted)
 
 
 async def partition_counts(brokers: Brokers | str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, int]:
     """How many partitions each existing topic has. Raises BrokerUnreachable."""
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         return {name: len(topic["partitions"]) for name, topic in (await _topics(client)).items()}
 
 
@@ -381,7 +381,7 @@ async def create(
     if not missing:
         return []
     made: list[str] = []
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         refused = await _create(client, missing, made, timeout_s)
         # The broker may not let a preferred setting be set: without those, or it is another reason.
         plain = [replace(topic, config=_required(topic.config)) for topic in missing if topic.name in refused]
@@ -421,7 +421,7 @@ def _required(config: Mapping[str, str]) -> dict[str, str]:
 
 async def delete(brokers: Brokers | str, names: Sequence[str], *, timeout_s: float = LEADER_TIMEOUT_S) -> None:
     """Delete topics and wait until they are gone; those that are not there are passed over."""
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         existing = sorted(set(names) & (await _topics(client)).keys())
         if existing:
             await client.delete_topics(existing)
@@ -444,7 +444,7 @@ async def alter(
     preferred = [change for change in changes if change.is_preferred]
     if not changes:
         return []
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         for name, code, message in await _set(client, required):
             _refuse(name, code, message)
         # By themselves, since a broker refuses all settings of a topic for one that cannot be set there.
@@ -527,7 +527,7 @@ async def check(
     Logs a warning for what is preferred and for too few replicas, and for topics whose loss one broker can cause.
     Raises TopicsDiffer (missing, other partition count or configuration), NoLeader, BrokerUnreachable.
     """
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         differences = await _plan(client, wanted)
         if any(difference.blocks for difference in differences):
             raise TopicsDiffer(differences, mend)
@@ -549,7 +549,7 @@ async def risks(
 
     Raises BrokerUnreachable, TopicsRefused.
     """
-    async with _admin(brokers, timeout_s) as client:
+    async with admin_client(brokers, timeout_s) as client:
         return await _risks(client, wanted)
 
 

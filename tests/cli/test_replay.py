@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+import cli.bases
 import cli.replay
 from cli.bases import read_base, snapshots_of
 from cli.console import Operator
 from cli.folding import Reached, describe
 from cli.refolding import Outcome
 from cli.replay import Planned, replay
+from cli.snapshot import diff
+from streams.log_identity import LogIdentity
 from streams.past import Cursor
 from streams.records import TopicPartition
 from streams.replay import Compared, Done, Job, Span
@@ -107,12 +110,23 @@ def test_what_makes_no_sense_is_refused(place: Desk, arguments: list[str], said:
     assert result.exit_code == 2 and said in result.stderr, result.output
 
 
-def keep(place: Desk, name: str, taken_at: str, journal: int) -> Path:
+THIS_LOG = LogIdentity("cluster-1", {"words": "id-1", "reminders": "id-2"})
+
+
+@pytest.fixture(autouse=True)
+def this_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def identity(*_: Any) -> LogIdentity:
+        return THIS_LOG
+
+    monkeypatch.setattr(cli.bases, "read_identity", identity)
+
+
+def keep(place: Desk, name: str, taken_at: str, journal: int, identity: LogIdentity | None = THIS_LOG) -> Path:
     file = snapshots_of(place.operator) / f"{name}.snapshot"
     file.parent.mkdir(exist_ok=True)
     with Snapshot(file, new=True) as snapshot:
         inputs = {TopicPartition("words", 0): 5, TopicPartition("reminders", 0): 1, TopicPartition("words", 1): 9}
-        describe(snapshot, Reached(inputs, {"words-0": Cursor({}, journal, 2)}), taken_at)
+        describe(snapshot, Reached(inputs, {"words-0": Cursor({}, journal, 2)}), taken_at, identity)
         snapshot.add_rows("counts", 0, [(b"a", b"1")])
     return file
 
@@ -161,3 +175,45 @@ def test_a_file_that_says_no_position_is_refused(place: Desk, tmp_path: Path) ->
         describe(snapshot, Reached({}, {}))
     result = place.run(replay, "--from", str(tmp_path / "old"))
     assert result.exit_code == 1 and "does not say where in the log it was taken" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("identity", "why"),
+    [
+        (
+            LogIdentity("cluster-2", THIS_LOG.topics),
+            "it is of the cluster cluster-2, and this is the cluster cluster-1",
+        ),
+        (LogIdentity("cluster-1", {"words": "id-0", "reminders": "id-2"}), "words was deleted and created again"),
+        (LogIdentity("cluster-1", {"gone": "id-9"}), "there is no topic gone any more"),
+        (None, "does not say of which log it is"),
+    ],
+)
+def test_a_snapshot_of_another_log_is_never_used(place: Desk, identity: LogIdentity | None, why: str) -> None:
+    file = keep(place, "other", "2026-11-21T12:00:00.000+00:00", 3, identity)
+    named = place.run(replay, "--yes", "--from", str(file))
+    assert named.exit_code == 1 and why in named.stderr, named.output
+    found = place.run(replay, "--yes", "--from", "2026-11-21T12:30:00Z")
+    assert found.exit_code == 1 and why in found.stderr and "There is no snapshot of" in found.stderr
+
+
+def test_an_older_snapshot_of_this_log_is_taken_instead_of_a_newer_one_of_another(
+    place: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(place, "other", "2026-11-21T12:00:00.000+00:00", 3, LogIdentity("cluster-2", THIS_LOG.topics))
+    kept, chosen = keep(place, "own", "2026-11-21T11:00:00.000+00:00", 2), []
+
+    async def planned(_: Operator, __: Any, job: Job, base: Any) -> Planned:
+        chosen.append(base.path)
+        return Planned([], job, base, [], [], [], [], None, ())
+
+    monkeypatch.setattr(cli.replay, "_plan", planned)
+    result = place.run(replay, "--dry-run", "--from", "2026-11-21T12:30:00Z")
+    assert chosen == [kept] and "other.snapshot is of another log" in result.stderr
+
+
+def test_two_snapshots_of_different_logs_are_compared_with_a_warning(place: Desk) -> None:
+    mine = keep(place, "mine", "2026-11-21T12:00:00.000+00:00", 3)
+    other = keep(place, "other", "2026-11-21T12:00:00.000+00:00", 3, LogIdentity("cluster-2", {}))
+    result = place.run(diff, str(mine), str(other))
+    assert result.exit_code == 0 and "are of different logs" in result.stderr

@@ -22,6 +22,7 @@ import cli.verify
 from cli.console import Operator
 from cli.verify import sentence, verify
 from schemas.settings import Settings
+from streams.log_identity import LogIdentity
 from tests.agents.domain import make_app
 from tests.agents.effects.test_webhooks_on_kafka import post
 from tests.cli.running import Desk
@@ -76,7 +77,11 @@ def clerk(monkeypatch: pytest.MonkeyPatch) -> Clerk:
     async def unchecked(self: Operator, work: Any) -> Any:
         return await work
 
+    async def identity(*_: Any) -> LogIdentity:
+        return LogIdentity("cluster", {"orders": "id"})
+
     monkeypatch.setattr(Operator, "after_check", unchecked)
+    monkeypatch.setattr(cli.verify, "read_identity", identity)
     return Clerk(monkeypatch)
 
 
@@ -111,6 +116,20 @@ def test_it_begins_anew_for_other_rules_and_when_it_is_told_to(
     assert len(clerk.seen) == 5, "none was taken for done"
     clerk.seen, clerk.stop_after = [], 1_000
     monkeypatch.setattr(cli.verify, "code_version", lambda rooms: "other")
+    assert desk.run(verify).exit_code == 0 and len(clerk.seen) == 12
+
+
+def test_what_was_found_in_another_log_is_not_taken_over(
+    desk: Desk, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clerk.stop_after = 5
+    desk.run(verify)
+    clerk.seen, clerk.stop_after = [], 1_000
+
+    async def identity(*_: Any) -> LogIdentity:
+        return LogIdentity("cluster", {"orders": "created again"})
+
+    monkeypatch.setattr(cli.verify, "read_identity", identity)
     assert desk.run(verify).exit_code == 0 and len(clerk.seen) == 12
 
 

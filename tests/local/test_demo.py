@@ -18,9 +18,20 @@ def answer(url: str) -> bytes:
         return body
 
 
+def buy(site: Site) -> None:
+    """As the README does: the newest orders are then bought ones, which have no document."""
+    api = f"http://127.0.0.1:{site.web_port}/api/v1"
+    for number in range(SHOWN + 1):
+        cart = {"user_id": "asha", "item_id": "pen", "quantity": 1, "idempotency_key": f"cart-{number}"}
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{api}/orders", json.dumps(cart).encode(), headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.status == 201
+
+
 def test_the_demo_ends_in_looked_up_orders_dev_finds_them_again_and_ends_with_its_worker(site: Site) -> None:
     demo = site.up("demo")
-    rows = re.findall(r"^  (\S+) +placed +\S+ +[\d,]+ [A-Z]{3} +\S+Z$", demo.output, re.MULTILINE)
+    rows = re.findall(r"^  (\S+) +placed +\S+ +[\d,.]+ [A-Z]{3} +\S+Z$", demo.output, re.MULTILINE)
     assert len(rows) == len(set(rows)) == SHOWN
     addresses = re.findall(r"^  [A-Z][A-Za-z ]+ +(http://\S+)$", demo.output, re.MULTILINE)
     assert {url.partition(str(site.web_port))[2] for url in addresses} >= {"/api/v1/orders", "/health", "/metrics"}
@@ -32,9 +43,15 @@ def test_the_demo_ends_in_looked_up_orders_dev_finds_them_again_and_ends_with_it
     assert looked_up.returncode == 0 and rows[0] in looked_up.stdout, looked_up.stderr
     assert f"export ORDERSTREAM_WEB_PORT={site.web_port}" in demo.output
 
+    buy(site)
     code, rest = demo.end(signal.SIGINT)
     assert code == 0
     assert [line.split(".")[0] for line in rest.split("\n") if line] == ["Stopping ", "Stopped"], rest
+
+    again = site.up("demo")
+    rows_again = re.findall(r"^  (\S+) +placed", again.output, re.MULTILINE)
+    assert len(rows_again) == SHOWN and not set(rows) & set(rows_again), "those that were just produced"
+    again.end(signal.SIGINT)
 
     dev = site.up("dev")
     orders = json.loads(answer(f"http://127.0.0.1:{site.web_port}/api/v1/orders?limit=100"))["orders"]

@@ -91,6 +91,17 @@ def test_a_day_with_the_stack(site: Site) -> None:
     assert not (site.data_dir / "stack.json").exists()
 
     (site.data_dir / "mine.txt").write_text("not the stack's")
+    # What commands and workers of any version leave there is tied to the log that goes.
+    for name in (
+        "snapshots/a.snapshot",
+        "verified.jsonl",
+        "verifying.jsonl",
+        "webhooks.key",
+        "v2/state-6066/x",
+        "state-1/x",
+    ):
+        (site.data_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (site.data_dir / name).write_text("of this log")
     asked = site.run("reset")
     assert asked.returncode == 1 and "--yes" in asked.stderr and (site.data_dir / "kafka").exists()
     assert site.run("reset", "--yes").returncode == 0
