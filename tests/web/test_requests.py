@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -121,14 +122,20 @@ async def crash(two: Platform, key: str, body: bytes, path: str, monkeypatch: py
         assert (await post(two.workers[0].client, key, body, path)).status == 500
 
 
+def lapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let more time pass for claims than their lease has."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 200_000_000_000)
+
+
 async def test_a_crash_before_the_answer_is_kept_doubles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with platform(2, limits={"claim_lease_s": 0.3}) as two:
+    async with platform(2, limits={"claim_lease_s": 100.0}) as two:
         uid = await two.place(raw())
         path, body = f"/api/v1/orders/{uid}/cancel", b'{"reason": "ordered twice"}'
         await crash(two, "k-8", body, path, monkeypatch)
         # The claim stands until its lease is over: another attempt could be the first one still at work.
         await problem(await post(two.workers[1].client, "k-8", body, path), 409, "request-in-flight")
-        await asyncio.sleep(0.35)
+        lapse(monkeypatch)
         answer = await post(two.workers[1].client, "k-8", body, path)
         told = await answer.json()
         # Not 409 already_cancelled: the second attempt is the same command, and the first one's success is its own.
@@ -140,9 +147,9 @@ async def test_a_crash_before_the_answer_is_kept_doubles_nothing(monkeypatch: py
 
 
 async def test_a_test_order_that_is_repeated_after_a_crash_is_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with platform(2, limits={"claim_lease_s": 0.2}) as two:
+    async with platform(2, limits={"claim_lease_s": 100.0}) as two:
         await crash(two, "k-9", b"", "/api/orders/test", monkeypatch)
-        await asyncio.sleep(0.25)
+        lapse(monkeypatch)
         assert (await post(two.workers[1].client, "k-9", b"", "/api/orders/test")).status == 201
         assert len(two.driver.rows("orders")) == 1
 
@@ -153,15 +160,15 @@ async def entries(two: Platform, uid: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_an_outcome_that_is_not_known_is_not_kept() -> None:
-    async with platform(2, outcome_wait_ms=300, limits={"claim_lease_s": 0.6}) as two:
+async def test_an_outcome_that_is_not_known_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with platform(2, outcome_wait_ms=300, limits={"claim_lease_s": 100.0}) as two:
         body = raw("unknown")
         client = two.workers[0].client
         two.unreadable.add(("orders", two.home("unknown")))
         first = await post(client, "k-10", body)
         assert first.status == 202
         two.unreadable.clear()
-        await asyncio.sleep(0.65)
+        lapse(monkeypatch)
         again = await post(client, "k-10", body)
         assert again.status == 201 and "Idempotency-Replayed" not in again.headers
 
