@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from cli import items, ledger, numbers, sink
 from cli.auditing import audit
@@ -146,10 +147,19 @@ def _postgres(operator: Operator) -> Result:
     found = sink.verified(operator)
     difference = None
     if (first := found.difference) is not None:
-        sides = {"the tables": first.expected, "PostgreSQL": first.found}
+        sides = {"the tables": side(first.expected), "PostgreSQL": side(first.found)}
         difference = {"what": str(first), "name": first.table, "partition": None, "key": first.key, "sides": sides}
         difference["at"] = None
     return {"positions": {}, "rows": found.rows + found.items + sum(found.bought.values()), "difference": difference}
+
+
+def side(value: Any) -> Any:
+    """A value of a row as JSON has it: what is not there, dates and numbers of PostgreSQL as text."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return str(value)
+    return value
 
 
 def parts(operator: Operator) -> Iterator[str]:

@@ -13,6 +13,7 @@ from local.console import say
 from local.errors import LocalError
 from local.jars import KAFKA_VERSION, cache_dir, write_lock
 from local.kafka import BROKER_COUNTS
+from local.private import masked
 from local.stack import STACK_FILE, Embedded, Stack, released, running
 from schemas.settings import Settings
 
@@ -39,7 +40,7 @@ def up(settings: Settings, parent: int | None, brokers: int | None) -> int:
     embedded = Embedded.from_settings(settings, brokers)
     try:
         stack = hold.start(embedded)
-        rows = [*_kafka_rows(stack), ("PostgreSQL", stack.postgres), ("Payments", stack.provider)]
+        rows = [*_kafka_rows(stack), ("PostgreSQL", masked(stack.postgres)), ("Payments", stack.provider)]
         print("\n".join(f"{name:<11} {address}" for name, address in rows if address))
         if stack.brokers > 1:
             print(f"{'Workers':<11} {worker_environment(stack)}\n{'':<11} (on this machine they find both themselves)")
@@ -84,7 +85,7 @@ def status(settings: Settings) -> int:
         return EXIT_NOT_RUNNING
     rows = [
         *((name, address, kafka.answers(address)) for name, address in _kafka_rows(stack)),
-        ("PostgreSQL", stack.postgres, postgres.answers(stack.postgres)),
+        ("PostgreSQL", masked(stack.postgres), postgres.answers(stack.postgres)),
     ]
     if stack.provider:
         rows.append(("Payments", stack.provider, sandbox_service.answers(stack.provider)))

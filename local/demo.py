@@ -13,6 +13,7 @@ from typing import Any
 from local import hold, ports
 from local.console import say
 from local.errors import LocalError
+from local.private import masked
 from local.process import Child
 from local.stack import Embedded, Stack
 from schemas.currencies import format_amount
@@ -178,7 +179,10 @@ def demo(settings: Settings, parent: int | None) -> int:
 
 def addresses(platform: Platform, stack: Stack) -> str:
     rows = [(name, platform.url + path) for name, path in PAGES if platform.get(path)[0] == 200]
-    rows += [("Kafka", f"{stack.kafka} (produce to the topic {platform.intake})"), ("PostgreSQL", stack.postgres)]
+    rows += [
+        ("Kafka", f"{stack.kafka} (produce to the topic {platform.intake})"),
+        ("PostgreSQL", f"{masked(stack.postgres)} (password: {platform.embedded.data_dir}/postgres/password)"),
+    ]
     if stack.provider:
         rows += [("Payments", f"{stack.provider} (a sandbox provider: no money moves)")]
     if stack.carrier:

@@ -34,7 +34,10 @@ def _die_with_guard() -> None:
 
 def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
     uid, _, gid = options.user.partition(":")
-    with open(options.log, "ab") as log:  # noqa: PTH123 - pathlib is not needed here and costs start time
+    os.umask(0o077)  # what the child creates is its user's alone
+    # A log that is a symbolic link is refused: it may lead to any file of the user who starts this.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(options.log, flags, 0o600), "ab") as log:
         return subprocess.Popen(
             options.command,
             stdin=subprocess.DEVNULL,

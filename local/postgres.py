@@ -69,6 +69,11 @@ class Postgres(Service):
     def complete(self) -> None:
         run_async(self._create_database)
 
+    @property
+    def group(self) -> int | None:
+        user = _unprivileged(self.directory / "data") if os.geteuid() == 0 else None
+        return None if user is None else user[1]
+
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self._dsn("postgres"), timeout_s)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from local.errors import LocalError
+from local.private import is_regular, make_private
 
 GUARD = Path(__file__).with_name("guard.py")
 LOG_LIMIT_BYTES = 16 * 1024 * 1024  # a log larger than this is set aside at the next start; one old one is kept
@@ -125,14 +126,14 @@ class Child:
 
 def rotate(log: Path) -> None:
     """Keep one old log, so that a long-lived data directory does not fill the disk with them."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+    make_private(log.parent)
+    if is_regular(log) and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(log.suffix + ".1"))
 
 
 def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a log, for an error message."""
-    if not log.exists():
+    if not is_regular(log):
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 64 * 1024))

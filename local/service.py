@@ -8,6 +8,7 @@ from typing import Self
 
 from local.errors import LocalError
 from local.lock import Lock
+from local.private import make_private
 from local.process import Child
 
 # After a kill of its parent, a guard needs this long at most to end what it guards; a new start waits for it.
@@ -25,6 +26,11 @@ class Service(ABC):
         self.child: Child | None = None
         self._lock = Lock(self.directory / "lock", self.name)
 
+    @property
+    def group(self) -> int | None:
+        """The group that the server runs as, where it is another user than the one who starts it."""
+        return None
+
     @abstractmethod
     def launch(self) -> None:
         """Prepare the directory and call spawn. Runs with the lock held."""
@@ -40,7 +46,7 @@ class Service(ABC):
 
     def begin(self) -> None:
         """Launch without waiting, so that several services can start side by side."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_private(self.directory, self.group)
         self._lock.acquire(HANDOVER_S)
         try:
             self.launch()

@@ -17,6 +17,7 @@ from local.jars import cache_dir
 from local.kafka import Kafka, Quorum
 from local.lock import Lock
 from local.postgres import Postgres
+from local.private import is_regular, make_private
 from local.sandbox_service import SandboxProvider
 from local.service import HANDOVER_S, Service
 from schemas.settings import Settings
@@ -159,7 +160,7 @@ class Embedded:
 
     def _claim(self) -> None:
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            make_private(self.data_dir, self.postgres.group)
             claimed = self._lock.try_acquire()
         except OSError as error:
             raise LocalError(
@@ -198,9 +199,15 @@ def _counted(brokers: int | None) -> str:
 
 def running(data_dir: Path) -> Stack | None:
     """The embedded stack that is up on this data directory, if its process is alive."""
+    file = data_dir / STACK_FILE
     try:
-        stack = Stack(**json.loads((data_dir / STACK_FILE).read_text()))
-        if abs(psutil.Process(stack.pid).create_time() - stack.started_at) > 1.0:
+        if not is_regular(file):
+            return None
+        stack = Stack(**json.loads(file.read_text()))
+        process = psutil.Process(stack.pid)
+        # The process must be the one that wrote the file: it began when the file says, and is the file's owner's. A
+        # file that another user has put here must not make root stop a process of root.
+        if abs(process.create_time() - stack.started_at) > 1.0 or process.uids().real != file.lstat().st_uid:
             return None
     except (OSError, ValueError, TypeError, psutil.Error):
         return None
@@ -211,8 +218,9 @@ def _write(path: Path, stack: Stack) -> None:
     """At once or not at all, and for the owner's eyes only."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(asdict(stack), indent=2) + "\n")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(new, flags, 0o600), "w") as file:
+        file.write(json.dumps(asdict(stack), indent=2) + "\n")
     new.replace(path)
 
 
