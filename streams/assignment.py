@@ -8,7 +8,7 @@ which is the owner lookup of every HTTP read and changes atomically with each re
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,18 +47,29 @@ class Assignment:
     standbys: dict[str, list[str]] = field(default_factory=dict)
 
 
-def assign(groups: Mapping[str, int], members: Mapping[str, Member]) -> Assignment:
-    """Pure and deterministic: the same groups (name -> partitions) and members give the same answer."""
+def assign(
+    groups: Mapping[str, int], members: Mapping[str, Member], able: Mapping[str, Collection[str]] | None = None
+) -> Assignment:
+    """Pure and deterministic: the same groups (name -> partitions) and members give the same answer.
+
+    `able`: by group the members that can work on it; without it, all can. While workers of two versions run, those of
+    the older one do not read an input that is new: a task of its group would stop them.
+    """
+    able = able or {}
     got: dict[str, list[str]] = {member: [] for member in sorted(members)}
     for group, partitions in sorted(groups.items()):
-        _assign_group([task_name(group, partition) for partition in range(partitions)], members, got)
+        workers = {name: member for name, member in members.items() if name in able.get(group, members)}
+        if workers:
+            _assign_group([task_name(group, partition) for partition in range(partitions)], workers, got)
+        else:
+            log.error("no worker reads all inputs of group %s: nobody works on it until one does", group)
     replicas = min(max((member.standby_replicas for member in members.values()), default=0), len(members) - 1)
-    return Assignment(got, _standbys(got, members, replicas))
+    return Assignment(got, _standbys(got, members, replicas, able))
 
 
 def _assign_group(tasks: list[str], members: Mapping[str, Member], got: dict[str, list[str]]) -> None:
     share, extra = divmod(len(tasks), len(members))
-    mine: dict[str, list[str]] = {member: [] for member in got}
+    mine: dict[str, list[str]] = {member: [] for member in sorted(members)}
     free = dict.fromkeys(tasks)
 
     def room(member: str) -> int:
@@ -86,13 +97,16 @@ def _assign_group(tasks: list[str], members: Mapping[str, Member], got: dict[str
         got[member].extend(held)
 
 
-def _standbys(got: Mapping[str, list[str]], members: Mapping[str, Member], replicas: int) -> dict[str, list[str]]:
+def _standbys(
+    got: Mapping[str, list[str]], members: Mapping[str, Member], replicas: int, able: Mapping[str, Collection[str]]
+) -> dict[str, list[str]]:
     load = dict.fromkeys(got, 0)
     standbys: dict[str, list[str]] = {}
     for owner, tasks in got.items():
         for task in tasks if replicas else ():
+            workers = able.get(parse_task_name(task)[0], got)
             others = sorted(
-                (name for name in got if name != owner),
+                (name for name in got if name != owner and name in workers),
                 key=lambda name: (task not in members[name].stored, load[name], name),
             )
             standbys[task] = others[:replicas]
@@ -122,7 +136,12 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
             log.error(
                 "two workers say that they answer at one address (%s): set --web-host and --web-port", sorted(urls)
             )
-        outcome = assign({name: group.partitions for name, group in self._groups.items()}, infos)
+        reads = {name: set(metadata.subscription) for name, metadata in members.items()}
+        able = {
+            group.name: {name for name, topics in reads.items() if group.agents.keys() <= topics}
+            for group in self._groups.values()
+        }
+        outcome = assign({name: group.partitions for name, group in self._groups.items()}, infos, able)
         answer = orjson.dumps(
             {
                 "routes": {task: infos[name].url for name, tasks in outcome.tasks.items() for task in tasks},

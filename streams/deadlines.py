@@ -14,6 +14,7 @@ import orjson
 
 from streams.batch import Batch, view_in_use
 from streams.codec import Codec, encode_json
+from streams.errors import Misdeclared
 from streams.partitioner import partition_for
 from streams.records import Outgoing, TopicPartition
 from streams.table import Table
@@ -117,7 +118,13 @@ class Deadlines:
         batch = view_in_use("a deadline")
         if not isinstance(batch, Batch):
             raise RuntimeError("deadlines are emitted by their task only")
-        topic = self._topics[deadline.topic]
+        topic = self._topics.get(deadline.topic)
+        if topic is None:
+            raise Misdeclared(
+                f"deadline {deadline.id!r} of table {self.table.name} is due and goes to topic {deadline.topic}, which"
+                " this version does not declare as a target: the partition waits, since a deadline must not be lost."
+                f" Declare it again with `deadlines.target(...)` until none is left, or run the version that does"
+            )
         key = deadline.key.encode()
         home = TopicPartition(topic.name, partition_for(key, topic.partitions))
         batch.send(home, Outgoing(deadline.due_at_ms, key, deadline.value))

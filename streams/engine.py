@@ -24,7 +24,7 @@ from streams.heap import Heap, calm_collector
 from streams.heartbeats import Heartbeats
 from streams.kafka import KafkaLog, KafkaReader, rest_when_idle
 from streams.live import Live, Turn
-from streams.membership import Confirmation, Listener, is_member, name_instance
+from streams.membership import Confirmation, FencedInstanceId, Listener, is_member, name_instance
 from streams.metrics import Metrics
 from streams.producer import PlainProducer
 from streams.records import Headers, Position, TopicPartition
@@ -165,8 +165,8 @@ class Engine(Service):
             except Exception as error:
                 if self.should_stop:
                     return
-                # aiokafka does not know FENCED_INSTANCE_ID (82) and calls it UnknownError.
-                if self.settings.group_instance_id and "UnknownError" in repr(error):
+                # aiokafka raises another error with the text of this one.
+                if self.settings.group_instance_id and FencedInstanceId.__name__ in repr(error):
                     await self.crash(
                         RuntimeError(
                             f"another worker uses the group instance id {self.settings.group_instance_id!r}: this one"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError, NoError, RebalanceInProgressError, for_code
+from aiokafka.errors import BrokerResponseError, KafkaError, NoError, RebalanceInProgressError, for_code, kafka_errors
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Int32, Schema, String
@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from streams.engine import Engine
 
 
-class _Response(Response):  # type: ignore[misc]  # aiokafka has no types
+class FencedInstanceId(BrokerResponseError):  # type: ignore[misc]  # aiokafka has no types
+    """Another member has taken the place of this group instance id (KIP-345). aiokafka 0.14 does not know the code, and
+    calls it UnknownError as it does all others that it does not know: those pass, and this one does not."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "Another member uses this group instance id."
+
+
+kafka_errors.setdefault(FencedInstanceId.errno, FencedInstanceId)
+
+
+class _Response(Response):  # type: ignore[misc]
     API_KEY, API_VERSION, SCHEMA = 12, 3, HeartbeatResponse_v1.SCHEMA
 
 

@@ -256,7 +256,8 @@ class Task:
         if abs(now_ms - self._proven_at_ms) < PROVEN_EVERY_MS:
             return
         await self._producer.begin()
-        await self._producer.send_offsets(self.committed)
+        replay = {} if self._replay is None else {self.journal: self._replay.position}
+        await self._producer.send_offsets(self.committed | replay)
         await self._producer.commit()
         self._apply({}, {}, now_ms)
 
@@ -288,6 +289,8 @@ class Task:
                 replay.taken()
         if self._damage is not None:
             raise self._damage
+        if waiting and not acts:  # the journal is no input of the group: its offset expires while the group is at work
+            await self._prove_ownership(self._clock.now_ms())
         if acts or not waiting:
             await self.process(acts)
             self._metrics.replay_remaining.labels(self.group.name, str(self.partition)).set(self.remaining)

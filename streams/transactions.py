@@ -74,7 +74,10 @@ CLUSTER_PAUSE_S = 0.05
 
 FENCING = (ProducerFenced, InvalidProducerEpoch)
 MOVED = (CoordinatorNotAvailableError, NotCoordinatorError)
-#: A coordinator that says one of these has changed nothing: it may be asked again. What says most comes first.
+#: After one of these answers a coordinator may be asked again. Most of them mean that nothing has changed; of several
+#: brokers, MOVED also stands for "written, and not replicated in time". That is harmless: the request was answered, so
+#: it does not arrive later, and the repetition of a change that was made is answered as the change was. What says most
+#: comes first.
 NOTHING_DONE = (
     *MOVED,
     CoordinatorLoadInProgressError,

@@ -238,7 +238,9 @@ class SimConsumer(Reads):
             await self._rejoin.wait()
 
     async def _join(self) -> bool:
-        metadata = self._assignor.metadata(["inputs"])
+        metadata = self._assignor.metadata(
+            sorted({topic for group in self._assignor._groups.values() for topic in group.agents})
+        )
         try:
             joined = await self.network.call(self._group.join, self._member, self._assignor, metadata)
         except UnknownMemberIdError:

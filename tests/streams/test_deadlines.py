@@ -13,6 +13,7 @@ import pytest
 from streams import App, Event, Stream
 from streams.batch import CommittedView, using
 from streams.driver import Driver
+from streams.errors import Misdeclared
 from streams.task import Task
 
 ROWS = "plans_deadlines"
@@ -91,3 +92,18 @@ async def test_what_is_gone_is_not_read_again(tmp_path: Path) -> None:
         driver.produce("plans", key="k", value=orjson.dumps([("b", None)]))
         await driver.run()
         assert looks == [], "there is none, and that is known"
+
+
+async def test_a_deadline_to_a_topic_that_is_no_target_any_more_names_the_topic(tmp_path: Path) -> None:
+    async with Driver(make_app(tmp_path)) as driver:
+        driver.produce("plans", key="k", value=orjson.dumps([("a", driver.clock.now_ms() + 10)]))
+        await driver.run()
+        deadlines = driver.app.groups["plans"].deadlines
+        assert deadlines is not None
+        fired = deadlines._topics.pop("fired")
+        with pytest.raises(Misdeclared, match=r"'a' of table plans_deadlines is due and goes to topic fired"):
+            await driver.advance(20)
+        deadlines.target(fired)
+        await driver.start("plans", 0)
+        await driver.run()
+        assert [record.key for record in driver.read("fired")] == [b"a"], "it was not lost"

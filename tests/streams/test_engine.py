@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError, for_code
 
 from streams.engine import Engine
+from streams.membership import FencedInstanceId
 from streams.metrics import Metrics
 from streams.records import TopicPartition
 
@@ -72,3 +74,10 @@ async def test_an_assigned_task_that_has_ended_is_begun_again() -> None:
     await asyncio.sleep(0)
     assert members.begun == ["g-0", "g-0"]
     await members.engine._let_go(list(members.engine._slots), [])
+
+
+@pytest.mark.parametrize(("code", "fenced"), [(82, True), (-1, False), (81, False), (111, False)])
+def test_only_one_code_means_that_another_worker_uses_the_instance_id(code: int, fenced: bool) -> None:
+    """As the engine looks for it: in the text of the error that aiokafka makes of an answer that it does not know."""
+    error = KafkaError(f"Unexpected exception in heartbeat task: {for_code(code)()!r}")
+    assert (FencedInstanceId.__name__ in repr(error)) is fenced
