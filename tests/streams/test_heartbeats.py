@@ -14,7 +14,7 @@ STALL_S = 10.0
 
 def joins(worker: Worker) -> int:
     """How many assignments the worker has got: one for each rebalance."""
-    status, body = worker.get("/state", 120.0)
+    status, body = worker.get("/assignments", 120.0)
     assert status == 200, body
     return int(body["assignments"])
 

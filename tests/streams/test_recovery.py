@@ -110,7 +110,7 @@ async def test_a_member_with_an_id_of_its_own_is_back_in_its_place(toy: Toy) -> 
     settings = {"TOY_ID": "static", "TOY_SESSION_MS": "60000"}  # a restart takes 2 s, or 10 beside other work
     other = await toy.start(True, **settings, TOY_INSTANCE="other")
     worker = await toy.start(True, **settings, TOY_INSTANCE="mine")
-    tasks, assignments = worker.get("/state")[1]["tasks"], other.get("/state")[1]["assignments"]
+    tasks, assignments = worker.get("/state")[1]["tasks"], other.get("/assignments")[1]["assignments"]
     with Tail(toy.stack.kafka, "counted") as tail:
         async with toy.load(per_second=500):
             await asyncio.sleep(1)
@@ -124,7 +124,7 @@ async def test_a_member_with_an_id_of_its_own_is_back_in_its_place(toy: Toy) -> 
     print(f"silent for {silence:.1f} s")
     assert silence < 30
     assert worker.get("/state")[1]["tasks"].keys() == tasks.keys() != set()
-    assert other.get("/state")[1]["assignments"] == assignments, "the other one had to join again"
+    assert other.get("/assignments")[1]["assignments"] == assignments, "the other one had to join again"
 
 
 async def test_of_two_workers_with_one_id_the_older_stops_and_says_why(toy: Toy) -> None:
@@ -133,9 +133,9 @@ async def test_of_two_workers_with_one_id_the_older_stops_and_says_why(toy: Toy)
     await ended(older, 30)
     assert older.child.exit_code == 1 and "another worker uses the group instance id 'twin'" in older.log()
     await asyncio.to_thread(newer.wait_ready)
-    assignments = newer.get("/state")[1]["assignments"]
+    assignments = newer.get("/assignments")[1]["assignments"]
     await asyncio.sleep(1.5)
-    assert newer.get("/state")[1]["assignments"] == assignments, "it is put out again"
+    assert newer.get("/assignments")[1]["assignments"] == assignments, "it is put out again"
 
 
 @pytest.mark.parametrize(("topic", "mend"), [("toy-counts-changelog", "replay"), ("words", "topics adopt words")])

@@ -59,7 +59,12 @@ async def state(request: web.Request) -> web.Response:
         async with app.reading(GROUP, task.partition):
             rows.update(app.groups[GROUP].tables["counts"].range())
     tasks = {name: task.state for name, task in app.engine.tasks.items()}
-    return web.json_response({"tasks": tasks, "rows": rows, "assignments": app.engine._assignments})
+    return web.json_response({"tasks": tasks, "rows": rows})
+
+
+async def assignments(request: web.Request) -> web.Response:
+    """How many this worker has got: one for each rebalance."""
+    return web.json_response({"assignments": app.engine._assignments})
 
 
 async def stall(request: web.Request) -> web.Response:
@@ -75,6 +80,7 @@ def routes(web_app: web.Application) -> None:
     web_app.router.add_get("/count/{key}", count)
     web_app.router.add_get("/health/ready", health)
     web_app.router.add_get("/state", state)
+    web_app.router.add_get("/assignments", assignments)
     web_app.router.add_get("/stall/{seconds}", stall)
 
 
