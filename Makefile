@@ -11,10 +11,10 @@ ARGS   ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench faults simulate timemachine audit lint format lock clean
+.PHONY: help setup demo dev up worker stop status reset settings test test-fast bench faults simulate timemachine audit lint format lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything in requirements.lock (the other targets do it by themselves)
 
@@ -24,8 +24,29 @@ demo: $(READY) ## Kafka, PostgreSQL, a worker and sample orders; then addresses 
 dev: $(READY) ## the same without samples, with the worker's log on the terminal
 	@$(PY) -m local dev --with-parent
 
+up: $(READY) ## Kafka and PostgreSQL alone, until Ctrl-C: for commands that need the workers stopped
+	@$(PY) -m local up --with-parent $(ARGS)
+
+worker: $(READY) ## a worker on what `make up` started; another beside it: ORDERSTREAM_WEB_PORT=6067 make worker
+	@exec $(VENV)/bin/faust -A app worker
+
+stop: $(READY) ## end what runs on the data directory
+	@$(PY) -m local stop
+
+status: $(READY) ## what runs on the data directory, and whether it answers
+	@$(PY) -m local status
+
+reset: $(READY) ## delete the data directory's log and all that belongs to it, after a question; ARGS=--yes
+	@$(PY) -m local reset $(ARGS)
+
+settings: $(READY) ## every setting, its default and its reason
+	@$(PY) -m schemas.settings
+
 test: $(READY) ## all tests, in two processes, each with a real Kafka and a real PostgreSQL
 	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-fast: $(READY) ## the tests that need no broker, in about three minutes
+	@$(PY) -m pytest -n 2 --dist loadscope -m "not broker" $(ARGS)
 
 bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,latency ROUNDS=3 SCALE=1
 	@LINES="$(LINES)" ROUNDS="$(ROUNDS)" SCALE="$(SCALE)" $(PY) -m bench

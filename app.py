@@ -29,6 +29,7 @@ from agents.wiring import (
     wire_shipping,
     wire_webhooks,
 )
+from schemas.hints import pasteable
 from schemas.settings import Settings
 from schemas.topics import EFFECTS, LIVE
 from schemas.topics import topics as topic_specs
@@ -48,6 +49,8 @@ app = App(
     broker_hint=local.no_broker(settings),
     security=Security(**settings.kafka_security()),
     access_hint=local.no_access(settings),
+    show_hint=pasteable,
+    preflight=local.why_no_worker,
     data_dir=settings.data_dir,
     web_bind=settings.web_host,
     web_host=settings.web_host,

@@ -23,6 +23,7 @@ from aiokafka.errors import (
 from faust.cli.base import State
 
 import local
+from schemas.hints import pasteable
 from schemas.settings import Settings
 from streams import App, admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
@@ -38,13 +39,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATIENCE_S = 5.0
 
 
-class Found(click.ClickException):
+class _Said(click.ClickException):
+    """An error whose commands can be pasted."""
+
+    def format_message(self) -> str:
+        return pasteable(super().format_message())
+
+
+class Found(_Said):
     """Exit code 1: it was looked at and is not as it should be (a difference, a red line, no such order)."""
 
     exit_code = 1
 
 
-class Unreachable(click.ClickException):
+class Unreachable(_Said):
     """Exit code 3: what has to be asked does not answer. The message names the command or setting that mends it."""
 
     exit_code = 3
@@ -195,7 +203,7 @@ def table_lines(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Ite
 def note(text: str) -> None:
     """A line for the person, on standard error; Faust's `--quiet` silences it."""
     if not _faust_state().quiet:
-        click.echo(text, err=True)
+        click.echo(pasteable(text), err=True)
 
 
 def progress(label: str, length: int) -> Any:

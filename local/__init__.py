@@ -12,6 +12,7 @@ from local.addresses import (
     webhook_keys,
 )
 from local.errors import LocalError
+from local.ports import why_no_worker
 from local.stack import Embedded, Stack, running
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "replication_factor",
     "running",
     "webhook_keys",
+    "why_no_worker",
 ]

@@ -15,6 +15,7 @@ from local.jars import KAFKA_VERSION, cache_dir, write_lock
 from local.kafka import BROKER_COUNTS
 from local.private import masked
 from local.stack import STACK_FILE, Embedded, Stack, released, running
+from schemas.hints import pasteable
 from schemas.settings import Settings
 
 EXIT_NOT_RUNNING = 3  # of `status`, as systemctl's and pg_ctl's
@@ -81,7 +82,7 @@ def stop(settings: Settings) -> int:
 def status(settings: Settings) -> int:
     stack = running(settings.data_dir)
     if stack is None:
-        print(f"No stack runs on {settings.data_dir}. Start one: python -m local up")
+        print(pasteable(f"No stack runs on {settings.data_dir}. Start one: python -m local up"))
         return EXIT_NOT_RUNNING
     rows = [
         *((name, address, kafka.answers(address)) for name, address in _kafka_rows(stack)),
@@ -188,7 +189,7 @@ def main() -> int:
     try:
         return run(options, Settings.load_or_exit(), caller)
     except LocalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(pasteable(f"error: {error}"), file=sys.stderr)
         return 1
     except OSError as error:  # a file or directory of somebody else, a full disk
         print(f"error: {error}", file=sys.stderr)

@@ -3,6 +3,8 @@
 import errno
 import random
 import socket
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import psutil
 
@@ -72,3 +74,25 @@ def require_free(port: int, what: str, setting: str, in_a_row: int = 1) -> None:
         f"{what} cannot listen on port {port} of {HOST}: it is taken {taken}. Stop that process, or set {setting} "
         f"{free} for example {setting}={find_free_run(in_a_row)}."
     )
+
+
+def why_no_worker(port: int, state_dir: Path) -> str | None:
+    """Why no worker can start with this port of HTTP and this directory for its stores; None when one can."""
+    try:
+        require_free(port, "The worker's HTTP server", "ORDERSTREAM_WEB_PORT")
+        state_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=state_dir):
+            pass
+    except LocalError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = (
+                f"{state_dir} is on a disk that is full: free some space, or set ORDERSTREAM_DATA_DIR to another disk"
+            )
+            return f"A worker cannot keep its stores: {free}."
+        return (
+            f"A worker cannot keep its stores in {state_dir}: {error.strerror}. Let this user write there, or set"
+            " ORDERSTREAM_DATA_DIR to another directory."
+        )
+    return None

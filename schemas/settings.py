@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.hints import pasteable
 from schemas.masters import read_masters
 from schemas.provider import ProviderUrl
 
@@ -274,8 +275,10 @@ class Settings(BaseSettings):
     )
 
     # Logs
-    log_format: Literal["json", "console"] = Field(
-        "json", description="json: one object per line, for a log collector. console: for a person."
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="json: one object per line, for a log collector. console: for a person. auto: console on a"
+        " terminal, json elsewhere.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
 
@@ -310,7 +313,7 @@ class Settings(BaseSettings):
         try:
             return cls.load()
         except SettingsError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(pasteable(f"error: {error}"), file=sys.stderr)
             raise SystemExit(2) from None
 
     def kafka_security(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int8, Int16, Int32, Schema, String
 
-from streams.brokers import GRANT, NOT_ALLOWED, Brokers, as_brokers, client_options, let_in
+from streams.brokers import GRANT, NOT_ALLOWED, Brokers, as_brokers, client_options, let_in, unresolved
 
 log = logging.getLogger(__name__)
 
@@ -264,6 +264,8 @@ async def admin_client(brokers: Brokers | str, timeout_s: float) -> AsyncIterato
     except BrokerResponseError as error:  # it answered, with a no
         raise TopicsRefused(f"the broker at {brokers} refused: {error} ({type(error).__name__})") from error
     except KafkaConnectionError as error:  # its text repeats the addresses, as Python shows tuples
+        if unknown := await unresolved(brokers):
+            raise BrokerUnreachable(brokers, f"the name {unknown} cannot be resolved") from error
         await let_in(brokers, timeout_s)
         raise BrokerUnreachable(brokers, f"the connection was refused or cut{_how(brokers)}") from error
     except (KafkaError, OSError) as error:

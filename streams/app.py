@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import resource
 import sys
@@ -99,9 +100,14 @@ class App(faust.App):
         effects_topic: str | None = None,
         broker_hint: str = "",
         access_hint: str = "",
+        show_hint: Callable[[str], str] = str,
+        preflight: Callable[[int, Path], str | None] = lambda port, state_dir: None,
         **options: Any,
     ) -> None:
         """`broker_hint`, `access_hint`: what to do when no broker answers, and when one lets nobody in.
+
+        `show_hint`: how a refusal to start shows the commands that it names. `preflight`: called with the port of HTTP
+        and the directory of the stores before anything runs; gives why a worker cannot start there, or None.
 
         `idle_connection_s`: how long an HTTP connection may be without a whole request; aiohttp's own hour lets whoever
         sends half a header hold a file that a store or another caller needs.
@@ -122,6 +128,7 @@ class App(faust.App):
         options.setdefault("value_serializer", "raw")
         super().__init__(id, **options)
         self._id, self._broker_hint, self._access_hint = id, broker_hint, access_hint
+        self._show_hint, self._preflight = show_hint, preflight
         self._security, self._idle_connection_s = security, idle_connection_s
         self._make_runner, self._tuning = runner, dict(tuning or {})
         self.metrics = Metrics()
@@ -290,14 +297,21 @@ class App(faust.App):
             self.engine.configure(self.engine_settings(), str(self.conf.canonical_url))
             await admin.check(self.brokers, self.required_topics())
         except admin.BrokerUnreachable as error:
-            refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
+            self._refuse_to_start(f"{error}\n{self._broker_hint}".rstrip())
         except NotLetIn as error:
-            refuse_to_start(f"{error}\n{self._access_hint}".rstrip())
+            self._refuse_to_start(f"{error}\n{self._access_hint}".rstrip())
         except admin.TopicsDiffer as error:
-            refuse_to_start(f"{error}{self._unseen(error)}")
+            self._refuse_to_start(f"{error}{self._unseen(error)}")
         except (Misdeclared, TooFewFiles, admin.TopicsRefused, admin.NoLeader) as error:
-            refuse_to_start(str(error))
+            self._refuse_to_start(str(error))
         await super().on_start()
+
+    def _refuse_to_start(self, message: str) -> NoReturn:
+        """A traceback would bury the sentence that helps. Faust redirects sys.stderr to the log, hence the original."""
+        shown = self._show_hint(message)
+        log.critical("the worker cannot start: %s", shown)
+        atexit.register(print, shown, file=sys.__stderr__)  # as the last line, where a person looks
+        raise SystemExit(1)
 
     def _unseen(self, error: admin.TopicsDiffer) -> str:
         """Brokers do not tell a user of topics that it has no right to."""
@@ -313,11 +327,15 @@ class App(faust.App):
         """
         if self.in_worker:
             await self.web.stop()
+            log.info("stopping: the requests under way are answered; the worker leaves the group")
         await super().on_stop()
 
     def _create_directories(self) -> None:
-        """Faust makes the last directory only."""
-        Path(str(self.conf.datadir)).mkdir(parents=True, exist_ok=True)
+        """Faust makes the last directory only, and its errors here are tracebacks."""
+        state_dir = Path(str(self.conf.datadir))
+        if (obstacle := self._preflight(int(self.conf.web_port), state_dir)) is not None:
+            self._refuse_to_start(obstacle)
+        state_dir.mkdir(parents=True, exist_ok=True)
 
     async def _wait_for_table_recovery_completed(self) -> bool:
         return False
@@ -369,9 +387,3 @@ def require_files() -> None:
             f"this process may hold {allowed} open files, a worker needs {LEAST_FILES} at least: raise the limit with"
             " `ulimit -n 1024`, or LimitNOFILE= of its service"
         )
-
-
-def refuse_to_start(message: str) -> NoReturn:
-    """A traceback would bury the one sentence that helps. Faust redirects sys.stderr to the log, hence the original."""
-    print(message, file=sys.__stderr__)
-    raise SystemExit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import ssl
 from dataclasses import dataclass, field
@@ -231,6 +233,16 @@ def _require_file(path: Path | None, what: str) -> None:
         path.open("rb").close()
     except OSError as error:
         raise NotLetIn(f"{what} {path} cannot be read: {error.strerror}") from None
+
+
+async def unresolved(brokers: Brokers | str) -> str | None:
+    """The first host that has no address, if none of them has one."""
+    hosts: list[str] = [host for host, _, _ in collect_hosts(as_brokers(brokers).addresses)]
+    for host in hosts:
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().getaddrinfo(host, None)
+            return None
+    return sorted(hosts)[0]
 
 
 async def let_in(brokers: Brokers | str, timeout_s: float) -> None:

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["auto", "json", "console"]
 
 MASK = "***"
 
@@ -148,7 +148,10 @@ def logging_config(
     """Set structlog up and give the dictConfig for `faust.App(logging_config=...)` (also fit for `logging.config`).
 
     With `level` none, Faust's own `--loglevel` decides. Lines go to standard error: standard output belongs to data.
+    The format `auto` is for a person where standard error is a terminal, and JSON elsewhere.
     """
+    if log_format == "auto":
+        log_format = "console" if (stream or sys.stderr).isatty() else "json"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -187,16 +190,26 @@ def logging_config(
             }
         },
         "filters": {"repeats": {"()": Repeats}, "no requests": {"()": NoRequests}},
-        "loggers": {
-            # aiohttp's access log would repeat, unmasked and without a request id, what the web room logs itself.
-            "aiohttp.access": {"level": "WARNING"},
-            # At DEBUG it quotes every record that it sends and every byte of a log-in, a password among them.
-            "aiokafka": {"level": "INFO"},
-        },
+        "loggers": _levels(log_format, verbose=level is not None and level.upper() == "DEBUG"),
     }
     if level is None:
         return {**config, "merge": True}
     return {**config, "root": {"level": level.upper(), "handlers": ["default"]}}
+
+
+def _levels(log_format: LogFormat, verbose: bool) -> dict[str, dict[str, str]]:
+    """Libraries that would say too much."""
+    levels = {
+        # aiohttp's access log would repeat, unmasked and without a request id, what the package web logs itself.
+        "aiohttp.access": "WARNING",
+        # At DEBUG it quotes every record that it sends and every byte of a log-in, a password among them. At INFO it
+        # lists all partitions three times for each rebalance, which a person has no use for.
+        "aiokafka": "INFO" if log_format == "json" or verbose else "WARNING",
+    }
+    if not verbose:
+        # What starts and stops in which order: 40 lines that would bury the one with the cause.
+        levels |= {"faust": "WARNING", "mode": "WARNING"}
+    return {name: {"level": level} for name, level in levels.items()}
 
 
 def _renderer(log_format: LogFormat) -> Processor:

@@ -78,7 +78,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> InTurn:
     return InTurn(config, log)
 
 
+#: Fixtures that start a server. What uses none of them, and stands in none of SERVERS, is the fast part of the suite.
+SERVER_FIXTURES = frozenset(("stack", "cluster", "secured", "site", "database", "pooler"))
+SERVERS = ("tests/faults/", "tests/local/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if not SERVER_FIXTURES.isdisjoint(fixtures) or item.nodeid.startswith(SERVERS):
+            item.add_marker("broker")
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 

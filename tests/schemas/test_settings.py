@@ -46,7 +46,7 @@ def test_overrides_win_over_the_environment() -> None:
         ("WEB_PORT", "many", "ORDERSTREAM_WEB_PORT=many: Input should be a valid integer"),
         ("WEB_PORT", "70000", "ORDERSTREAM_WEB_PORT=70000: Input should be less than or equal to 65535"),
         ("PARTITIONS", "0", "ORDERSTREAM_PARTITIONS=0: Input should be greater than or equal to 1. Partitions of each"),
-        ("LOG_FORMAT", "xml", "ORDERSTREAM_LOG_FORMAT=xml: Input should be 'json' or 'console'"),
+        ("LOG_FORMAT", "xml", "ORDERSTREAM_LOG_FORMAT=xml: Input should be 'auto', 'json' or 'console'"),
         ("SINK", "maybe", "ORDERSTREAM_SINK=maybe: Input should be a valid boolean"),
     ],
 )

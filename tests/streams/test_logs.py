@@ -56,7 +56,7 @@ def test_lines_of_other_libraries_take_the_same_shape(lines: io.StringIO) -> Non
 
 def test_the_request_id_is_on_every_line_of_its_request_only(lines: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r-1"):
-        logging.getLogger("faust").info("inside")
+        logging.getLogger("aiokafka").info("inside")
         logs.get_logger("web").info("inside too")
     logs.get_logger("web").info("outside")
     inside, too, outside = read(lines)

@@ -284,6 +284,14 @@ async def test_the_viewer_is_vendored_with_its_licence(two: Platform) -> None:
     assert "validatorUrl: null" in (ROOT / "web/static/docs.js").read_text()
 
 
+async def test_the_viewer_fills_no_parameter_that_may_be_left_out(two: Platform) -> None:
+    """Swagger UI takes `example` into its forms: a click on Execute must work as it is."""
+    parameters = (await fetched(two, "/openapi.json"))["components"]["parameters"]
+    filled = {name for name, each in parameters.items() if "example" in each or "examples" in each}
+    assert filled == {name for name, each in parameters.items() if each.get("required")}
+    assert "For example `placed`." in parameters["status"]["description"]
+
+
 # -- docs/http.md ------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ JsonObject = dict[str, Any]
 
 def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
     """By the name that operations use; `inputs` are the topics whose positions can be waited for."""
-    return {
+    found = {
         **_in_path(),
         **_of_items(),
         **_of_accounts(),
@@ -52,6 +52,19 @@ def parameters(limits: Limits, inputs: frozenset[str]) -> JsonObject:
         **_of_the_past(),
         **_in_headers(),
     }
+    return {name: _described(parameter) for name, parameter in found.items()}
+
+
+def _described(parameter: JsonObject) -> JsonObject:
+    """A parameter that may be left out says its example in words.
+
+    The viewer of /docs fills its forms from `example`, and a filter, a version or a key that nobody chose would make
+    the first request fail or find nothing.
+    """
+    if parameter.get("required") or "example" not in parameter:
+        return parameter
+    rest = {name: value for name, value in parameter.items() if name != "example"}
+    return rest | {"description": f"{parameter['description']} For example `{parameter['example']}`."}
 
 
 def _of_the_past() -> JsonObject:
