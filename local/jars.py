@@ -21,13 +21,21 @@ from local.errors import LocalError
 # The one place that names the version of Kafka. After a change: `python -m local lock`.
 KAFKA_VERSION = "4.2.0"
 
-# Kafka logs through slf4j 1.7; slf4j-simple writes to stderr, which is the log file of the process.
-ROOTS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
-# Kafka's command-line tools without their dependencies: those would add Kafka Connect and Jetty, 47 jars more.
-ALONE = (f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}",)
+# Tests may run on another version without a change of the lock: KAFKA_VERSION=3.9.1 make faults FAULTS=2
+OTHER_VERSION = "KAFKA_VERSION"
 
 LOCK = Path(__file__).with_name("kafka.lock")
 PARALLEL_DOWNLOADS = 4  # more does not help a registry that is near, and is impolite to one that is far
+
+
+def roots(version: str) -> tuple[str, ...]:
+    """Kafka logs through slf4j 1.7; slf4j-simple writes to stderr, which is the log file of the process."""
+    return f"org.apache.kafka:kafka_2.13:{version}", "org.slf4j:slf4j-simple:1.7.36"
+
+
+def alone(version: str) -> tuple[str, ...]:
+    """Kafka's command-line tools without their dependencies, which would add Kafka Connect and Jetty, 47 jars more."""
+    return (f"org.apache.kafka:kafka-tools:{version}",)
 
 
 class Jar(NamedTuple):
@@ -58,15 +66,30 @@ def read_lock(lock: Path = LOCK) -> list[Jar]:
 
 
 def class_path(cache: Path) -> list[Path]:
-    """Every jar of the lock, downloaded if it is not in the cache yet. Needs no network once all are there."""
+    """Every jar of the lock, downloaded if it is not in the cache yet. Needs no network once all are there.
+
+    With the environment variable KAFKA_VERSION the jars of that version, resolved through Maven at their first use.
+    """
     repository = cache / "maven"
-    jars = read_lock()
+    jars = read_lock(_lock_of_version(cache))
     if _missing(jars, repository):
         with _locked(cache):
             missing = _missing(jars, repository)  # another process may have fetched them while we waited
             if missing:
                 _download(missing, repository)
     return [jar.path(repository) for jar in jars]
+
+
+def _lock_of_version(cache: Path) -> Path:
+    """The lock of the project, or one in the cache for the version that the environment asks for."""
+    version = os.environ.get(OTHER_VERSION) or KAFKA_VERSION
+    if version == KAFKA_VERSION:
+        return LOCK
+    lock = cache / f"kafka-{version}.lock"
+    if not lock.exists():
+        say(f"Resolving Apache Kafka {version}, as {OTHER_VERSION} asks for ...")
+        write_lock(cache, version, lock)
+    return lock
 
 
 def _missing(jars: list[Jar], repository: Path) -> list[Jar]:
@@ -127,20 +150,20 @@ def _locked(cache: Path) -> Iterator[None]:
         yield
 
 
-def write_lock(cache: Path) -> int:
-    """Resolve ROOTS through their POM files and write the lock; returns the number of jars."""
+def write_lock(cache: Path, version: str = KAFKA_VERSION, lock: Path = LOCK) -> int:
+    """Resolve Kafka through its POM files and write the lock; returns the number of jars."""
     from jgo.maven import MavenContext
 
     with _locked(cache):
         context = MavenContext(repo_cache=cache / "maven", timeout=60)
-        inputs, transitive = context.resolver.resolve([context.create_dependency(root) for root in ROOTS])
+        inputs, transitive = context.resolver.resolve([context.create_dependency(root) for root in roots(version)])
         artifacts = [dependency.artifact for dependency in (*inputs, *transitive)]
-        artifacts += [context.create_dependency(alone).artifact for alone in ALONE]
+        artifacts += [context.create_dependency(name).artifact for name in alone(version)]
         rows = set()
         for artifact in artifacts:
             content = Path(artifact.resolve()).read_bytes()
             coordinate = f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}"
             rows.add(f"{coordinate} {len(content)} sha256:{hashlib.sha256(content).hexdigest()}")
     head = "# Written by `python -m local lock`; the version is set in local/jars.py. Coordinate, bytes, SHA-256."
-    LOCK.write_text("\n".join([head, *sorted(rows)]) + "\n")
+    lock.write_text("\n".join([head, *sorted(rows)]) + "\n")
     return len(rows)

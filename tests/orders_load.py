@@ -340,6 +340,11 @@ def _poison(turn: int, sent: Any, tree: dict[str, Any]) -> Planned:
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
+def patience(bootstrap: str) -> dict[str, int]:
+    """Of several brokers one may be frozen: librdkafka's own 30 to 60 s would be taken for the platform's."""
+    return {"socket.timeout.ms": 3_000, "request.timeout.ms": 3_000} if "," in bootstrap else {}
+
+
 @dataclass
 class Load:
     """Sends a plan and keeps what the broker said: `send` at once, or `start` and `stop` for a steady rate."""
@@ -364,6 +369,7 @@ class Load:
                     "compression.type": compression,
                     "enable.idempotence": True,
                     "queue.buffering.max.messages": 200_000,
+                    **patience(self.bootstrap),
                 }
             )
             for partitioner, compression in zip(PARTITIONERS, ("lz4", "zstd"), strict=True)

@@ -51,14 +51,14 @@ def main() -> int:
 
 def one_round(given: argparse.Namespace, wanted: list[int], seed: int) -> Iterator[Outcome]:
     """Each row once; those that want it on a Kafka and a PostgreSQL of their own."""
-    embedded, stack = start_stack()
+    embedded, stack = start_stack(rows[wanted[0]].brokers)
     used = False
     outcomes: list[Outcome] = []
     try:
         for number in wanted:
-            if rows[number].fresh and used:
+            if (rows[number].fresh and used) or rows[number].brokers != len(stack.brokers):
                 end(embedded, stack)
-                embedded, stack = start_stack()
+                embedded, stack = start_stack(rows[number].brokers)
             used = True
             print(f"=== fault {number}: {rows[number].name}, SEED={seed}", flush=True)
             outcomes.append(asyncio.run(run(rows[number], stack, seed, given.brief)))

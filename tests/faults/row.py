@@ -19,7 +19,7 @@ class Row:
     """One fault: its number in docs/faults.md, its name, and what is done to the platform.
 
     `fresh`: on a Kafka of its own, which has little to load when it starts again. `checkout`: in full, shoppers are at
-    work beside the orders.
+    work beside the orders. `brokers`: 3 for a cluster with replication factor 3 and min.insync.replicas 2.
     """
 
     number: int
@@ -27,6 +27,7 @@ class Row:
     run: Run
     fresh: bool = False
     checkout: bool = False
+    brokers: int = 1
 
 
 @dataclass
@@ -56,12 +57,14 @@ class Outcome:
 ROWS: dict[int, Row] = {}
 
 
-def row(number: int, name: str, *, fresh: bool = False, checkout: bool = False) -> Callable[[Run], Run]:
+def row(
+    number: int, name: str, *, fresh: bool = False, checkout: bool = False, brokers: int = 1
+) -> Callable[[Run], Run]:
     """Enter a row into ROWS."""
 
     def enter(run: Run) -> Run:
         assert number not in ROWS, f"row {number} is there twice"
-        ROWS[number] = Row(number, name, run, fresh, checkout)
+        ROWS[number] = Row(number, name, run, fresh, checkout, brokers)
         return run
 
     return enter

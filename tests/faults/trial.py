@@ -462,12 +462,15 @@ async def run(row: Row, stack: RunningStack, seed: int, brief: bool) -> Outcome:
 
 
 def _begin_anew(stack: RunningStack) -> None:
-    for service in (stack.broker, stack.database):
+    for service in (*stack.brokers, stack.database):
         service.resume()
         if not service.running():
             service.start()
     stack.wipe()
-    run_async(lambda: admin.create(stack.kafka, _topics()))
+    copies = len(stack.brokers)
+    durable = {"min.insync.replicas": "2"} if copies > 1 else {}
+    topics = [replace(topic, replication_factor=copies, config={**topic.config, **durable}) for topic in _topics()]
+    run_async(lambda: admin.create(stack.kafka, topics))
 
 
 @cache

@@ -57,7 +57,7 @@ def publish(root: Path, jar: Jar, content: bytes = CONTENT) -> None:
 
 def test_the_lock_is_of_the_version_that_is_set() -> None:
     coordinates = [jar.coordinate for jar in jars.read_lock()]
-    assert {*jars.ROOTS, *jars.ALONE} <= set(coordinates)
+    assert {*jars.roots(jars.KAFKA_VERSION), *jars.alone(jars.KAFKA_VERSION)} <= set(coordinates)
     kafka = [coordinate for coordinate in coordinates if coordinate.startswith("org.apache.kafka:")]
     assert len(kafka) > 10 and all(coordinate.endswith(f":{jars.KAFKA_VERSION}") for coordinate in kafka)
 
@@ -122,3 +122,20 @@ def test_a_cache_that_cannot_be_written_names_the_setting(tmp_path: Path, lock: 
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(LocalError, match="ORDERSTREAM_CACHE_DIR"):
         jars.class_path(tmp_path / "file" / "cache")
+
+
+def test_another_version_has_a_lock_of_its_own_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KAFKA_VERSION is for one run of tests: the project's lock stays as it is."""
+    written = []
+
+    def write(cache: Path, version: str, lock: Path) -> int:
+        written.append((cache, version, lock))
+        lock.write_text("")
+        return 0
+
+    monkeypatch.setattr(jars, "write_lock", write)
+    monkeypatch.setenv(jars.OTHER_VERSION, "3.9.1")
+    assert [jars.class_path(tmp_path), jars.class_path(tmp_path)] == [[], []]
+    assert written == [(tmp_path, "3.9.1", tmp_path / "kafka-3.9.1.lock")], "resolved once"
+    monkeypatch.setenv(jars.OTHER_VERSION, jars.KAFKA_VERSION)
+    assert jars._lock_of_version(tmp_path) == jars.LOCK

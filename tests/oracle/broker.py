@@ -174,6 +174,8 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
             "fetch.message.max.bytes": 4 << 20,
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 256 << 10,
+            # Of several brokers one may be frozen: librdkafka would wait a minute for it.
+            **({"socket.timeout.ms": 3_000} if "," in bootstrap else {}),
         }
     )
 
