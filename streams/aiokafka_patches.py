@@ -7,7 +7,8 @@ aiokafka itself that fails when a later version no longer needs it.
 1. Time-outs. aiokafka waits `request_timeout_ms` (15 s here, which a rebalance needs) for everything. A broker whose
    process is frozen, or whose host is gone, takes connections and answers nothing: each client that drew it waited 15 s
    for the connection, 15 s for metadata, and so on, while Kafka itself had moved its partitions after 3 to 9 s. Here a
-   connection gets CONNECT_S, and a request gets SILENCE_S without any byte from the broker.
+   connection gets CONNECT_S, and a request SILENCE_S without any byte from the broker; a request that waits for other
+   brokers or members (PROBED) is given up when the broker does not answer on a new connection either.
 2. Addresses that do not answer. Every client of a process tries a dead broker again for itself, 3 ms after the last
    attempt (18,099 connects in 45 s were seen). Here the process remembers the address: attempts are 50 ms apart, and
    twice as much after each failure; until then they fail at once, and another broker is asked.
@@ -44,15 +45,22 @@ log = logging.getLogger(__name__)
 VERSION = "0.14.0"
 #: Until a new connection is established, with TLS, versions and login.
 CONNECT_S = 3.0
-#: Without any byte from the broker while one of these requests (by API key) waits. A large answer, or a slow line, is
-#: not silence. JoinGroup and SyncGroup are not in it: they wait for other members, and have the whole request time-out.
+#: Without any byte from the broker while one of these requests (by API key) waits, which a broker answers by itself. A
+#: large answer, or a slow line, is not silence.
 SILENCE_S = {
     3: 3.0,  # Metadata
     10: 3.0,  # FindCoordinator
-    13: 3.0,  # LeaveGroup
+    1: 5.0,  # Fetch, which our clients let wait for half a second at most
+    2: 5.0,  # ListOffsets
     12: 2.0,  # Heartbeat: below the session, so that the next coordinator hears of this member in time
-    **dict.fromkeys((0, 1, 2, 8, 9, 22, 24, 25, 26, 28), 5.0),  # Produce, Fetch, offsets, transactions
 }
+#: A broker that is silent for less may only be busy: its address is not avoided for it.
+MARKING_S = 3.0
+#: Requests that wait for others: Produce and commits for the copies in step (9 s, while a frozen follower still counts
+#: as one), JoinGroup and SyncGroup for other members. After this silence a new connection finds out whether the broker
+#: lives; if it does, they have the whole request time-out.
+PROBED = frozenset((0, 8, 9, 11, 13, 14, 22, 24, 25, 26, 28))
+PROBE_AFTER_S = 2.0
 SASL_AUTHENTICATE = 36
 #: Pauses between attempts at an address that refuses, or does not answer: doubled from the first to the last.
 REFUSED_S, SILENT_S = (0.05, 1.0), (1.0, 4.0)
@@ -69,6 +77,8 @@ class _Failure:
     count: int
     until: float
     why: str
+    failed_at: float
+    silent: bool
 
 
 class Unreachable:
@@ -93,11 +103,17 @@ class Unreachable:
         first, last = SILENT_S if silent else REFUSED_S
         before = self._failures.get(address)
         count = 0 if before is None else before.count + 1
-        self._failures[address] = _Failure(count, self._now() + min(last, first * 2 ** min(count, 10)), why)
+        now = self._now()
+        self._failures[address] = _Failure(count, now + min(last, first * 2 ** min(count, 10)), why, now, silent)
 
     def reached(self, address: Address) -> None:
         """It answered, or an attempt has to be made whatever happened before."""
         self._failures.pop(address, None)
+
+    def is_silent_since(self, address: Address, heard_at: float) -> bool:
+        """Whether the address took connections or requests without an answer, after this was heard from it."""
+        failure = self._failures.get(address)
+        return failure is not None and failure.silent and failure.failed_at > heard_at
 
     def is_avoided(self, address: Address) -> bool:
         """Whether an attempt would fail at once."""
@@ -160,34 +176,70 @@ def send(self: AIOKafkaConnection, request: Any, expect_response: bool = True) -
     answer: Coroutine[Any, Any, Any] = _send(self, request, expect_response)
     api = getattr(request, "API_KEY", None)
     limit_s = None if api is None else SILENCE_S.get(api)
-    if not expect_response or (limit_s is None and api != SASL_AUTHENTICATE):
+    if not expect_response or (limit_s is None and api != SASL_AUTHENTICATE and api not in PROBED):
         return answer
-    if limit_s is None:
+    if api == SASL_AUTHENTICATE:
         return _log_in(self, answer)
     answer.close()  # it waits for the future below, for as long as any request
-    return _await_answer(self, self._requests[-1][2], min(limit_s, self._request_timeout))
+    future = self._requests[-1][2]
+    if limit_s is None:
+        return _await_answer(self, future, PROBE_AFTER_S, is_probed=True)
+    return _await_answer(self, future, min(limit_s, self._request_timeout))
 
 
-async def _await_answer(connection: AIOKafkaConnection, future: asyncio.Future[Any], limit_s: float) -> Any:
+async def _await_answer(
+    connection: AIOKafkaConnection, future: asyncio.Future[Any], limit_s: float, *, is_probed: bool = False
+) -> Any:
     """Raises TimeoutError, as aiokafka's wait does, and closes the connection: a frozen broker's answers are late."""
-    sent_at, deadline = time.monotonic(), time.monotonic() + connection._request_timeout
+    address = connection.host, connection.port
+    sent_at = alive_at = time.monotonic()
+    deadline = sent_at + connection._request_timeout
     try:
         while True:
-            heard_at = max(sent_at, getattr(connection._protocol, "heard_at", sent_at))
+            heard_at = max(alive_at, getattr(connection._protocol, "heard_at", sent_at))
             wait_s = min(deadline, heard_at + limit_s) - time.monotonic()
-            if wait_s <= 0:
+            if wait_s > 0:
+                await asyncio.wait([future], timeout=wait_s)
+            elif is_probed and time.monotonic() < deadline and await _is_alive(connection, heard_at):
+                alive_at = time.monotonic()
+            elif not future.done():
                 raise TimeoutError
-            await asyncio.wait([future], timeout=wait_s)
             if future.done():
                 return future.result()
     except TimeoutError:
         future.cancel()
-        unreachable.failed((connection.host, connection.port), f"silent for {limit_s:g} s", silent=True)
+        if not is_probed and limit_s >= MARKING_S:
+            unreachable.failed(address, f"silent for {limit_s:g} s", silent=True)
         connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
         raise
     except asyncio.CancelledError:
         future.cancel()
         raise
+
+
+async def _is_alive(connection: AIOKafkaConnection, heard_at: float) -> bool:
+    """Whether the broker answers on a new connection; what another client has just found out is not asked again."""
+    address = connection.host, connection.port
+    if unreachable.is_avoided(address):
+        return not unreachable.is_silent_since(address, heard_at)
+    try:
+        probe = await create_conn(connection.host, connection.port, **_options(connection))
+    except (OSError, KafkaError):
+        return not unreachable.is_silent_since(address, heard_at)
+    probe.close()
+    return True
+
+
+def _options(client: Any) -> dict[str, Any]:
+    """What a connection like this one, or like those of this client, is made with."""
+    return {
+        "client_id": client._client_id,
+        "ssl_context": client._ssl_context,
+        "security_protocol": client._security_protocol,
+        "sasl_mechanism": client._sasl_mechanism,
+        "sasl_plain_username": client._sasl_plain_username,
+        "sasl_plain_password": client._sasl_plain_password,
+    }
 
 
 # -- 3: metadata -------------------------------------------------------------------------------------------------------
@@ -216,17 +268,7 @@ async def metadata_update(self: AIOKafkaClient, cluster: Any, topics: Any) -> bo
 
 async def _ask_for_metadata(client: AIOKafkaClient, host: str, port: int, topics: Any) -> Any:
     try:
-        connection = await create_conn(
-            host,
-            port,
-            client_id=client._client_id,
-            request_timeout_ms=client._request_timeout_ms,
-            ssl_context=client._ssl_context,
-            security_protocol=client._security_protocol,
-            sasl_mechanism=client._sasl_mechanism,
-            sasl_plain_username=client._sasl_plain_username,
-            sasl_plain_password=client._sasl_plain_password,
-        )
+        connection = await create_conn(host, port, request_timeout_ms=client._request_timeout_ms, **_options(client))
     except (OSError, KafkaError) as error:
         log.debug("no metadata from %s:%s: %r", host, port, error)
         return None
@@ -254,8 +296,14 @@ async def _log_in(connection: AIOKafkaConnection, answer: Coroutine[Any, Any, An
 
 
 def connected(self: AIOKafkaConnection) -> bool:
-    """False also for one that is to be replaced: its client then makes another one for the next request."""
+    """False also for one that is to be replaced: its client then makes another one for the next request.
+
+    And for one to a broker that was found silent since it was last heard here: no request is sent into the void.
+    """
     if not _connected(self):
+        return False
+    if unreachable.is_silent_since((self.host, self.port), getattr(self._protocol, "heard_at", time.monotonic())):
+        self.close(reason=CloseReason.CONNECTION_TIMEOUT)
         return False
     if not _is_due(self):
         return True

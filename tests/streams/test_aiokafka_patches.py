@@ -130,12 +130,49 @@ async def test_a_broker_that_takes_a_connection_and_says_nothing_is_given_up(
 
 async def test_silence_ends_a_request_and_its_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(patches.SILENCE_S, METADATA, 0.05)
-    connection = await broker.connect()
+    monkeypatch.setattr(patches, "MARKING_S", 0.05)
+    connection, other = await broker.connect(), await broker.connect()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(HANG_S):
             await connection.send(MetadataRequest([]))
     assert not connection.connected()
     assert patches.unreachable.is_avoided(("127.0.0.1", broker.port))
+    assert not other.connected(), "other clients send nothing there, either"
+
+
+async def test_a_request_that_waits_for_others_is_kept_while_the_broker_lives(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Produce does for copies, and JoinGroup for members: probed again and again, and answered at last."""
+    monkeypatch.delitem(patches.SILENCE_S, METADATA)
+    monkeypatch.setattr(patches, "PROBED", {METADATA})
+    monkeypatch.setattr(patches, "PROBE_AFTER_S", 0.05)
+
+    async def late(writer: asyncio.StreamWriter, frame: bytes) -> None:
+        async with asyncio.timeout(HANG_S):
+            while broker.connections < 4:  # noqa: ASYNC110  # the server counts in another task
+                await asyncio.sleep(0.01)
+        writer.write(frame)
+
+    broker.answers = late
+    connection = await broker.connect()
+    assert (await connection.send(MetadataRequest([]))).brokers == []
+    connection.close()
+
+
+async def test_a_request_that_waits_for_others_is_given_up_with_a_broker_that_says_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(patches.SILENCE_S, METADATA)
+    monkeypatch.setattr(patches, "PROBED", {METADATA})
+    monkeypatch.setattr(patches, "PROBE_AFTER_S", 0.05)
+    connection = await broker.connect()
+    broker.says_versions = False
+    monkeypatch.setattr(patches, "CONNECT_S", 0.05)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(HANG_S):
+            await connection.send(MetadataRequest([]))
+    assert not connection.connected()
 
 
 async def test_a_slow_answer_is_not_silence(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
