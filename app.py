@@ -130,7 +130,7 @@ app.on_web(
         sinks=sinks,
         effects=effects,
         carrier=lambda: local.has_carrier(settings),
-        callback_secret=lambda: (local.provider(settings) or (None, None))[1],
+        callback_secret=lambda: local.callback_secret(settings),
     )
 )
 app.on_web(lambda web_app: web.only_when_live(web_app, app.engine.standing_by))

@@ -180,6 +180,8 @@ def _objection_to_answer(payment: Payment, refund: Refund | None, command: Recor
         return PaymentRefusal.WRONG_SOURCE
     if command.user_id not in (None, payment.user_id):
         return PaymentRefusal.WRONG_USER
+    if command.currency not in (None, payment.currency):
+        return PaymentRefusal.WRONG_CURRENCY
     match command:
         case RecordDecline() | RecordVoid() if status is PaymentStatus.CAPTURED:
             return PaymentRefusal.ALREADY_CAPTURED

@@ -2,6 +2,7 @@
 
 from local.addresses import (
     bootstrap,
+    callback_secret,
     has_carrier,
     no_access,
     no_broker,
@@ -20,6 +21,7 @@ __all__ = [
     "LocalError",
     "Stack",
     "bootstrap",
+    "callback_secret",
     "has_carrier",
     "no_access",
     "no_broker",

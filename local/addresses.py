@@ -3,7 +3,7 @@
 import os
 import secrets
 
-from local.sandbox_service import secret_in
+from local.sandbox_service import callback_secret_in, secret_in
 from local.stack import running
 from schemas.settings import Settings
 
@@ -76,6 +76,16 @@ def provider(settings: Settings) -> tuple[str, str] | None:
     if stack is None or stack.provider is None:
         return None
     return stack.provider, secret_in(settings.data_dir / "provider")
+
+
+def callback_secret(settings: Settings) -> str | None:
+    """What the provider's callbacks are signed with: the setting's, or else that of requests, or the sandbox's."""
+    if settings.provider_callback_secret is not None:
+        return settings.provider_callback_secret.get_secret_value()
+    found = provider(settings)
+    if found is None or settings.provider_url is not None:
+        return None if found is None else found[1]
+    return callback_secret_in(settings.data_dir / "provider")
 
 
 def webhook_keys(settings: Settings) -> tuple[bytes, ...]:

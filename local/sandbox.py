@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -35,6 +36,7 @@ from schemas.provider import (
     ProviderAnswer,
     ProviderStatus,
     RefundAsked,
+    Signed,
     VoidAsked,
     sign,
     signature_fault,
@@ -182,9 +184,18 @@ class Sandbox:
     """The service: money, switches, and the wires to whoever asks and is called back."""
 
     def __init__(
-        self, secret: str, callback_url: str | None, state: Path | None = None, window_s: float = WINDOW_S
+        self,
+        secret: str,
+        callback_url: str | None,
+        state: Path | None = None,
+        window_s: float = WINDOW_S,
+        callback_secret: str | None = None,
     ) -> None:
-        """`window_s`: how far the time of a request's signature may be from now."""
+        """`callback_secret`: what callbacks are signed with; None: the secret of requests.
+
+        `window_s`: how far the time of a request's signature may be from now.
+        """
+        self.callback_secret = callback_secret or secret
         self.secret, self.callback_url, self._state, self._window_s = secret, callback_url, state, window_s
         self.money, self.switches, self.calls = Money(), "", Counter[str]()
         #: Every request by its key, those that came to nothing too: what judges whether any was made twice over.
@@ -236,7 +247,9 @@ class Sandbox:
 
     async def _asked(self, request: web.Request) -> web.StreamResponse:
         body, key = await request.read(), request.headers.get("Idempotency-Key", "")
-        fault = signature_fault(self.secret, body, request.headers.get(SIGNATURE), time.time(), self._window_s)
+        about = Signed(request.method, request.path, key)
+        header = request.headers.get(SIGNATURE)
+        fault = signature_fault(self.secret, body, header, time.time(), self._window_s, about)
         if fault or not key:
             return _json(401 if fault else 422, {"detail": fault or "Idempotency-Key is missing."})
         order_id, step = request.match_info.get("order_id", ""), request.match_info.get("step", "payments")
@@ -313,10 +326,11 @@ class Sandbox:
     async def _send(self, callback: Mapping[str, Any], switches: Mapping[str, float]) -> None:
         assert self._session is not None and self.callback_url is not None, "the service runs"
         body = orjson.dumps(callback)
-        secret = "another" if "wrong-signature" in switches else self.secret
+        secret = "another" if "wrong-signature" in switches else self.callback_secret
+        about = Signed("POST", urlsplit(self.callback_url).path)
         for _ in range(REPEATS if "repeat" in switches else 1):
             for attempt in range(CALLBACK_TRIES):
-                headers = {"Content-Type": "application/json", SIGNATURE: sign(secret, body, int(time.time()))}
+                headers = {"Content-Type": "application/json", SIGNATURE: sign(secret, body, int(time.time()), about)}
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                     async with self._session.post(self.callback_url, data=body, headers=headers) as response:
                         self.calls[f"callback {response.status}"] += 1
@@ -351,11 +365,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.sandbox", description="A payment service to try.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--secret-file", type=Path, required=True)
+    parser.add_argument("--callback-secret-file", type=Path, help="what callbacks are signed with, if another")
     parser.add_argument("--callback", help="URL that it calls back")
     parser.add_argument("--state", type=Path, help="where it keeps what it knows")
     parser.add_argument("--window", type=float, default=WINDOW_S, help="seconds that a signature's time may be off")
     options = parser.parse_args()
-    sandbox = Sandbox(options.secret_file.read_text().strip(), options.callback, options.state, options.window)
+    own = options.callback_secret_file
+    sandbox = Sandbox(
+        options.secret_file.read_text().strip(),
+        options.callback,
+        options.state,
+        options.window,
+        own.read_text().strip() if own else None,
+    )
     web.run_app(sandbox.application(), host="127.0.0.1", port=options.port, print=None)
 
 

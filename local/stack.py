@@ -66,7 +66,11 @@ class Embedded:
         self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers)
         self.postgres = Postgres(self.data_dir / "postgres", postgres_port, log=self.logs / "postgres.log")
         self.provider = sandbox_port and SandboxProvider(
-            self.data_dir / "provider", sandbox_port, callback_url=callback_url, log=self.logs / "provider.log"
+            self.data_dir / "provider",
+            sandbox_port,
+            callback_url=callback_url,
+            log=self.logs / "provider.log",
+            two_secrets=True,
         )
         self.carrier = (
             SandboxCarrier(self.data_dir / "carrier", self.bootstrap, log=self.logs / "carrier.log")

@@ -109,6 +109,9 @@ class _Answer(Command):
     order_uid: OrderUid
     source: Annotated[Source, Field(strict=False)]
     user_id: UserId | None = Field(None, description="When given, it must be the payment's.")
+    currency: Currency | None = Field(
+        None, exclude_if=lambda currency: currency is None, description="When given, it must be the payment's."
+    )
     reference: Text = Field(None, description="What the one who answers calls it.")
 
 
@@ -202,6 +205,7 @@ class PaymentRefusal(StrEnum):
     AMOUNT_ABOVE_LIMIT = "amount_above_limit"
     WRONG_SOURCE = "wrong_source"
     WRONG_USER = "wrong_user"
+    WRONG_CURRENCY = "wrong_currency"
     ALREADY_DECLINED = "already_declined"
     ALREADY_VOIDED = "already_voided"
     ALREADY_CAPTURED = "already_captured"

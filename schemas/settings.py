@@ -222,7 +222,12 @@ class Settings(BaseSettings):
         None, description="URL of the outside payment service. Unset: the sandbox of data_dir, if it runs, or none."
     )
     provider_secret: SecretStr | None = Field(
-        None, description="What requests to the provider and its callbacks are signed with. Shown nowhere."
+        None,
+        description="What requests to the provider, and its callbacks, are signed with; while it is exchanged the new"
+        " and the old one, comma between. Shown nowhere.",
+    )
+    provider_callback_secret: SecretStr | None = Field(
+        None, description="What the provider's callbacks are signed with. Unset: provider_secret. Shown nowhere."
     )
     provider_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         5_000, description="Longest time for one request to the provider, in ms."

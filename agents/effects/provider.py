@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -45,6 +46,7 @@ from schemas.provider import (
     ProviderAnswer,
     ProviderStatus,
     RefundAsked,
+    Signed,
     VoidAsked,
     key_of,
     sign,
@@ -124,6 +126,8 @@ def request_for(event: Asked) -> tuple[str, str, Any]:
 
 def recorded(event: Asked, answer: ProviderAnswer) -> Recorded | None:
     """The command that an answer comes to. None: the provider has not decided; its callback will say."""
+    if answer.currency not in (None, event.currency):
+        return failed(event, "wrong_currency", f"asked in {event.currency}, answered in {answer.currency}")
     said = {**_said(event, f"{answer.status} {answer.amount}"), "reference": printable(answer.id, lines=False)[:256]}
     match answer.status, event:
         case ProviderStatus.PENDING, _:
@@ -255,10 +259,11 @@ class Client:
     async def _once(self, provider: Provider, path: str, key: str, body: bytes) -> ProviderAnswer:
         if self._session is None:
             self._session = aiohttp.ClientSession()
+        about = Signed("POST", urlsplit(provider.url).path + path, key)
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": key,
-            SIGNATURE: sign(provider.secret, body, int(time.time())),
+            SIGNATURE: sign(provider.secret, body, int(time.time()), about),
         }
         timeout = aiohttp.ClientTimeout(total=provider.timeout_s)
         # A redirect is an answer like any other that is no 2xx: what was signed for one place goes nowhere else.

@@ -343,6 +343,7 @@ ROWS: list[Any] = [
     param([authorise(M.ACCOUNT)], authorised(), no(R.WRONG_SOURCE), id="not from the provider"),
     param([authorise(M.PREPAID)], captured(), no(R.WRONG_SOURCE), id="from nobody"),
     param(REQUESTED, authorised(user_id="u2"), no(R.WRONG_USER), id="an answer about somebody else"),
+    param(REQUESTED, authorised(currency="USD"), no(R.WRONG_CURRENCY), id="an answer in another currency"),
     param(DECLINED, capture(), no(R.ALREADY_DECLINED), id="capture of what was declined"),
     param(DECLINED, void(), no(R.ALREADY_DECLINED), id="void of what was declined"),
     param(VOIDING, capture(), no(R.ALREADY_VOIDED), id="capture during the void"),

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientResponse
 from pytest import mark, param
 
-from schemas.provider import SIGNATURE, sign, signature_fault
+from schemas.provider import SIGNATURE, Signed, sign, signature_fault
 from tests.web.platform import SECRET, Platform, platform, problem
 
 CALLBACK = "/api/v1/orders/payment-callback"
@@ -221,3 +221,44 @@ async def test_parameters_of_a_payment(two: Platform) -> None:
     end = len(two.driver.read("payments.commands.v1"))
     waited = await client.get(f"/api/v1/payments/{UID}?min_offset=payments.commands.v1-{two.home(UID)}-{end - 1}")
     assert waited.status == 200
+
+
+# -- what a signature covers, and how a secret is exchanged ------------------------------------------------------------
+
+ABOUT = Signed("POST", CALLBACK)
+
+
+@mark.parametrize(
+    ("make", "status"),
+    [
+        param(lambda raw, now: sign(f"new,{SECRET}", raw, now), 200, id="two v1, the second is right"),
+        param(lambda raw, now: sign(f"{SECRET},new", raw, now), 200, id="two v1, the first is right"),
+        param(lambda raw, now: sign("new,newer", raw, now), 401, id="two v1, none is right"),
+        param(lambda raw, now: sign(SECRET, raw, now, ABOUT), 200, id="v2"),
+        param(lambda raw, now: sign(f"new,{SECRET}", raw, now, ABOUT), 200, id="two v2"),
+        param(lambda raw, now: sign(SECRET, raw, now, Signed("PUT", CALLBACK)), 401, id="v2 of another method"),
+        param(lambda raw, now: sign(SECRET, raw, now, Signed("POST", "/payments")), 401, id="v2 of another path"),
+        param(lambda raw, now: sign(SECRET, raw, now, Signed("POST", CALLBACK, "k")), 401, id="v2 of another key"),
+        param(lambda raw, now: sign(SECRET, raw, now).replace("v1=", "v0=x,v1="), 200, id="an unknown scheme"),
+        param(lambda raw, now: sign(SECRET, raw, now).replace(",", ", "), 200, id="a space"),
+        param(lambda raw, now: f"t={now}," + sign(SECRET, raw, now), 401, id="two times"),
+        param(lambda raw, now: sign(SECRET, raw, now) + ",v1=" + "0" * 64 * 20, 200, id="a value that is none"),
+        param(lambda raw, now: sign(SECRET, raw, now) + (",v1=" + "0" * 64) * 20, 401, id="very many values"),
+    ],
+)
+async def test_signatures_while_a_secret_is_exchanged(two: Platform, make: Any, status: int) -> None:
+    raw = body(status="pending")
+    assert (await call_back(two, raw, make(raw, int(time.time())))).status == status
+
+
+def test_a_receiver_accepts_the_old_and_the_new_secret() -> None:
+    for secret in ("old", "new"):
+        assert signature_fault("new, old", b"x", sign(secret, b"x", 7, ABOUT), 7, 1, ABOUT) is None
+    assert signature_fault("new,old", b"x", sign("older", b"x", 7, ABOUT), 7, 1, ABOUT) is not None
+
+
+async def test_another_currency_is_refused(two: Platform) -> None:
+    await asked(two)
+    told = await problem(await call_back(two, body(currency="USD")), 409, "payment-refused")
+    assert told["reason"] == "wrong_currency"
+    assert (await call_back(two, body(id="cb-2", currency="INR"))).status == 200

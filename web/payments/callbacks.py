@@ -20,7 +20,7 @@ from schemas.payments import (
     RecordVoid,
     Source,
 )
-from schemas.provider import SIGNATURE, Callback, ProviderStatus, refund_of, signature_fault
+from schemas.provider import SIGNATURE, Callback, ProviderStatus, Signed, refund_of, signature_fault
 from web import answers, body, problems, reading
 from web.asking import Desk
 from web.commands import Commands, accepted, outcome_of, send
@@ -49,7 +49,7 @@ class Callbacks:
         """POST /api/v1/orders/payment-callback"""
         reading.only(request)
         raw = await body.read(request, self._limits, self._limits.small_body_bytes)
-        self._check(raw, request.headers.get(SIGNATURE))
+        self._check(raw, request)
         reported = await body.parse(request, raw, Callback, self._limits)
         command = command_of(reported)
         if command is None:
@@ -67,11 +67,14 @@ class Callbacks:
         status = told.meta["payment"]["status"] if told.meta["payment"] else None
         return answers.answer(200, {"order_id": key, "outcome": outcome, "status": status, "position": str(position)})
 
-    def _check(self, raw: bytes, header: str | None) -> None:
+    def _check(self, raw: bytes, request: web.Request) -> None:
         secret = self._secret()
         if secret is None:
             raise Problem(problems.BAD_SIGNATURE, "No payment provider is configured here, so nobody can sign.")
-        fault = signature_fault(secret, raw, header, time.time(), self._limits.callback_window_s)
+        given = request.headers.getall(SIGNATURE, [])
+        header = given[0] if len(given) == 1 else None
+        about = Signed(request.method, request.path, request.headers.get("Idempotency-Key", ""))
+        fault = signature_fault(secret, raw, header, time.time(), self._limits.callback_window_s, about)
         if fault is not None:
             raise Problem(problems.BAD_SIGNATURE, fault)
 
@@ -83,6 +86,7 @@ def command_of(told: Callback) -> Recorded | None:
         "order_uid": told.order_id,
         "source": Source.CALLBACK,
         "user_id": told.user_id,
+        "currency": told.currency,
         "reference": told.id,
     }
     refund_id = refund_of(told.idempotency_key, told.order_id)
@@ -127,6 +131,7 @@ def _refused(command: Recorded, first: dict[str, Any]) -> Problem:
 _OTHERWISE = "What the callback says does not fit the payment as it stands."
 _WORDS = {
     PaymentRefusal.WRONG_AMOUNT: "The amount is not the payment's. It is among the payment's attempts.",
+    PaymentRefusal.WRONG_CURRENCY: "The payment is in another currency.",
     PaymentRefusal.WRONG_USER: "The payment is another user's.",
     PaymentRefusal.WRONG_SOURCE: "The payment is not made through the provider.",
 }
