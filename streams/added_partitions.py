@@ -17,9 +17,9 @@ from streams.topology import Group, task_name
 
 log = logging.getLogger(__name__)
 
-#: A worker asks for the partition counts of its inputs this often. aiokafka itself looks every five minutes.
+#: A worker asks for the partition counts of its inputs this often. aiokafka refreshes its metadata every five minutes.
 EVERY_S = 20.0
-#: For the answers of one look; a broker that is away is asked again by the next one.
+#: Bounds one refresh; a broker that is away is asked again by the next one.
 PATIENCE_S = 15.0
 
 
@@ -40,7 +40,7 @@ class AddedPartitions:
             for topic, (declared, count) in sorted(self.found.items())
         )
 
-    async def look(self, consumer: Any, owned: Collection[str]) -> None:
+    async def refresh(self, consumer: Any, owned: Collection[str]) -> None:
         """Compare the counts, and set the lag of added partitions. Errors of the broker change nothing.
 
         `owned`: names of the tasks here. Each added partition is counted by one worker: the owner of the task that

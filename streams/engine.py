@@ -124,7 +124,7 @@ class Engine(Service):
         self._heartbeats.start()
         self.add_future(self._membership())
         self.add_future(self._observe())
-        self.add_future(self._look_for_added_partitions())
+        self.add_future(self._refresh_added_partitions())
         if self.settings.audit_every_s > 0:
             audit = Audit(self.tasks, self.metrics, self.clock, lambda: self.pressed)
             self.add_future(audit.keep_on(self._log, self.settings.audit_every_s))
@@ -574,10 +574,10 @@ class Engine(Service):
         """Return the checks by name: broker, assignment, recovery, store, and version where there are versions."""
         return checks_of(self)
 
-    async def _look_for_added_partitions(self) -> None:
+    async def _refresh_added_partitions(self) -> None:
         while not self.should_stop:
             if self.consumer is not None and self.settled:
-                await self.added.look(self.consumer, self.tasks)
+                await self.added.refresh(self.consumer, self.tasks)
             await self.sleep(EVERY_S)
 
     async def _observe(self) -> None:

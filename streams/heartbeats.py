@@ -9,9 +9,9 @@ loses its partitions after all.
 
 Why nothing breaks:
 
-- Writes. Heartbeats protect no write. Each transaction is fenced by its transactional id: whoever gets a partition
-  registers its id first, and the broker refuses the older owner from then on, however long that one believes itself a
-  member.
+- Writes. Heartbeats protect no write. Each transaction is fenced by its transactional id: the next owner of a
+  partition registers its id first, and the broker refuses the older owner from then on, even while that one takes
+  itself for a member.
 - Reads. A worker answers from its tables only within a session of the last confirmation (Engine.readable_task). An
   answer without an error, from the coordinator, to this member in this generation proves that the member was in the
   current generation when the request was sent, whichever thread sent it. So it extends the lease, counted from the
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 #: Ask for the coordinator again after these.
 MOVED = (CoordinatorNotAvailableError, NotCoordinatorError, CoordinatorLoadInProgressError)
-#: The thread looks this often within a session whether a heartbeat is due: a third of a session leaves two more tries.
+#: The thread checks this often within a session whether a heartbeat is due: a third of a session leaves two more tries.
 LOOKS_PER_SESSION = 15
 #: How long the end of the worker waits for the thread; a request under way may not be answered.
 END_S = 2.0
@@ -99,7 +99,7 @@ class Heartbeats:
         await asyncio.to_thread(self._thread.join, END_S)
 
     def watch(self, coordinator: Any) -> None:
-        """Send for the member that this aiokafka coordinator is; None: for nobody."""
+        """Send for the member that this aiokafka coordinator is; None: send none."""
         self._coordinator = coordinator
 
     def note_progress(self) -> None:
@@ -155,7 +155,7 @@ class Heartbeats:
             await asyncio.sleep(self._session_s / LOOKS_PER_SESSION)
 
     def _is_due(self) -> bool:
-        """Whether a heartbeat is to be sent now, or the worker's loop has stood still for so long that none may be."""
+        """Whether a heartbeat is to be sent now, or the worker's loop has been blocked for so long that none may be."""
         now, coordinator = time.monotonic(), self._coordinator
         if coordinator is None or coordinator.generation < 0 or not coordinator.member_id:
             return False
@@ -169,7 +169,7 @@ class Heartbeats:
         if not self._has_reported:
             self._has_reported = True
             log.error(
-                "the worker's event loop has stood still for %.0f s, which is more than max_stall_ms (%d ms): its"
+                "the worker's event loop has been blocked for %.0f s, which is more than max_stall_ms (%d ms): its"
                 " heartbeats end, and other workers take its partitions over after a session. The dead letters or the"
                 " log of the worker that takes over show the record that costs so much",
                 stalled_s,
@@ -192,7 +192,7 @@ class Heartbeats:
         error = for_code(answer.error_code)
         if error is NoError:
             self._confirmed = Confirmed(member_id, generation, sent_at)
-            log.info("heartbeat sent for a busy event loop: it has stood for %.1f s", sent_at - self._progress_at)
+            log.info("heartbeat sent for an event loop that has been blocked for %.1f s", sent_at - self._progress_at)
         elif error in MOVED:
             return False
         elif error is not RebalanceInProgressError:
