@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 from faust.cli.base import cli as faust_cli
@@ -12,6 +13,7 @@ from cli.console import Operator
 from cli.past import Folds
 from schemas.settings import Settings
 from streams import App
+from streams.printable import PrintableStream
 
 #: Each command, and the module that it is the function of its own name in.
 COMMANDS = {
@@ -55,7 +57,9 @@ class Later(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Of the command itself, which click goes on with."""
+        """Of the command itself, which click goes on with. What it shows of foreign data is escaped on its way out."""
+        if not isinstance(sys.stdout, PrintableStream):
+            sys.stdout = cast(TextIO, PrintableStream(sys.stdout))
         return command_of(self._called).make_context(info_name, args, parent, obj=self._operator, **extra)
 
     def get_short_help_str(self, limit: int = 45) -> str:

@@ -28,6 +28,7 @@ from schemas.settings import Settings
 from streams import App, admin
 from streams.admin import BrokerUnreachable, NoLeader, TopicsDiffer, TopicsRefused
 from streams.brokers import Brokers, NotLetIn
+from streams.printable import printable
 
 if TYPE_CHECKING:
     from cli.past import Folds
@@ -43,7 +44,7 @@ class _Said(click.ClickException):
     """An error whose commands can be pasted."""
 
     def format_message(self) -> str:
-        return pasteable(super().format_message())
+        return printable(pasteable(super().format_message()))
 
 
 class Found(_Said):

@@ -96,8 +96,7 @@ def _red(findings: Sequence[Finding]) -> bool:
 
 
 def _show(finding: Finding) -> None:
-    colour = {State.OK: "green", State.WARNING: "yellow", State.RED: "red"}[finding.state]
-    click.echo(f"{click.style(f'{finding.state:<8}', fg=colour)} {finding.name:<14} {finding.detail}")
+    click.echo(f"{finding.state:<8} {finding.name:<14} {finding.detail}")
     if finding.mend:
         click.echo(f"{'':<23} -> {finding.mend}")
 

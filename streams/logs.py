@@ -19,6 +19,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from streams.printable import printable
+
 LogFormat = Literal["auto", "json", "console"]
 
 MASK = "***"
@@ -59,7 +61,8 @@ def mask_text(text: str) -> str:
         text = _EMAIL.sub(MASK, text)
     if "+" in text:
         text = _PHONE.sub(MASK, text)
-    return text
+    # Last, so that nothing before it meets an escape: a log may be shown on a terminal, which obeys control characters.
+    return printable(text)
 
 
 def mask(value: Any, depth: int = 0) -> Any:
