@@ -292,6 +292,7 @@ class Settings(BaseSettings):
         """Read the environment (the process's own by default); raises SettingsError that names every bad variable."""
         source = os.environ if environment is None else environment
         given = {name[len(PREFIX) :].lower(): value for name, value in source.items() if name.startswith(PREFIX)}
+        given = _with_secret_files(given)
         unknown = sorted(set(given) - set(cls.model_fields))
         if unknown:
             raise SettingsError("\n".join(_unknown(name) for name in unknown))
@@ -384,6 +385,30 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where other workers, and people on this machine, reach this worker."""
         return self.web_url or f"http://{self.web_host}:{self.web_port}"
+
+
+#: Settings whose value may be in a file that <name>_FILE names, as a mounted secret is. kafka_password has its own.
+IN_FILES = ("postgres", "provider_secret", "provider_callback_secret", "webhook_keys", "web_cursor_key")
+
+
+def _with_secret_files(given: dict[str, str]) -> dict[str, str]:
+    """The settings with the contents of files in the place of their names. Raises SettingsError."""
+    found = dict(given)
+    for name in IN_FILES:
+        file = found.pop(f"{name}_file", "")
+        if not file:
+            continue
+        variable = f"{PREFIX}{name.upper()}"
+        if found.get(name):
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one.")
+        try:
+            found[name] = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(f"{variable}_FILE={file} cannot be read: {why}.") from None
+        if not found[name]:
+            raise SettingsError(f"{variable}_FILE={file} is empty.")
+    return found
 
 
 def _kafka_password(settings: Settings) -> SecretStr | None:
