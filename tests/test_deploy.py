@@ -258,6 +258,19 @@ def test_published_ports_are_loopback_and_do_not_collide() -> None:
     assert example == defaults
 
 
+def test_every_service_is_bounded() -> None:
+    for name, spec in SERVICES.items():
+        assert spec["pids_limit"] and spec["mem_limit"], name
+        assert spec["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_what_only_watches_reaches_neither_kafka_nor_postgres() -> None:
+    """Kafka has no users here, so that whoever reaches it may write."""
+    data = set(SERVICES["kafka"]["networks"]) | set(SERVICES["postgres"]["networks"])
+    for name in ("prometheus", "grafana"):
+        assert not data & set(SERVICES[name]["networks"]), name
+
+
 def test_no_password_is_committed_and_none_has_a_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     example = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
