@@ -84,6 +84,12 @@ JVM = (
     "-Dorg.slf4j.simpleLogger.showThreadName=false",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
 )
+#: Below min.insync.replicas a broker repeats the markers of transactions without a pause, and logs each with a stack
+#: trace: 7 MB a second were seen, which takes the processor from the brokers that should come back.
+CLUSTER_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.ReplicaManager=off",
+    "-Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction.TransactionMarkerRequestCompletionHandler=warn",
+)
 # For programs that live a second: the quick compiler only, and nothing but their own output.
 QUICK_JVM = (
     "-Xmx256m",
@@ -175,7 +181,10 @@ class Kafka(Service):
         self._write_properties("server.properties", "data")
         options: dict[str, object] = {"grace_s": CLUSTER_GRACE_S} if self.in_cluster else {}
         heap = f"-Xmx{CLUSTER_HEAP_MB if self.in_cluster else HEAP_MB}m"
-        self.spawn(self._java((heap, *JVM), "kafka.Kafka", "server.properties"), cwd=self.directory, **options)
+        logging = CLUSTER_LOGGING if self.in_cluster else ()
+        self.spawn(
+            self._java((heap, *JVM, *logging), "kafka.Kafka", "server.properties"), cwd=self.directory, **options
+        )
 
     def answers(self, timeout_s: float = 3.0) -> bool:
         return answers(self.bootstrap, timeout_s)
