@@ -11,7 +11,7 @@ ARGS   ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev up worker stop status reset settings test test-fast bench faults simulate timemachine audit lint format lock clean
+.PHONY: help setup demo dev up worker stop status reset settings test test-fast bench faults abuse simulate timemachine audit lint format lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(READY) ## speed beside Kafka Streams, Quix and Faust; LINES=throughput,
 
 faults: $(READY) ## the fault runs of docs/faults.md: FAULTS=1,2,5 SEED=7 ROUNDS=3 ARGS="--json faults.json"
 	@$(PY) -m tests.faults --faults "$(FAULTS)" --seed "$(SEED)" --rounds "$(ROUNDS)" $(ARGS)
+
+abuse: $(READY) ## five minutes of hostile records and requests beside 500 orders/s (row 50 of the faults)
+	@$(PY) -m tests.faults --faults 50 --seed "$(SEED)" $(ARGS)
 
 simulate: $(READY) ## histories of real tasks over a simulated Kafka: HISTORIES=1000, or one of them: SEED=4711
 	@$(PY) -m tests.simulation --histories "$(or $(HISTORIES),1000)" $(if $(SEED),--seed "$(SEED)") $(ARGS)

@@ -10,6 +10,7 @@ app.py         the product's app with a bug, a slow hand, a jumping clock or a l
 """
 
 from tests.faults import (  # noqa: F401  each enters its rows
+    abuse_rows,
     checkout_rows,
     cluster_rows,
     outside_rows,
