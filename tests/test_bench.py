@@ -272,7 +272,7 @@ async def test_the_http_load_counts_answers_and_times_them_from_when_they_were_d
     try:
         began = time.monotonic()
         found = await asyncio.to_thread(http_load.drive, port, http_load.lookups("/o/", 2), 200, seconds=1.0, per_s=100)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     finally:
         await runner.cleanup()
     assert 90 <= found.per_s <= 101

@@ -18,7 +18,7 @@ from tests.processes import ROOT, RunningStack, Worker, Workers
 
 BUYERS, PIECES, PRICE, DEPOSIT = 100, 10, 700, 1_000
 #: A session of 6 s, the rebalance after it and a recovery; then whatever had to be asked again.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 class Client:

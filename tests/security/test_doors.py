@@ -134,7 +134,7 @@ async def test_a_chunked_body_ends_where_the_limit_is(worker: Worker) -> None:
 async def test_slow_callers_are_let_go(worker: Worker, parts: list[bytes], expected: bytes) -> None:
     answer, seconds = await say(worker, *parts, pause_s=0.2)
     assert answer.startswith(expected) and bool(answer) == bool(expected)
-    assert seconds < 15, "bounded by ORDERSTREAM_IDLE_CONNECTION_MS and the body's own time"
+    assert seconds < 120, "bounded by ORDERSTREAM_IDLE_CONNECTION_MS and the body's own time"
 
 
 async def test_many_at_once_with_bad_neighbours(worker: Worker) -> None:

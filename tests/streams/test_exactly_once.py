@@ -52,7 +52,7 @@ async def test_workers_come_and_go_under_load(toy: Toy) -> None:
         await asyncio.sleep(3)
         begun = time.monotonic()
         assert await asyncio.to_thread(third.stop) == 0
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 120
         await asyncio.sleep(3)
     await toy.converge()
     await toy.judge(minimum=4_000)

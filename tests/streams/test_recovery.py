@@ -92,7 +92,7 @@ async def test_a_standby_takes_over_where_the_owner_was(toy: Toy) -> None:
         owner.kill()
         begun = time.monotonic()
         while standby.get("/health/ready")[0] != 200 or len(standby.get("/state")[1].get("rows", ())) < 500:
-            assert time.monotonic() - begun < 30
+            assert time.monotonic() - begun < 300
             await asyncio.sleep(0.1)
     await toy.converge()
     await toy.judge(minimum=3_000)
