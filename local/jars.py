@@ -71,7 +71,8 @@ def class_path(cache: Path) -> list[Path]:
     With the environment variable KAFKA_VERSION the jars of that version, resolved through Maven at their first use.
     """
     repository = cache / "maven"
-    jars = read_lock(_lock_of_version(cache))
+    lock = _lock_of_version(cache)
+    jars = read_lock() if lock == LOCK else read_lock(lock)
     if _missing(jars, repository):
         with _locked(cache):
             missing = _missing(jars, repository)  # another process may have fetched them while we waited

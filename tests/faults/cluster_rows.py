@@ -109,7 +109,7 @@ async def below_min_insync(trial: Trial) -> None:
         await trial.recovered(trial.struck(), within_s=LIMIT_S)  # from when it answers: until then nothing can commit
         await trial.configure(names, {"min.insync.replicas": "2"})
         await _in_sync(trial)
-    await trial.converge(minimum=1_000, gap_s=60)
+    await trial.converge(minimum=1_000, gap_s=150)
 
 
 @row(47, "leadership moved every second", brokers=3)
