@@ -130,6 +130,7 @@ app.on_web(
         sinks=sinks,
         effects=effects,
         carrier=lambda: local.has_carrier(settings),
+        bootstrap=app.bootstrap,
         callback_secret=lambda: local.callback_secret(settings),
     )
 )

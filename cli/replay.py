@@ -93,6 +93,8 @@ def replay(
         shown = operator.run(_plan(operator, chosen, job, base))
         if dry_run:
             _show_plan(shown, as_json)
+            if shown.workers:
+                raise Found("This replay would be refused: workers run. Stop them first.")
             return
         outcome = _carried_out(operator, chosen, shown, yes)
     except NOT_NOW as error:

@@ -50,6 +50,9 @@ BROKER = {
     # After a kill -9 the controller waits out the old session before it lets the broker in again: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
+    # Index files are created at their full size, 10 MiB by default for each of 300 partitions. They are sparse, but a
+    # copy or an archive of the data directory would have six gigabytes of them. 1 MiB is enough for 512 MiB of log.
+    "log.index.size.max.bytes": str(1024 * 1024),
     # Sized for one machine and a heap of 512 MB; the cleaner alone would take 128 MB of it.
     "num.network.threads": "2",
     "num.io.threads": "4",

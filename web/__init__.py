@@ -94,10 +94,12 @@ def attach(
     carrier: Callable[[], bool] = lambda: False,
     limits: Limits | None = None,
     keyring: Keyring | None = None,
+    bootstrap: str = "127.0.0.1:9092",
 ) -> None:
     """Wire what this worker answers to its aiohttp application. Once, before it serves.
 
     Health shows `checks`, `sinks`, `effects`. `carrier`: is there one. `keyring`: with what personal data is sealed.
+    `bootstrap`: the brokers that /asyncapi.json names.
     """
     limits, metrics = (limits or Limits.of(settings)).signing(settings, webhooks.keys), HttpMetrics(registry)
     inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
@@ -127,7 +129,7 @@ def attach(
     )
     table += webhook_routes(webhooks, desk, topics["webhooks.commands.v1"], once, account_inputs, limits, settings)
     table += outlet_routes(desk, outlets, topics["outlets.commands.v1"], once, item_inputs, limits)
-    _describe(documents, table, inputs | account_inputs | item_inputs, limits, settings)
+    _describe(documents, table, inputs | account_inputs | item_inputs, limits, settings, bootstrap)
     _serve(web_app, table, desk, [*_bound(web_app, limits, metrics, settings), *_opening(keyring)])
 
 
@@ -137,7 +139,12 @@ def only_when_live(web_app: web.Application, standing_by: Callable[[], str | Non
 
 
 def _describe(
-    documents: Documents, routes: Iterable[Route], inputs: frozenset[str], limits: Limits, settings: Settings
+    documents: Documents,
+    routes: Iterable[Route],
+    inputs: frozenset[str],
+    limits: Limits,
+    settings: Settings,
+    bootstrap: str,
 ) -> None:
     """What /openapi.json and /asyncapi.json say."""
     specs = topic_specs(settings.partitions, settings.replication_factor, sealing=settings.seal)
@@ -152,7 +159,7 @@ def _describe(
     def events() -> dict[str, Any]:
         from web import asyncapi
 
-        return asyncapi.document(specs, settings.kafka, encrypted=encrypted)
+        return asyncapi.document(specs, bootstrap, encrypted=encrypted)
 
     documents.describe(http, events)
 

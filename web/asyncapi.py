@@ -17,8 +17,11 @@ JsonObject = dict[str, Any]
 VERSION = "1.0.0"
 
 
-def document(specs: Iterable[TopicSpec], bootstrap: str | None, *, encrypted: bool = False) -> JsonObject:
-    """The whole document, from this platform's point of view: it receives what its agents read and sends the rest."""
+def document(specs: Iterable[TopicSpec], bootstrap: str, *, encrypted: bool = False) -> JsonObject:
+    """The whole document, from this platform's point of view: it receives what its agents read and sends the rest.
+
+    `bootstrap`: the brokers that this worker uses, as host:port,….
+    """
     specs = tuple(specs)
     return {
         "asyncapi": "3.0.0",
@@ -33,7 +36,7 @@ def document(specs: Iterable[TopicSpec], bootstrap: str | None, *, encrypted: bo
         "defaultContentType": "application/json",
         "servers": {
             "kafka": {
-                "host": (bootstrap or "127.0.0.1:9092").split(",")[0],
+                "host": bootstrap.split(",")[0],
                 "protocol": "kafka-secure" if encrypted else "kafka",
                 "description": "The brokers of this installation; more than one may be listed in its settings.",
             }

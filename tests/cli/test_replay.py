@@ -163,7 +163,7 @@ def test_the_newest_snapshot_before_then_is_taken(
     monkeypatch.setattr(cli.replay, "_plan", planned)
     result = place.run(replay, "--dry-run", "--domain", "words", "--partition", "0", "--from", since)
     if found is None:
-        assert result.exit_code == 1 and "`faust -A app snapshot` keeps them as they are now" in result.stderr
+        assert result.exit_code == 1 and "faust -A app snapshot` keeps them as they are now" in result.stderr
         assert "the earliest of 2 is of" in result.stderr
     else:
         assert (result.exit_code, chosen) == (0, [files[found]]), result.output

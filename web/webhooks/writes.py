@@ -197,7 +197,8 @@ class WebhookWrites:
             faults.append({"path": "$.url", "message": fault})
         for number, pattern in enumerate(events):
             if not any(name == pattern or _covers(pattern, name) for name in self._names):
-                faults.append({"path": f"$.events[{number}]", "message": "is no event; docs/http.md lists them"})
+                known = ", ".join(sorted(self._names))
+                faults.append({"path": f"$.events[{number}]", "message": f"is no event; there are {known}"})
         if faults:
             raise Problem(problems.INVALID_DOCUMENT, f"{len(faults)} faults, see `faults`.", faults=faults)
 
