@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from schemas.settings import PREFIX, Settings
+from schemas.settings import IN_FILES, PREFIX, Settings
 from schemas.topics import TOPICS
 from streams.brokers import GRANT
 from tests.processes import ROOT
@@ -18,7 +18,7 @@ EMBEDDED = ("kafka_port", "kafka_brokers")
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(rf"{PREFIX}([A-Z_]+[A-Z])\b", PAGE))))
 def test_every_variable_is_a_setting(name: str) -> None:
-    assert name.lower() in Settings.model_fields
+    assert name.lower() in {*Settings.model_fields, *(f"{each}_file" for each in IN_FILES)}
 
 
 def test_every_setting_of_the_kafka_client_is_explained() -> None:
@@ -31,10 +31,10 @@ def test_the_defaults_that_it_names_are_the_defaults() -> None:
     settings = Settings.load({})
     assert settings.kafka_security_protocol == "PLAINTEXT" and "`PLAINTEXT` (default)" in PAGE
     assert settings.kafka_sasl_mechanism == "SCRAM-SHA-512" and "`SCRAM-SHA-512` (default)" in PAGE
-    assert settings.max_request_bytes == 1 << 20 and "Bodies end at 1 MiB" in PAGE
-    assert settings.max_json_depth == 32 and "nesting at 32 levels" in PAGE
-    assert settings.request_timeout_ms == 15_000 and "a request at 15 s" in PAGE
-    assert settings.idle_connection_ms == 75_000 and "request at 75 s" in PAGE
+    assert settings.max_request_bytes == 1 << 20 and "| a body | 1 MiB;" in PAGE
+    assert settings.max_json_depth == 32 and "| nesting of a body | 32 levels |" in PAGE
+    assert settings.request_timeout_ms == 15_000 and "a request in all | 10 s; 15 s |" in PAGE
+    assert settings.idle_connection_ms == 75_000 and "| a connection without a request | 75 s |" in PAGE
     assert GRANT in PAGE
 
 
