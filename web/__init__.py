@@ -98,9 +98,8 @@ def attach(
 ) -> None:
     """Wire what this worker answers to its aiohttp application. Once, before it serves.
 
-    Health shows `checks`, `sinks`, `effects`. `carrier`: is there one. `keyring`: with what personal data is sealed.
-    `bootstrap`: the brokers that /asyncapi.json names.
-    """
+    Health shows `checks`, `sinks`, `effects`. `carrier`: whether there is one. `keyring`: encrypts personal data.
+    `bootstrap`: the brokers that /asyncapi.json names."""
     limits, metrics = (limits or Limits.of(settings)).signing(settings, webhooks.keys), HttpMetrics(registry)
     inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
     desk, seals = Desk(app, limits, metrics), Seals(keyring)
