@@ -96,10 +96,9 @@ def attach(
     keyring: Keyring | None = None,
     bootstrap: str = "127.0.0.1:9092",
 ) -> None:
-    """Wire what this worker answers to its aiohttp application. Once, before it serves.
-
-    Health shows `checks`, `sinks`, `effects`. `carrier`: whether there is one. `keyring`: encrypts personal data.
-    `bootstrap`: the brokers that /asyncapi.json names."""
+    """Wire what this worker answers to its aiohttp application, once, before it serves. Health shows `checks`, `sinks`
+    and `effects`. `carrier`: whether there is one. `keyring`: encrypts personal data. `bootstrap`: see /asyncapi.json.
+    """
     limits, metrics = (limits or Limits.of(settings)).signing(settings, webhooks.keys), HttpMetrics(registry)
     inputs, account_inputs, item_inputs = map(inputs_of, (order_tables, account_tables, inventory_tables))
     desk, seals = Desk(app, limits, metrics), Seals(keyring)
