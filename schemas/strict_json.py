@@ -163,7 +163,7 @@ def read_tree(raw: bytes) -> Reading:
         message = f"has {values} commas, colons and brackets; at most {MAX_VALUES} are read, those in texts included"
         return Reading(None, [Fault(path="$", message=message)])
     if values > MAX_LISTED_VALUES:
-        return Reading(None, [_unlisted(raw)])
+        return _unlisted(raw)
     try:
         tree = _decoder.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -177,19 +177,19 @@ def read_tree(raw: bytes) -> Reading:
     return Reading(tree, list(islice(_faults(tree, "$", 1), MAX_FAULTS + 1)))
 
 
-def _unlisted(raw: bytes) -> Fault:
+def _unlisted(raw: bytes) -> Reading:
     """Why a record is refused that has too many values to list its faults one by one."""
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        what = f"{error.msg} at line {error.lineno} column {error.colno}"
+        what, reason = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}", "not_json"
     else:
+        reason = "invalid"
         what = (
             f"it has a name given twice, a number that not every reader can hold, NUL, or more than {MAX_DEPTH} levels"
         )
-    return Fault(
-        path="$", message=f"{what}; the places are listed for records of at most {MAX_LISTED_VALUES} values only"
-    )
+    message = f"{what}; the places are listed for records of at most {MAX_LISTED_VALUES} values only"
+    return Reading(None, [Fault(path="$", message=message)], reason)
 
 
 def _faults(value: Any, path: str, depth: int) -> Iterator[Fault]:

@@ -19,7 +19,7 @@ aiokafka itself that fails when a later version no longer needs it.
    new one before that, and is closed when its last answer is there.
 
 Other replacements of single methods live beside their subject: streams/fetch_sessions.py, streams/membership.py,
-streams/any_header.py, and `rest_when_idle` in streams/kafka.py.
+streams/record_batches.py, and `rest_when_idle` in streams/kafka.py.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from cli.snapshot import diff, snapshot
 from cli.what_if import what_if
 from schemas.settings import Settings
 from streams.driver import Driver
+from streams.log_identity import LogIdentity
 from streams.snapshot import Snapshot
 from tests.agents.domain import make_app
 from tests.agents.pasts import as_it_was, write_down
@@ -102,7 +103,11 @@ def test_a_planted_rule_is_told_in_every_way(
     async def as_folded(operator: Operator, folder: Path, count: int, into: Path) -> None:
         (await as_it_was(folder, PARTITIONS)).close()
 
+    async def identity(*_: Any) -> LogIdentity:
+        return LogIdentity("cluster", {})
+
     monkeypatch.setattr(cli.snapshot, "fold_pasts", as_folded)
+    monkeypatch.setattr(cli.snapshot, "read_identity", identity)
     assert desk.run(snapshot, str(mine)).exit_code == 0
     found = desk.json(diff, str(mine), str(kept), exit_code=1)
     assert {each["key"] for each in found["events"] if each["topic"] == "purchases.events.v1"} == lamps

@@ -41,8 +41,8 @@ async def test_both_workers_answer_for_every_order(two: Platform) -> None:
 
 
 async def test_the_document_is_answered_as_it_was_received(two: Platform) -> None:
-    # Numbers beyond a double, odd spacing and members in another order would be lost if anybody parsed it on the way.
-    text = raw("exact").replace(b'"sm_id":99', b'"sm_id" : 99,\n "extra": 1234567890.12345678901234567890')
+    # The form of numbers, odd spacing and the order of members would be lost if anybody parsed it on the way.
+    text = raw("exact").replace(b'"sm_id":99', b'"sm_id" : 99,\n "extra": [1.50, 12e1, -0.0]')
     await two.place(text)
     for worker in two.workers:
         body = await (await worker.client.get("/api/v1/orders/exact")).read()
