@@ -71,6 +71,8 @@ from schemas.payments import (
     RecordVoid,
     RefundPayment,
     RefundRequested,
+    ReversalRecorded,
+    ReversalResolved,
     Source,
     Step,
     VoidPayment,
@@ -266,6 +268,8 @@ def _of_payment(event: PaymentEvent) -> tuple[Command, ...]:
             return (_asked_of_account(event),) if event.method is PaymentMethod.ACCOUNT else ()
         case LateMoneyReceived() | PaymentStepFailed() | PaymentCommandRefused():
             return ()
+        case ReversalRecorded() | ReversalResolved():
+            return ()  # a person settles it; neither the order nor an account of the ledger moved this money
     assert_never(event)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from schemas.accounts import MAX_AMOUNT_MINOR
+from agents.payment_refusals import ASKED, CLOSED, OPEN, objection_to
 from schemas.base import derived_id, event_id_for, rfc3339, unix_ms
 from schemas.payments import (
     EXCESS,
@@ -38,18 +38,22 @@ from schemas.payments import (
     Recorded,
     RecordFailure,
     RecordRefund,
+    RecordReversal,
     RecordVoid,
     Refund,
     RefundChanged,
     RefundPayment,
     RefundRequested,
     RefundState,
+    ResolveReversal,
     RetryStep,
-    Source,
+    ReversalRecorded,
+    ReversalResolved,
     Step,
     VoidPayment,
     VoidRequested,
 )
+from schemas.reversals import Reversal, ReversalKind
 from schemas.webhooks import about
 from streams import App, Record, Stream, Topic
 from tables.payments import GROUP, PaymentTables
@@ -60,10 +64,6 @@ FIRST_RETRY_MS, LONGEST_RETRY_MS = 60_000, 3_600_000
 
 #: Why a payment is voided whose capture did not come about.
 CAPTURE_FAILED = "capture_failed"
-
-_ASKED = (PaymentMethod.ACCOUNT, PaymentMethod.PROVIDER)
-_OPEN = (PaymentStatus.REQUESTED, PaymentStatus.AUTHORISED)
-_CLOSED = (PaymentStatus.DECLINED, PaymentStatus.VOIDED)
 
 
 def decide(
@@ -81,7 +81,7 @@ def decide(
     """
     if answered:
         return ()
-    reason = _objection(payment, refund, command)
+    reason = objection_to(payment, refund, command)
     if reason is not None:
         return (_refused(payment, command, occurred_at, reason),)
     match command:
@@ -106,105 +106,16 @@ def decide(
         case RecordVoid():
             return _voided(payment, command, occurred_at)
         case RecordRefund():
-            assert refund is not None, "an answer about no refund was refused"
+            if refund is None:
+                return _refunded_unrequested(payment, command, occurred_at)
             return _refunded(payment, refund, command, occurred_at)
+        case RecordReversal():
+            return _reversed(payment, command, occurred_at)
+        case ResolveReversal():
+            return _resolved(payment, command, occurred_at)
         case RecordFailure():
             return _failed(payment, refund, command, occurred_at)
     assert_never(command)
-
-
-# -- refusals ----------------------------------------------------------------------------------------------------------
-
-
-def _objection(payment: Payment | None, refund: Refund | None, command: PaymentCommand) -> PaymentRefusal | None:
-    """Why the command changes nothing; the first reason in the order of PaymentRefusal."""
-    if isinstance(command, AuthorisePayment):
-        if payment is not None and not _same(payment, command):
-            return PaymentRefusal.PAYMENT_EXISTS_WITH_DIFFERENT_CONTENT
-    elif payment is None:
-        return PaymentRefusal.NO_SUCH_PAYMENT
-    amount = getattr(command, "amount_minor", None)
-    if amount is not None and amount <= 0:
-        return PaymentRefusal.NOT_POSITIVE_AMOUNT
-    if amount is not None and amount > MAX_AMOUNT_MINOR:
-        return PaymentRefusal.AMOUNT_ABOVE_LIMIT
-    if payment is None:
-        return None
-    match command:
-        case AuthorisePayment() | RetryStep():
-            return None
-        case CapturePayment() | VoidPayment():
-            return _objection_to_settling(payment, command)
-        case RefundPayment():
-            return _objection_to_refund(payment, refund, command)
-        case _:
-            return _objection_to_answer(payment, refund, command)
-
-
-def _same(payment: Payment, command: AuthorisePayment) -> bool:
-    asked = (command.user_id, command.method, command.instrument, command.amount_minor, command.currency)
-    known = (payment.user_id, payment.method, payment.instrument, payment.amount_minor, payment.currency)
-    return (*asked, command.expires_at_ms) == (*known, payment.expires_at_ms)
-
-
-def _objection_to_settling(payment: Payment, command: CapturePayment | VoidPayment) -> PaymentRefusal | None:
-    match payment.status:
-        case PaymentStatus.DECLINED:
-            return PaymentRefusal.ALREADY_DECLINED
-        case PaymentStatus.VOIDING | PaymentStatus.VOIDED:
-            return PaymentRefusal.ALREADY_VOIDED
-        case PaymentStatus.CAPTURING | PaymentStatus.CAPTURED:
-            return PaymentRefusal.ALREADY_CAPTURED
-    if isinstance(command, VoidPayment):
-        return None
-    if payment.status is PaymentStatus.REQUESTED:
-        return PaymentRefusal.NOT_AUTHORISED
-    above = command.amount_minor is not None and command.amount_minor > payment.authorised_minor
-    return PaymentRefusal.AMOUNT_ABOVE_AUTHORISED if above else None
-
-
-def _objection_to_refund(payment: Payment, refund: Refund | None, command: RefundPayment) -> PaymentRefusal | None:
-    if not payment.captured_minor:
-        return PaymentRefusal.NOT_CAPTURED
-    if refund is not None:
-        same = (refund.amount_minor, refund.line, refund.reason) == (command.amount_minor, command.line, command.reason)
-        return None if same else PaymentRefusal.REFUND_EXISTS_WITH_DIFFERENT_CONTENT
-    if payment.refunded_minor + payment.refunding_minor + command.amount_minor > payment.captured_minor:
-        return PaymentRefusal.AMOUNT_ABOVE_CAPTURED
-    return None
-
-
-def _objection_to_answer(payment: Payment, refund: Refund | None, command: Recorded) -> PaymentRefusal | None:
-    status = payment.status
-    if payment.method not in _ASKED or (command.source is Source.ACCOUNT) != (payment.method is PaymentMethod.ACCOUNT):
-        return PaymentRefusal.WRONG_SOURCE
-    if command.user_id not in (None, payment.user_id):
-        return PaymentRefusal.WRONG_USER
-    if command.currency not in (None, payment.currency):
-        return PaymentRefusal.WRONG_CURRENCY
-    match command:
-        case RecordDecline() | RecordVoid() if status is PaymentStatus.CAPTURED:
-            return PaymentRefusal.ALREADY_CAPTURED
-        case RecordDecline() if status in (PaymentStatus.AUTHORISED, PaymentStatus.CAPTURING):
-            return PaymentRefusal.ALREADY_AUTHORISED
-        case RecordRefund() | RecordFailure(step=Step.REFUND) if refund is None:
-            return PaymentRefusal.NO_SUCH_REFUND
-        case RecordRefund() if refund is not None and refund.amount_minor != command.amount_minor:
-            return PaymentRefusal.WRONG_AMOUNT
-        case RecordAuthorisation() if status not in (*_CLOSED, PaymentStatus.VOIDING):
-            return None if command.amount_minor == payment.amount_minor else PaymentRefusal.WRONG_AMOUNT
-        case RecordCapture() if not _fits(payment, command.amount_minor):
-            return PaymentRefusal.WRONG_AMOUNT
-    return None
-
-
-def _fits(payment: Payment, amount_minor: int) -> bool:
-    """Whether so much money can have been taken. More than a capture asked for can: what is above it goes back."""
-    if payment.captured_minor:
-        return amount_minor == payment.captured_minor
-    if payment.status is PaymentStatus.CAPTURING:
-        return amount_minor >= payment.capturing_minor
-    return payment.status not in _OPEN or amount_minor == payment.amount_minor
 
 
 # -- what follows from a command ---------------------------------------------------------------------------------------
@@ -218,7 +129,7 @@ def _requested(command: AuthorisePayment, at: str) -> tuple[PaymentEvent, ...]:
         amount_minor=amount,
         expires_at_ms=command.expires_at_ms,
     )
-    if command.method in _ASKED:
+    if command.method in ASKED:
         return (requested,)
     authorised = PaymentAuthorised(**_said(command, command, 0, at, 1), amount_minor=amount)
     if command.method is PaymentMethod.CASH_ON_DELIVERY:
@@ -230,7 +141,7 @@ def _requested(command: AuthorisePayment, at: str) -> tuple[PaymentEvent, ...]:
 def _capture(payment: Payment, command: CapturePayment, at: str) -> PaymentEvent:
     amount = payment.authorised_minor if command.amount_minor is None else command.amount_minor
     said = _changed(payment, command, at)
-    if payment.method in _ASKED:
+    if payment.method in ASKED:
         return CaptureRequested(**said, amount_minor=amount)
     return PaymentCaptured(**said, amount_minor=amount, captured_minor=amount)
 
@@ -238,7 +149,7 @@ def _capture(payment: Payment, command: CapturePayment, at: str) -> PaymentEvent
 def _void(payment: Payment, command: PaymentCommand, at: str, reason: str, n: int = 0, known: int = 0) -> PaymentEvent:
     """`known`: an authorisation that the payment does not know of yet."""
     said, amount = _changed(payment, command, at, n), known or payment.authorised_minor
-    if payment.method in _ASKED:
+    if payment.method in ASKED:
         return VoidRequested(**said, amount_minor=amount, reason=reason, void_number=payment.voids + 1)
     return PaymentVoided(**said, amount_minor=amount, reason=reason)
 
@@ -246,7 +157,7 @@ def _void(payment: Payment, command: PaymentCommand, at: str, reason: str, n: in
 def _refund(payment: Payment, command: RefundPayment, at: str) -> PaymentEvent:
     said = _changed(payment, command, at)
     asked = {name: getattr(command, name) for name in ("refund_id", "amount_minor", "line", "reason")}
-    if payment.method in _ASKED:
+    if payment.method in ASKED:
         return RefundRequested(**said, **asked)
     return PaymentRefunded(**said, **asked, refunded_minor=payment.refunded_minor + command.amount_minor, outside=True)
 
@@ -267,7 +178,7 @@ def _authorised(payment: Payment, command: RecordAuthorisation, at: str) -> tupl
     if payment.status is PaymentStatus.REQUESTED:
         amount = command.amount_minor
         return (PaymentAuthorised(**_changed(payment, command, at), amount_minor=amount, **_from(command)),)
-    if payment.status in (*_CLOSED, PaymentStatus.VOIDING) and not payment.authorised_minor:
+    if payment.status in (*CLOSED, PaymentStatus.VOIDING) and not payment.authorised_minor:
         reason = payment.reason or "too_late"
         return (_void(payment, command, at, reason, known=command.amount_minor),)
     return ()
@@ -327,7 +238,7 @@ def _give_back(payment: Payment, command: RecordCapture, at: str, n: int, id: st
 
 def _voided(payment: Payment, command: RecordVoid, at: str) -> tuple[PaymentEvent, ...]:
     """Also unasked: a hold or an authorisation has its own expiry."""
-    if payment.status in _CLOSED:
+    if payment.status in CLOSED:
         return ()
     voiding = payment.status is PaymentStatus.VOIDING
     if voiding and command.void_number not in (None, payment.voids):
@@ -349,6 +260,40 @@ def _refunded(payment: Payment, refund: Refund, command: RecordRefund, at: str) 
             line=refund.line,
             reason=refund.reason,
             **_from(command),
+        ),
+    )
+
+
+def _refunded_unrequested(payment: Payment, command: RecordRefund, at: str) -> tuple[PaymentEvent, ...]:
+    assert command.reversal_id is not None, "an answer about no refund was refused"
+    reversal = RecordReversal(
+        **command.model_dump(include=set(RecordReversal.model_fields) - {"type", "kind", "detail"}),
+        kind=ReversalKind.REFUND,
+    )
+    return _reversed(payment, reversal, at)
+
+
+def _reversed(payment: Payment, command: RecordReversal, at: str) -> tuple[PaymentEvent, ...]:
+    """Nothing for a reversal that is recorded: the provider may report it in several callbacks."""
+    if payment.reversal(command.reversal_id):
+        return ()
+    told = {name: getattr(command, name) for name in ("reversal_id", "kind", "amount_minor", "detail")}
+    return (ReversalRecorded(**_changed(payment, command, at), **told, **_from(command)),)
+
+
+def _resolved(payment: Payment, command: ResolveReversal, at: str) -> tuple[PaymentEvent, ...]:
+    reversal = payment.reversal(command.reversal_id)
+    assert reversal is not None, "a command about no reversal was refused"
+    if reversal.outcome is not None:
+        return ()
+    return (
+        ReversalResolved(
+            **_changed(payment, command, at),
+            reversal_id=reversal.reversal_id,
+            kind=reversal.kind,
+            amount_minor=reversal.amount_minor,
+            outcome=command.outcome,
+            reason=command.reason,
         ),
     )
 
@@ -455,6 +400,15 @@ def evolve(payment: Payment | None, event: PaymentEvent) -> Payment | None:
             return then._replace(status=PaymentStatus.VOIDED, reason=event.reason)
         case LateMoneyReceived():
             return then._replace(captured_minor=event.captured_minor)
+        case ReversalRecorded():
+            return then._replace(reversals=(*then.reversals, _reversal(event)))
+        case ReversalResolved():
+            said: dict[str, Any] = {"outcome": event.outcome, "reason": event.reason, "resolved_at": event.occurred_at}
+            return then._replace(
+                reversals=tuple(
+                    each._replace(**said) if each.reversal_id == event.reversal_id else each for each in then.reversals
+                )
+            )
         case RefundRequested():
             asked = 0 if event.failures else event.amount_minor
             return then._replace(refunding_minor=then.refunding_minor + asked)
@@ -464,6 +418,10 @@ def evolve(payment: Payment | None, event: PaymentEvent) -> Payment | None:
         case PaymentStepFailed():
             return then._replace(void_failures=event.failures) if event.step is Step.VOID else then
     assert_never(event)
+
+
+def _reversal(event: ReversalRecorded) -> Reversal:
+    return Reversal(event.reversal_id, event.kind, event.amount_minor, event.reference, event.detail, event.occurred_at)
 
 
 def _new(event: PaymentRequested) -> Payment:
@@ -559,7 +517,7 @@ def attach(
         elif isinstance(event, PaymentStepFailed) and event.retry_at_ms is not None:
             id = f"payment\0{uid}\0retry\0{event.refund_id or ''}"
             deadlines.schedule(event.retry_at_ms, commands, key=uid, value=retry_of(event), id=id)
-        elif payment.expires_at_ms is not None and payment.status not in _OPEN:
+        elif payment.expires_at_ms is not None and payment.status not in OPEN:
             deadlines.cancel(f"payment\0{uid}\0expiry")
 
     def carry_out(command: PaymentCommand, cause: Record) -> None:

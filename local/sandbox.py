@@ -8,6 +8,7 @@ name: `sandbox:` and switches joined by `+`, such as `sandbox:pending+repeat`; o
     repeat          calls back three times              lose-callback   never calls back
     lose-answer=N   does it and hangs up, N times       error=N         answers 503, N times, and does nothing
     wrong-signature signs callbacks with another secret wrong-amount    authorises one unit more
+    dashboard-refund=N refunds N without a request  chargeback      takes back all that is captured and not refunded
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ S = ProviderStatus
 PREFIX = "sandbox:"
 SWITCHES = {
     *("decline", "pending", "paid", "delay", "repeat", "lose-callback", "lose-answer", "error"),
-    *("wrong-signature", "wrong-amount"),
+    *("wrong-signature", "wrong-amount", "dashboard-refund", "chargeback"),
 }
 WINDOW_S = 300.0
 #: A callback that nobody takes is sent again after so long, twice as long each time.
@@ -150,6 +151,19 @@ class Money:
             return _answer(payment, S.DECLINED, f"{payment.captured - payment.refunded} are left to refund")
         payment.refunded += asked.amount
         return ProviderAnswer(id=f"{order_id}-{asked.refund_id}", status=S.REFUNDED, amount=asked.amount)
+
+    def reverse(self, order_id: str, switches: Mapping[str, float]) -> list[ProviderAnswer]:
+        """What the provider takes back by itself once the money is captured: each of the two at most once."""
+        payment, taken = self._payment(order_id), []
+        asked = (("dashboard-refund", S.REFUNDED), ("chargeback", S.CHARGED_BACK))
+        for switch, status in asked:
+            left = payment.captured - payment.refunded
+            most = int(switches.get(switch, 0)) if switch == "dashboard-refund" else left
+            amount = min(most, left) if switch in switches else 0
+            if amount > 0:
+                payment.refunded += amount
+                taken.append(ProviderAnswer(id=f"{order_id}-{switch}", status=status, amount=amount))
+        return taken
 
     def _payment(self, order_id: str) -> Payment:
         if order_id not in self.payments:
@@ -312,7 +326,11 @@ class Sandbox:
         if answer.status is S.PENDING:
             task = asyncio.create_task(self._decide_later(payment, key, switches))
         else:
-            task = asyncio.create_task(self._send(callback_of(payment, answer, key, _now_ms()), switches))
+            callbacks = [callback_of(payment, answer, key, _now_ms())]
+            if answer.status is S.CAPTURED and not payment.refunded:
+                for taken in self.money.reverse(order_id, switches):
+                    callbacks.append(callback_of(payment, taken, None, _now_ms()) | {"movement_id": taken.id})
+            task = asyncio.create_task(self._send_all(callbacks, switches))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -322,6 +340,11 @@ class Sandbox:
             self._save()
             answer = _answer(payment, S.AUTHORISED)
             await self._send(callback_of(payment, answer, key, _now_ms()), switches)
+
+    async def _send_all(self, callbacks: Sequence[Mapping[str, Any]], switches: Mapping[str, float]) -> None:
+        """In this order: money that is taken back was captured before."""
+        for callback in callbacks:
+            await self._send(callback, switches)
 
     async def _send(self, callback: Mapping[str, Any], switches: Mapping[str, float]) -> None:
         assert self._session is not None and self.callback_url is not None, "the service runs"

@@ -6,6 +6,7 @@ callback. Each status says what the next answer may be; money that comes too lat
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -14,9 +15,11 @@ from pydantic import Field, TypeAdapter
 
 from schemas.accounts import AmountMinor, Currency, UserId
 from schemas.base import MAX_TIME_MS, Command, Event, OrderUid, one_of
+from schemas.reversals import Reversal, ReversalId, ReversalKind, ReversalOutcome
 
+REFUND_ID = re.compile(r"^[!-~]{1,64}$")
 RefundId = Annotated[
-    str, Field(pattern=r"^[!-~]{1,64}$", description="Names the refund within its payment; the caller chooses it.")
+    str, Field(pattern=REFUND_ID.pattern, description="Names the refund within its payment; the caller chooses it.")
 ]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", description="Why, in a word of the one who asks.")]
 Line = Annotated[int, Field(ge=1, description="The line of the order that it is for, counted from 1.")] | None
@@ -163,6 +166,31 @@ class RecordRefund(_Answer):
     type: Literal["record_refund"] = "record_refund"
     refund_id: RefundId
     amount_minor: AmountMinor
+    reversal_id: ReversalId | None = Field(
+        None,
+        exclude_if=lambda reversal_id: reversal_id is None,
+        description="When given and the payment has no such refund, the money is recorded as a reversal with this id.",
+    )
+
+
+class RecordReversal(_Answer):
+    """The provider took captured money back, and this platform did not request it."""
+
+    type: Literal["record_reversal"] = "record_reversal"
+    kind: Annotated[ReversalKind, Field(strict=False)]
+    reversal_id: ReversalId
+    amount_minor: AmountMinor
+    detail: Text = None
+
+
+class ResolveReversal(Command):
+    """A person has settled a reversal. `reason` is for people."""
+
+    type: Literal["resolve_reversal"] = "resolve_reversal"
+    order_uid: OrderUid
+    reversal_id: ReversalId
+    outcome: Annotated[ReversalOutcome, Field(strict=False)]
+    reason: Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class RecordFailure(_Answer):
@@ -175,9 +203,12 @@ class RecordFailure(_Answer):
     detail: Text = None
 
 
-Recorded = RecordAuthorisation | RecordDecline | RecordCapture | RecordVoid | RecordRefund | RecordFailure
+Recorded = (
+    RecordAuthorisation | RecordDecline | RecordCapture | RecordVoid | RecordRefund | RecordReversal | RecordFailure
+)
 PaymentCommand = Annotated[
-    AuthorisePayment | CapturePayment | VoidPayment | RefundPayment | RetryStep | Recorded, Field(discriminator="type")
+    AuthorisePayment | CapturePayment | VoidPayment | RefundPayment | RetryStep | ResolveReversal | Recorded,
+    Field(discriminator="type"),
 ]
 CommandType = Literal[
     "authorise_payment",
@@ -185,11 +216,13 @@ CommandType = Literal[
     "void_payment",
     "refund_payment",
     "retry_step",
+    "resolve_reversal",
     "record_authorisation",
     "record_decline",
     "record_capture",
     "record_void",
     "record_refund",
+    "record_reversal",
     "record_failure",
 ]
 
@@ -214,8 +247,12 @@ class PaymentRefusal(StrEnum):
     AMOUNT_ABOVE_AUTHORISED = "amount_above_authorised"
     NOT_CAPTURED = "not_captured"
     NO_SUCH_REFUND = "no_such_refund"
+    NO_SUCH_REVERSAL = "no_such_reversal"
     REFUND_EXISTS_WITH_DIFFERENT_CONTENT = "refund_exists_with_different_content"
+    REVERSAL_EXISTS_WITH_DIFFERENT_CONTENT = "reversal_exists_with_different_content"
+    REVERSAL_ALREADY_RESOLVED = "reversal_already_resolved"
     AMOUNT_ABOVE_CAPTURED = "amount_above_captured"
+    TOO_MANY_REVERSALS = "too_many_reversals"
     WRONG_AMOUNT = "wrong_amount"
 
 
@@ -351,6 +388,29 @@ class LateMoneyReceived(_PaymentChanged):
     reference: str | None = None
 
 
+class ReversalRecorded(_PaymentChanged):
+    """The provider took captured money back without a request of this platform. A person must settle it."""
+
+    type: Literal["reversal_recorded"] = "reversal_recorded"
+    reversal_id: str
+    kind: ReversalKind
+    amount_minor: int = Field(ge=1)
+    detail: str | None = None
+    source: Source | None = None
+    reference: str | None = None
+
+
+class ReversalResolved(_PaymentChanged):
+    """A person has settled a reversal. Reinstated money counts as captured and not reversed again."""
+
+    type: Literal["reversal_resolved"] = "reversal_resolved"
+    reversal_id: str
+    kind: ReversalKind
+    amount_minor: int = Field(ge=1)
+    outcome: ReversalOutcome
+    reason: str
+
+
 class PaymentStepFailed(_PaymentChanged):
     """A capture, a void or a refund did not come about. A capture is followed by a void; the others are tried again."""
 
@@ -378,6 +438,7 @@ class PaymentCommandRefused(_PaymentEvent):
     reference: str | None = None
 
 
+ReversalChanged = ReversalRecorded | ReversalResolved
 RefundChanged = RefundRequested | PaymentRefunded | PaymentStepFailed
 PaymentChanged = (
     PaymentRequested
@@ -388,6 +449,7 @@ PaymentChanged = (
     | VoidRequested
     | PaymentVoided
     | LateMoneyReceived
+    | ReversalChanged
     | RefundChanged
 )
 PaymentEvent = PaymentChanged | PaymentCommandRefused
@@ -428,14 +490,37 @@ class Payment(NamedTuple):
     version: int
     requested_at: str
     updated_at: str
+    #: In the order in which they were recorded, at most MAX_REVERSALS.
+    reversals: tuple[Reversal, ...] = ()
+
+    def reversed_minor(self, kind: ReversalKind | None = None) -> int:
+        """Minor units that the provider took back and did not pay again, of one kind or of all."""
+        gone = (each for each in self.reversals if each.outcome is not ReversalOutcome.REINSTATED)
+        return sum(each.amount_minor for each in gone if kind in (None, each.kind))
+
+    def unresolved(self) -> list[Reversal]:
+        """The reversals that a person must settle."""
+        return [each for each in self.reversals if each.outcome is None]
+
+    def reversal(self, reversal_id: str) -> Reversal | None:
+        """The reversal with this id."""
+        return next((each for each in self.reversals if each.reversal_id == reversal_id), None)
 
     def to_json(self) -> bytes:
-        return orjson.dumps(self._asdict())
+        """The row; without reversals in the form that it had before there were any, so that old rows stay equal."""
+        row = self._asdict()
+        if self.reversals:
+            row["reversals"] = [each._asdict() for each in self.reversals]
+        else:
+            del row["reversals"]
+        return orjson.dumps(row)
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         row = orjson.loads(raw)
-        return cls(**{**row, "method": PaymentMethod(row["method"]), "status": PaymentStatus(row["status"])})
+        row |= {"method": PaymentMethod(row["method"]), "status": PaymentStatus(row["status"])}
+        row["reversals"] = tuple(Reversal.from_row(each) for each in row.get("reversals", ()))
+        return cls(**row)
 
 
 class RefundState(StrEnum):

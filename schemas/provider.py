@@ -38,6 +38,7 @@ class ProviderStatus(StrEnum):
     PENDING = "pending"
     VOIDED = "voided"
     REFUNDED = "refunded"
+    CHARGED_BACK = "charged_back"
 
 
 class AuthorisationAsked(Model):
@@ -92,6 +93,14 @@ class Callback(Model):
     status: Annotated[ProviderStatus, Field(strict=False)]
     idempotency_key: Annotated[
         str | None, Field(max_length=160, description="That of the request it is about, if it is about one.")
+    ] = None
+    movement_id: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=128,
+            description="The provider's id of a refund or dispute, the same in every callback about it; null: `id`.",
+        ),
     ] = None
     created_at: Annotated[str, Field(pattern=RFC3339_PATTERN, max_length=40)]
     reason: Annotated[str, Field(max_length=256)] | None = None

@@ -24,6 +24,7 @@ from schemas.base import derived_id
 from schemas.payments import (
     CaptureRequested,
     DeclineReason,
+    PaymentCommandRefused,
     PaymentMethod,
     PaymentRequested,
     RecordAuthorisation,
@@ -34,6 +35,7 @@ from schemas.payments import (
     RecordRefund,
     RecordVoid,
     RefundRequested,
+    ReversalRecorded,
     Source,
     Step,
     VoidRequested,
@@ -188,6 +190,28 @@ def asked_by(raw: bytes | None) -> Asked | None:
     return None
 
 
+def reversal_of(raw: bytes | None) -> str | None:
+    """What a record says of money that nobody requested back: `refund`, `chargeback`, `refused`, or None."""
+    if not raw or not any(word in raw for word in _OF_REVERSALS):  # few are: others are not worth a parse
+        return None
+    try:
+        event = read_event(raw)
+    except ValidationError:
+        return None
+    match event:
+        case ReversalRecorded():
+            return event.kind
+        case PaymentCommandRefused(command="record_reversal"):
+            return "refused"
+        case PaymentCommandRefused(command="record_refund", source=Source.CALLBACK):
+            return "refused"
+        case _:
+            return None
+
+
+_OF_REVERSALS = (b'"reversal_recorded"', b'"record_reversal"', b'"record_refund"')
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +228,14 @@ class ProviderMetrics:
         self.seconds = Histogram(
             "orderstream_provider_call_seconds", "Seconds of one request to the payment provider.", registry=registry
         )
+        self.reversals = Counter(
+            "orderstream_payment_reversals_total",
+            "Reports of captured money that the provider took back without a request, by kind, or refused.",
+            ("kind",),
+            registry=registry,
+        )
+        for kind in ("refund", "chargeback", "refused"):
+            self.reversals.labels(kind)  # from 0 on, so that `increase` sees the first one
 
 
 class Client:
@@ -320,9 +352,16 @@ def attach(app: App, commands: Commands, settings: Settings, where: Callable[[],
             keys_kept_s=settings.provider_keys_kept_ms / 1000,
         )
 
-    client = Client(provider, ProviderMetrics(app.metrics.registry))
+    metrics = ProviderMetrics(app.metrics.registry)
+    client = Client(provider, metrics)
 
     async def act(record: Record) -> None:
+        if (reversal := reversal_of(record.value)) is not None:
+            metrics.reversals.labels(reversal).inc()
+            at = f"{record.topic}-{record.partition}-{record.offset}"
+            log.warning(
+                "provider: money was taken back without a request (%s): see payment %a at %s", reversal, record.key, at
+            )
         event = asked_by(record.value)
         if event is None:
             return

@@ -117,6 +117,8 @@ def _answer(record: Record) -> dict[str, Any] | None:
         said = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:
         return None
+    if isinstance(said, dict) and said.get("type") == "record_reversal":
+        return None  # the provider acted by itself: it answers nothing that the rules asked
     known = isinstance(said, dict) and said.get("source") in (Source.PROVIDER, Source.CALLBACK)
     return said if known and isinstance(said.get("order_uid"), str) else None
 

@@ -193,6 +193,7 @@ async def play(seed: int, *, replay: bool = False) -> Counter[str]:
             await turn(driver, network)
             await driver.advance(chance.choice([0, 1, 100, 700, 60_000]))
         await settle(driver, network)
+        await reverse(driver, network)
         seen = check(driver, network)
         if replay:
             before = {name: driver.rows(name) for group in app.groups.values() for name in group.tables}
@@ -244,6 +245,35 @@ async def settle(driver: Driver, network: Network) -> None:
     assert network.quiet() and driver.rows("orders_deadlines") == {}, "something goes on for ever"
 
 
+async def reverse(driver: Driver, network: Network) -> None:
+    """The provider takes captured money back by itself, reports it once or more, and people settle some of it."""
+    chance, theirs = network.chance, network.money.payments
+    for _, payment in sorted(theirs.items()):
+        left = payment.captured - payment.refunded
+        if left > 0 and chance.random() < 0.5:
+            status = chance.choice([ProviderStatus.REFUNDED, ProviderStatus.CHARGED_BACK])
+            taken = ProviderAnswer(id="x", status=status, amount=chance.randint(1, left))
+            payment.refunded += taken.amount
+            said = callback_of(payment, taken, None, 0)
+            network.callbacks += [said | {"id": f"cb-{n}", "movement_id": "m"} for n in range(chance.randint(1, 2))]
+    network.call_back()
+    await driver.run()
+    for uid, ours in sorted(driver.rows("payments").items()):
+        for each in ours.unresolved():
+            outcome = chance.choice(["accepted", "reinstated", None])
+            if outcome is not None:
+                said = {
+                    "type": "resolve_reversal",
+                    "command_id": f"{uid}-settled",
+                    "order_uid": uid,
+                    "outcome": outcome,
+                }
+                put(driver, chance, {**said, "reversal_id": each.reversal_id, "reason": "seen"})
+            if outcome == "reinstated":
+                theirs[uid].refunded -= each.amount_minor
+    await driver.run()
+
+
 def check(driver: Driver, network: Network) -> Counter[str]:
     """At the end: everything is decided, nothing is held, and every sum is where it belongs."""
     assert not driver.read("dead_letters.v1")
@@ -281,7 +311,8 @@ def check_provider(network: Network, payments: dict[str, Payment]) -> None:
     for uid, theirs in network.money.payments.items():
         ours = payments[uid]
         assert theirs.status not in (ProviderStatus.AUTHORISED, ProviderStatus.PENDING), ("held for ever", uid, ours)
-        assert (theirs.captured, theirs.refunded) == (ours.captured_minor, ours.refunded_minor), (uid, theirs, ours)
+        gone = ours.refunded_minor + ours.reversed_minor()
+        assert (theirs.captured, theirs.refunded) == (ours.captured_minor, gone), (uid, theirs, ours)
 
 
 if __name__ == "__main__":

@@ -30,21 +30,25 @@ from schemas.payments import (
     RecordDecline,
     RecordFailure,
     RecordRefund,
+    RecordReversal,
     RecordVoid,
     Refund,
     RefundChanged,
     RefundPayment,
+    ResolveReversal,
     RetryStep,
     Source,
     Step,
     VoidPayment,
     read_event,
 )
+from schemas.reversals import ReversalKind, ReversalOutcome
 
 AT = "2021-11-26T06:22:19.000Z"
 UID = "order-1"
 M, R, S = PaymentMethod, PaymentRefusal, PaymentStatus
 P: dict[str, Any] = {"source": Source.PROVIDER, "reference": "p-1"}
+CALLBACK: dict[str, Any] = {"source": Source.CALLBACK, "reference": "cb-1"}
 Said = tuple[str, dict[str, Any]]
 
 
@@ -90,6 +94,24 @@ def refunded(amount: int = 30, refund_id: str = "r1", id: str = "rr") -> RecordR
     return RecordRefund(command_id=id, order_uid=UID, refund_id=refund_id, amount_minor=amount, **P)
 
 
+def reversed_by(amount: int = 40, id: str = "rx", reversal_id: str = "d1", **more: Any) -> RecordReversal:
+    said: dict[str, Any] = {"kind": ReversalKind.CHARGEBACK, "detail": "fraud", **CALLBACK, **more}
+    return RecordReversal(command_id=id, order_uid=UID, reversal_id=reversal_id, amount_minor=amount, **said)
+
+
+def reported(amount: int = 30, refund_id: str = "r9", reversal_id: str = "d1", id: str = "rr") -> RecordRefund:
+    """A refund that a callback reports under a key that looks like one of ours."""
+    said: dict[str, Any] = {"refund_id": refund_id, "reversal_id": reversal_id, **CALLBACK}
+    return RecordRefund(command_id=id, order_uid=UID, amount_minor=amount, **said)
+
+
+def resolved(
+    outcome: str = "accepted", id: str = "rs", reversal_id: str = "d1", reason: str = "seen"
+) -> ResolveReversal:
+    told: dict[str, Any] = {"outcome": ReversalOutcome(outcome), "reversal_id": reversal_id, "reason": reason}
+    return ResolveReversal(command_id=id, order_uid=UID, **told)
+
+
 def failed(step: Any, refund_id: str | None = None, id: str = "rf") -> RecordFailure:
     return RecordFailure(command_id=id, order_uid=UID, step=step, refund_id=refund_id, reason="unreachable", **P)
 
@@ -127,6 +149,11 @@ VOIDING: list[PaymentCommand] = [*AUTHORISED, void("cancelled", "v0")]
 VOIDED: list[PaymentCommand] = [*VOIDING, voided("rv0")]
 UNSURE: list[PaymentCommand] = [*REQUESTED, void("expired", "v0")]  # voided before the provider has answered
 DECLINED: list[PaymentCommand] = [*REQUESTED, declined(id="rd0")]
+REVERSED: list[PaymentCommand] = [*CAPTURED, reversed_by(id="rx0")]
+MANY: list[PaymentCommand] = [
+    *(authorise(amount=200), authorised(200, "ra0"), capture(id="c0"), captured(200, "rc0")),
+    *(reversed_by(1, f"x{n}", f"x{n}") for n in range(100)),
+]
 GIVING: list[PaymentCommand] = [*CAPTURED, refund(id="f0")]
 GIVEN: list[PaymentCommand] = [*GIVING, refunded(id="rr0")]
 UNDONE: list[PaymentCommand] = [*CAPTURING, failed(Step.CAPTURE, id="x1"), voided("rv0")]  # by a failed capture
@@ -327,7 +354,70 @@ ROWS: list[Any] = [
     ),
     param(GIVEN, retry(Step.REFUND, "r1"), [], id="it was given meanwhile"),
     param(GIVEN, failed(Step.REFUND, "r1"), [], id="a failure of what is given"),
+    # money that the provider took back without a request
+    param(
+        CAPTURED,
+        reversed_by(),
+        [("reversal_recorded", {"kind": "chargeback", "amount_minor": 40, "reversal_id": "d1", "detail": "fraud"})],
+        id="a chargeback",
+    ),
+    param(
+        CAPTURED,
+        reversed_by(100, kind=ReversalKind.REFUND),
+        [("reversal_recorded", {"kind": "refund", "amount_minor": 100})],
+        id="a refund of all in the dashboard",
+    ),
+    param(
+        CAPTURED,
+        reported(),
+        [("reversal_recorded", {"kind": "refund", "amount_minor": 30, "reference": "cb-1"})],
+        id="a refund under a key of ours that was not requested",
+    ),
+    param(GIVING, reported(refund_id="r1"), [("payment_refunded", {"refunded_minor": 30})], id="a requested refund"),
+    param(GIVING, reversed_by(100), [("reversal_recorded", {})], id="a refund under way may fail"),
+    param(LATE, reversed_by(100), [("reversal_recorded", {})], id="a chargeback of late money"),
+    param(REVERSED, reversed_by(id="again"), [], id="the same reversal in another callback"),
+    param(REVERSED, reversed_by(60, "rx2", "d2"), [("reversal_recorded", {})], id="a second reversal, of the rest"),
+    param(
+        REVERSED,
+        resolved("reinstated"),
+        [("reversal_resolved", {"outcome": "reinstated", "amount_minor": 40, "reason": "seen"})],
+        id="a dispute that was won",
+    ),
+    param([*REVERSED, resolved(id="s0")], resolved(reason="twice"), [], id="settled twice in the same way"),
+    param(
+        [*REVERSED, resolved("reinstated", "s0")],
+        reversed_by(100, "rx2", "d2"),
+        [("reversal_recorded", {})],
+        id="reinstated money can be taken again",
+    ),
     # refusals, in the order in which they are checked
+    param([], reversed_by(), no(R.NO_SUCH_PAYMENT), id="a chargeback of nothing"),
+    param(CAPTURED, reversed_by(0), no(R.NOT_POSITIVE_AMOUNT), id="a chargeback of no money"),
+    param(CAPTURED, reversed_by(BIG + 1), no(R.AMOUNT_ABOVE_LIMIT), id="a chargeback of more than there may be"),
+    param([authorise(M.PREPAID)], reversed_by(), no(R.WRONG_SOURCE), id="a chargeback of what was paid elsewhere"),
+    param(CAPTURED, reversed_by(user_id="u2"), no(R.WRONG_USER), id="a chargeback of somebody else"),
+    param(CAPTURED, reversed_by(currency="USD"), no(R.WRONG_CURRENCY), id="a chargeback in another currency"),
+    param(AUTHORISED, reversed_by(), no(R.NOT_CAPTURED), id="a chargeback before the capture"),
+    param(CAPTURED, resolved(), no(R.NO_SUCH_REVERSAL), id="settles no reversal"),
+    param(REVERSED, reversed_by(41, "y"), no(R.REVERSAL_EXISTS_WITH_DIFFERENT_CONTENT), id="the id, another amount"),
+    param(
+        REVERSED,
+        reversed_by(id="y", kind=ReversalKind.REFUND),
+        no(R.REVERSAL_EXISTS_WITH_DIFFERENT_CONTENT),
+        id="the id, another kind",
+    ),
+    param(
+        [*REVERSED, resolved(id="s0")],
+        resolved("reinstated"),
+        no(R.REVERSAL_ALREADY_RESOLVED),
+        id="settled in another way",
+    ),
+    param(CAPTURED, reversed_by(101), no(R.AMOUNT_ABOVE_CAPTURED), id="a chargeback of more than was captured"),
+    param(GIVEN, reversed_by(71), no(R.AMOUNT_ABOVE_CAPTURED), id="a chargeback of what was refunded"),
+    param(REVERSED, reversed_by(61, "y", "d2"), no(R.AMOUNT_ABOVE_CAPTURED), id="what was reversed counts"),
+    param(REVERSED, refund(61), no(R.AMOUNT_ABOVE_CAPTURED), id="no refund of what was charged back"),
+    param(MANY, reversed_by(1), no(R.TOO_MANY_REVERSALS), id="more reversals than a payment may have"),
     param(REQUESTED, authorise(amount=0, id="x"), no(R.PAYMENT_EXISTS_WITH_DIFFERENT_CONTENT), id="another amount"),
     param(REQUESTED, authorise(id="x", user_id="u2"), no(R.PAYMENT_EXISTS_WITH_DIFFERENT_CONTENT), id="another user"),
     param(REQUESTED, authorise(id="x", expires_at_ms=1), no(R.PAYMENT_EXISTS_WITH_DIFFERENT_CONTENT), id="expiry"),
@@ -414,6 +504,29 @@ def test_a_payment_after_its_events() -> None:
     assert {id: each.state for id, each in history.refunds.items()} == {"r1": "refunded", "r2": "requested"}
     late = Past([*LATE]).payment
     assert late is not None and (late.status, late.captured_minor, late.refunding_minor) == (S.VOIDED, 100, 100)
+
+
+def test_reversals_are_kept_apart_from_requested_refunds() -> None:
+    history = Past([*GIVEN, reversed_by(id="rx0"), reversed_by(10, "rx1", "d2", kind=ReversalKind.REFUND)])
+    payment = history.payment
+    assert payment is not None
+    assert (payment.captured_minor, payment.refunding_minor, payment.refunded_minor) == (100, 0, 30)
+    sums = (payment.reversed_minor(ReversalKind.CHARGEBACK), payment.reversed_minor(ReversalKind.REFUND))
+    assert sums == (40, 10) and [each.reversal_id for each in payment.unresolved()] == ["d1", "d2"]
+    assert all(not react(event) for event in history.tell(resolved("reinstated")))
+    assert history.payment is not None and history.payment.reversed_minor() == 10
+    assert [each.reversal_id for each in history.payment.unresolved()] == ["d2"]
+
+
+def test_a_row_without_reversals_is_as_it_was_before_there_were_any() -> None:
+    payment = Past(CAPTURED).payment
+    assert payment is not None and b"reversals" not in payment.to_json()
+
+
+def test_a_record_of_a_refund_is_as_it_was_and_reads_as_it_did() -> None:
+    assert b"reversal_id" not in refunded().model_dump_json().encode()
+    (event,) = Past(CAPTURED).tell(refunded())
+    assert event.type == "payment_command_refused", "a replay of old records decides as it did"
 
 
 def test_a_retry_does_not_count_the_money_twice() -> None:

@@ -101,6 +101,8 @@ PAYMENTS = Domain(
             "record_capture",
             "record_void",
             "record_refund",
+            "record_reversal",
+            "resolve_reversal",
             "record_failure",
         ]
     ),

@@ -32,6 +32,8 @@ MOVES: dict[str, dict[str, str | None]] = {
     "late_money_received": dict.fromkeys(("declined", "voiding", "voided")),
     "refund_requested": dict.fromkeys(("captured", "declined", "voiding", "voided")),
     "payment_refunded": dict.fromkeys(("captured", "declined", "voiding", "voided")),
+    "reversal_recorded": dict.fromkeys(("captured", "declined", "voiding", "voided")),
+    "reversal_resolved": dict.fromkeys(("captured", "declined", "voiding", "voided")),
     "payment_step_failed": dict.fromkeys(("capturing", "captured", "declined", "voiding", "voided")),
 }
 #: refusal -> whether a payment (None: there is none) can be refused so.

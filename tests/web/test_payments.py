@@ -150,12 +150,82 @@ async def test_what_a_callback_comes_to(two: Platform, changes: dict[str, Any], 
         param({"amount": 0}, 409, "payment-refused", id="nothing"),
         param({"status": "perhaps"}, 422, "invalid-document", id="an unknown status"),
         param({"created_at": "yesterday"}, 422, "invalid-document", id="no time"),
-        param({"status": "refunded"}, 422, "invalid-document", id="a refund of which nobody knows the name"),
     ],
 )
 async def test_what_no_callback_may_say(two: Platform, sent: dict[str, Any], status: int, slug: str) -> None:
     await asked(two)
     await problem(await call_back(two, body(**sent)), status, slug)
+
+
+async def captured(running: Platform) -> None:
+    await asked(running)
+    await call_back(running, body(id="paid", status="captured"))
+
+
+@mark.parametrize(
+    ("changes", "kind"),
+    [
+        param({"status": "refunded", "idempotency_key": None}, "refund", id="in the dashboard"),
+        param({"status": "refunded"}, "refund", id="under the key of another request"),
+        param({"status": "refunded", "idempotency_key": f"{UID}:refund:r9"}, "refund", id="under a key never used"),
+        param({"status": "refunded", "idempotency_key": f"{UID}:refund:é"}, "refund", id="under a key of nobody"),
+        param({"status": "charged_back", "reason": "fraud", "idempotency_key": None}, "chargeback", id="chargeback"),
+    ],
+)
+async def test_money_taken_back_without_a_request_is_recorded_once_and_shown(
+    two: Platform, changes: dict[str, Any], kind: str
+) -> None:
+    await captured(two)
+    told = body(id="cb-9", amount=500, movement_id="m-1", **changes)
+    for raw, outcome in ((told, "reversal_recorded"), (told, "reversal_recorded")):
+        response = await call_back(two, raw)
+        assert (response.status, (await response.json())["outcome"]) == (200, outcome)
+    again = await call_back(two, body(id="cb-10", amount=500, movement_id="m-1", **changes), worker=1)
+    assert (again.status, (await again.json())["outcome"]) == (200, "nothing_new")
+    payment = await shown(two, 1)
+    assert (payment["status"], payment["captured_minor"], payment["refunded_minor"]) == ("captured", 5000, 0)
+    figures = {"refund": payment["unrequested_refund_minor"], "chargeback": payment["charged_back_minor"]}
+    assert figures == {"refund": 0, "chargeback": 0} | {kind: 500}
+    assert (payment["disputed"], payment["unresolved_reversals"]) == (kind == "chargeback", 1)
+    (reversal,) = payment["reversals"]
+    assert (reversal["reversal_id"], reversal["reference"], reversal["outcome"]) == ("m-1", "cb-9", None)
+    assert payment["refunds"] == [] and payment["attempts"][-1]["type"] == "reversal_recorded"
+
+
+async def test_a_person_settles_a_reversal(two: Platform) -> None:
+    await captured(two)
+    await call_back(two, body(id="cb-9", status="charged_back", amount=500, idempotency_key=None))
+    await tell(two, "resolve_reversal", reversal_id="cb-9", outcome="reinstated", reason="the bank agreed")
+    payment = await shown(two)
+    assert (payment["disputed"], payment["unresolved_reversals"], payment["charged_back_minor"]) == (False, 0, 0)
+    assert (payment["reversals"][0]["outcome"], payment["reversals"][0]["reason"]) == ("reinstated", "the bank agreed")
+    then = await shown(two, query=f"?as_of={payment['version'] - 1}")
+    assert (then["disputed"], then["charged_back_minor"]) == (True, 500)
+
+
+@mark.parametrize(
+    ("changes", "reason"),
+    [
+        param({"order_id": "order-9"}, "no_such_payment", id="no payment"),
+        param({"amount": 0}, "not_positive_amount", id="no money"),
+        param({"amount": 5001}, "amount_above_captured", id="more than was captured"),
+        param({"currency": "USD"}, "wrong_currency", id="another currency"),
+        param({"user_id": "ravi"}, "wrong_user", id="somebody else's"),
+    ],
+)
+@mark.parametrize("status", ["refunded", "charged_back"])
+async def test_a_report_of_reversed_money_that_does_not_fit_is_recorded_too(
+    two: Platform, status: str, changes: dict[str, Any], reason: str
+) -> None:
+    await captured(two)
+    for _ in range(2):
+        response = await call_back(two, body(id="cb-9", status=status, **{"idempotency_key": None, **changes}))
+        told = await response.json()
+        assert (response.status, told["outcome"], told["reason"]) == (200, "payment_command_refused", reason)
+    events = [orjson.loads(record.value or b"") for record in two.driver.read("payments.events.v1")]
+    refused = [event for event in events if event["type"] == "payment_command_refused"]
+    assert [(event["command"], event["reason"]) for event in refused] == [("record_reversal", reason)]
+    assert (await shown(two))["reversals"] == []
 
 
 @mark.parametrize(

@@ -10,6 +10,7 @@ from schemas.accounts import Currency, UserId
 from schemas.base import OrderUid, rfc3339
 from schemas.payments import PaymentMethod, PaymentStatus, RefundId, RefundState
 from schemas.provider import Callback
+from schemas.reversals import ReversalKind, ReversalOutcome
 from web import problems
 from web.openapi.models import Cursor, PositionText, Rfc3339, Shape
 from web.openapi.operations import EVERYWHERE, Operation, Success
@@ -26,6 +27,20 @@ class RefundView(Shape):
     failures: int = Field(ge=0, description="How often it has failed; it is tried again.")
     requested_at: Rfc3339
     refunded_at: Rfc3339 | None
+
+
+class ReversalView(Shape):
+    """Captured money that the provider took back without a request of this platform."""
+
+    reversal_id: str = Field(description="The provider's id of the refund or dispute.")
+    kind: ReversalKind
+    amount_minor: int = Field(ge=1)
+    reference: str | None = Field(description="The id of the callback that reported it.")
+    detail: str | None = Field(description="The provider's reason.")
+    recorded_at: Rfc3339
+    outcome: ReversalOutcome | None = Field(description="Null: a person must settle it.")
+    reason: str | None = Field(description="The reason of the person who settled it.")
+    resolved_at: Rfc3339 | None
 
 
 class AttemptView(Shape):
@@ -64,6 +79,13 @@ class PaymentDetails(Shape):
     requested_at: Rfc3339
     updated_at: Rfc3339
     expires_at_ms: int | None = Field(description="Unix time in milliseconds; what is not captured by then is voided.")
+    unrequested_refund_minor: int = Field(
+        ge=0, description="Refunded by the provider without a request of this platform; not in `refunded_minor`."
+    )
+    charged_back_minor: int = Field(ge=0, description="Taken by chargebacks and not reinstated.")
+    disputed: bool = Field(description="A chargeback is not settled.")
+    unresolved_reversals: int = Field(ge=0, description="How many entries of `reversals` a person must settle.")
+    reversals: list[ReversalView] = Field(description="At most 100.")
     refunds: list[RefundView]
     attempts: list[AttemptView]
     next_cursor: Cursor
@@ -80,6 +102,7 @@ class CallbackOutcome(Shape):
     outcome: str = Field(description="The event that followed; `nothing_new`; `pending`: nothing is decided.")
     status: PaymentStatus | None = Field(None, description="Of the payment, as it stands now.")
     position: PositionText | None = None
+    reason: str | None = Field(None, description="Why a report of refunded or charged back money was refused.")
 
 
 class AcceptedCallback(Shape):
@@ -91,7 +114,7 @@ class AcceptedCallback(Shape):
     outcome: str = Field(description="Address that answers once it is applied.")
 
 
-MODELS = (RefundView, AttemptView, PaymentDetails, CallbackBody, CallbackOutcome, AcceptedCallback)
+MODELS = (RefundView, ReversalView, AttemptView, PaymentDetails, CallbackBody, CallbackOutcome, AcceptedCallback)
 
 OPERATIONS = (
     Operation(
@@ -146,6 +169,17 @@ _REFUND = {
     "requested_at": _AT,
     "refunded_at": _AT,
 }
+_REVERSAL = {
+    "reversal_id": "dispute-3",
+    "kind": "chargeback",
+    "amount_minor": 800,
+    "reference": "cb-91",
+    "detail": "fraudulent",
+    "recorded_at": _AT,
+    "outcome": None,
+    "reason": None,
+    "resolved_at": None,
+}
 _ATTEMPT = {
     "number": 2,
     "type": "payment_authorised",
@@ -162,6 +196,7 @@ _ATTEMPT = {
 }
 EXAMPLES: dict[str, Any] = {
     "RefundView": _REFUND,
+    "ReversalView": _REVERSAL,
     "AttemptView": _ATTEMPT,
     "PaymentDetails": {
         "order_uid": _UID,
@@ -180,6 +215,11 @@ EXAMPLES: dict[str, Any] = {
         "requested_at": _AT,
         "updated_at": _AT,
         "expires_at_ms": None,
+        "unrequested_refund_minor": 0,
+        "charged_back_minor": 800,
+        "disputed": True,
+        "unresolved_reversals": 1,
+        "reversals": [_REVERSAL],
         "refunds": [_REFUND],
         "attempts": [_ATTEMPT],
         "next_cursor": None,

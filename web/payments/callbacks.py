@@ -10,6 +10,7 @@ from aiohttp import web
 
 from schemas.base import derived_id
 from schemas.payments import (
+    REFUND_ID,
     DeclineReason,
     PaymentRefusal,
     RecordAuthorisation,
@@ -17,10 +18,12 @@ from schemas.payments import (
     RecordDecline,
     Recorded,
     RecordRefund,
+    RecordReversal,
     RecordVoid,
     Source,
 )
 from schemas.provider import SIGNATURE, Callback, ProviderStatus, Signed, refund_of, signature_fault
+from schemas.reversals import ReversalKind
 from web import answers, body, problems, reading
 from web.asking import Desk
 from web.commands import Commands, accepted, outcome_of, send
@@ -28,6 +31,9 @@ from web.limits import Limits
 from web.payments import shapes
 from web.payments.questions import PaymentQuestions
 from web.problems import Problem
+
+#: Reports of money that has left. A refusal is recorded too, so the answer is 200: the provider cannot undo it.
+_MOVED_BACK = {ProviderStatus.REFUNDED, ProviderStatus.CHARGED_BACK}
 
 
 class Callbacks:
@@ -61,11 +67,13 @@ class Callbacks:
         if told is None:
             return accepted({"order_id": key}, f"{shapes.HOME}/{key}", command.command_id, position)
         first = told.meta["answer"]
-        if first is not None and first["reason"] is not None:
+        refusal = None if first is None else first["reason"]
+        if refusal is not None and reported.status not in _MOVED_BACK:
             raise _refused(command, first)
         outcome = "nothing_new" if first is None else first["type"]
         status = told.meta["payment"]["status"] if told.meta["payment"] else None
-        return answers.answer(200, {"order_id": key, "outcome": outcome, "status": status, "position": str(position)})
+        told_back = {"order_id": key, "outcome": outcome, "status": status, "position": str(position)}
+        return answers.answer(200, told_back if refusal is None else {**told_back, "reason": refusal})
 
     def _check(self, raw: bytes, request: web.Request) -> None:
         secret = self._secret()
@@ -89,7 +97,7 @@ def command_of(told: Callback) -> Recorded | None:
         "currency": told.currency,
         "reference": told.id,
     }
-    refund_id = refund_of(told.idempotency_key, told.order_id)
+    refund_id = _refund_id_of(told)
     match told.status:
         case ProviderStatus.PENDING:
             return None
@@ -105,9 +113,23 @@ def command_of(told: Callback) -> Recorded | None:
             return RecordVoid(**said, void_number=_void_of(told))
         case ProviderStatus.REFUNDED:
             if refund_id is None:
-                fault = {"path": "$.idempotency_key", "message": f"is not {told.order_id}:refund:<refund_id>"}
-                raise Problem(problems.INVALID_DOCUMENT, "1 faults, see `faults`.", faults=[fault])
-            return RecordRefund(**said, refund_id=refund_id, amount_minor=told.amount)
+                return _reversal(told, ReversalKind.REFUND, said)
+            return RecordRefund(
+                **said, refund_id=refund_id, amount_minor=told.amount, reversal_id=told.movement_id or told.id
+            )
+        case ProviderStatus.CHARGED_BACK:
+            return _reversal(told, ReversalKind.CHARGEBACK, said)
+
+
+def _reversal(told: Callback, kind: ReversalKind, said: dict[str, Any]) -> RecordReversal:
+    reversal_id = told.movement_id or told.id
+    return RecordReversal(**said, kind=kind, reversal_id=reversal_id, amount_minor=told.amount, detail=told.reason)
+
+
+def _refund_id_of(told: Callback) -> str | None:
+    """The refund of ours that the callback names; a key that no request of ours can have had names none."""
+    refund_id = refund_of(told.idempotency_key, told.order_id)
+    return refund_id if refund_id and REFUND_ID.fullmatch(refund_id) else None
 
 
 def _of_authorisation(told: Callback) -> bool:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from schemas.base import ORDER_UID_PATTERN
 from schemas.payments import Attempt, Payment, Refund
+from schemas.reversals import ReversalKind
 from web import problems
 from web.problems import Problem
 
@@ -24,7 +25,16 @@ _SHOWN = (
 
 def present(payment: Payment) -> dict[str, Any]:
     """A payment as callers see it."""
-    return {**{name: getattr(payment, name) for name in _SHOWN}, "expires_at_ms": payment.expires_at_ms}
+    unresolved = payment.unresolved()
+    return {
+        **{name: getattr(payment, name) for name in _SHOWN},
+        "expires_at_ms": payment.expires_at_ms,
+        "unrequested_refund_minor": payment.reversed_minor(ReversalKind.REFUND),
+        "charged_back_minor": payment.reversed_minor(ReversalKind.CHARGEBACK),
+        "disputed": any(each.kind is ReversalKind.CHARGEBACK for each in unresolved),
+        "unresolved_reversals": len(unresolved),
+        "reversals": [each._asdict() for each in payment.reversals],
+    }
 
 
 def present_refund(refund: Refund) -> dict[str, Any]:

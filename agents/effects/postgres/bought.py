@@ -20,6 +20,7 @@ from schemas import payments as payment_words
 from schemas import purchases as purchase_words
 from schemas.payments import Payment
 from schemas.purchases import LineState, Purchase
+from schemas.reversals import ReversalKind
 from schemas.topics import PAYMENT_EVENTS, PURCHASE_EVENTS
 from streams.records import Record
 
@@ -35,6 +36,7 @@ LINE_COLUMNS = (
 PAYMENT_COLUMNS = (
     "order_uid", "version", "status", "user_id", "method", "currency", "amount_minor", "authorised_minor",
     "captured_minor", "refunding_minor", "refunded_minor", "reason", "attempts", "requested_at", "updated_at",
+    "unrequested_refund_minor", "charged_back_minor", "unresolved_reversals",
 )  # fmt: skip
 
 
@@ -106,6 +108,9 @@ def payment_row(payment: Payment) -> Row:
         payment.attempts,
         datetime.fromisoformat(payment.requested_at),
         datetime.fromisoformat(payment.updated_at),
+        payment.reversed_minor(ReversalKind.REFUND),
+        payment.reversed_minor(ReversalKind.CHARGEBACK),
+        len(payment.unresolved()),
     )
 
 

@@ -50,9 +50,27 @@ async def lived() -> tuple[list[StoredRecord], dict[str, dict[str, Any]]]:
             shop.provider.answer()
             shop.carrier.answer()
             await driver.advance(1_000)
+        await _taken_back(driver, shop)
         records = [record for kind in KINDS.values() for record in driver.read(kind.topic)]
         states = {table: dict(driver.rows(table)) for table in KINDS}
         return records, states
+
+
+async def _taken_back(driver: Driver, shop: Shop) -> None:
+    """The provider takes captured money back by itself; a person settles one of the reversals."""
+    asked = {"type": "authorise_payment", "user_id": "u", "method": "provider", "amount_minor": 9, "currency": "INR"}
+    for uid, kind in (("back-1", "refund"), ("back-2", "chargeback"), ("back-3", "chargeback")):
+        said = {"order_uid": uid, "source": "callback", "reversal_id": "m-1"}
+        for command in (
+            asked,
+            {"type": "record_capture", "amount_minor": 9},
+            {"type": "record_reversal", "kind": kind, "amount_minor": 4},
+        ):
+            shop.say("payments", uid, **said, **command)
+            await driver.run()
+    settled = {"type": "resolve_reversal", "order_uid": "back-3", "outcome": "reinstated", "reason": "won"}
+    shop.say("payments", "back-3", **settled, reversal_id="m-1")
+    await driver.run()
 
 
 @cache
@@ -146,6 +164,8 @@ async def test_whatever_batches_they_come_in_the_rows_are_the_tables(database: s
     assert counts["purchase_events"] + counts["payment_attempts"] == len(records) and counts["refused_rows"] == 0
     ((kept,),) = await fetch(database, "SELECT sum(captured_minor - refunded_minor) FROM purchases")
     assert kept == sum(each.captured_minor - each.refunded_minor for each in states["purchases"].values())
+    reversals = "SELECT sum(unrequested_refund_minor), sum(charged_back_minor), sum(unresolved_reversals) FROM payments"
+    assert [tuple(row) for row in await fetch(database, reversals)] == [(4, 4, 2)]
     await _planted(database)
     await _set_aside(database, at)
 
@@ -160,6 +180,11 @@ async def _planted(dsn: str) -> None:
         ("UPDATE purchase_lines SET shipped = 99 WHERE order_uid = '{}' AND line_no = 1", "purchase_lines", "shipped"),
         ("DELETE FROM purchase_lines WHERE order_uid = '{}' AND line_no = 1", "purchase_lines", "row"),
         ("UPDATE payments SET status = 'voiding' WHERE order_uid = '{}'", "payments", "status"),
+        (
+            "UPDATE payments SET charged_back_minor = charged_back_minor + 1 WHERE order_uid = '{}'",
+            "payments",
+            "charged_back_minor",
+        ),
         (f"INSERT INTO purchase_lines SELECT '~', {columns} FROM purchase_lines LIMIT 1", "purchase_lines", "row"),
     ):  # fmt: skip
         uid = min(history()[1]["payments"])

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from pytest import mark, param
 
-from agents.effects.provider import Asked, Client, Provider, ProviderMetrics, asked_by, recorded
+from agents.effects.provider import Asked, Client, Provider, ProviderMetrics, asked_by, recorded, reversal_of
 from local.sandbox import Sandbox, switches_of
 from schemas.payments import (
     CaptureRequested,
@@ -45,6 +45,9 @@ def requested(switches: str = "", amount: int = 100) -> PaymentRequested:
 CAPTURE = CaptureRequested(**SAID, amount_minor=60)
 VOID = VoidRequested(**SAID, amount_minor=100, reason="cancelled", void_number=1)
 REFUND = RefundRequested(**SAID, refund_id="r1", amount_minor=40, reason="returned")
+
+
+REFUSED: dict[str, Any] = {"type": "payment_command_refused", "reason": "wrong_amount"}
 
 
 class World:
@@ -109,6 +112,41 @@ async def test_authorised_captured_and_given_back(world: World) -> None:
     told = await world.callbacks(4)
     assert sorted({each["status"] for each in told}) == ["authorised", "captured", "refunded"]
     assert {fault for _, fault in world.heard} == {None}
+
+
+async def test_the_sandbox_takes_money_back_by_itself(world: World) -> None:
+    for event in (requested("dashboard-refund=25+chargeback"), CAPTURE, CAPTURE):
+        await world.ask(event)
+    told = await world.callbacks(4)
+    taken = {each["movement_id"]: each for each in told if each.get("movement_id")}
+    assert {id: (each["status"], each["amount"], each["idempotency_key"]) for id, each in taken.items()} == {
+        f"{UID}-dashboard-refund": ("refunded", 25, None),
+        f"{UID}-chargeback": ("charged_back", 35, None),
+    }
+    assert next(n for n, each in enumerate(told) if each["status"] == "captured") < told.index(
+        taken[f"{UID}-dashboard-refund"]
+    ), "it was captured before"
+    assert world.sandbox.money.payments[UID].refunded == 60
+
+
+@mark.parametrize(
+    ("event", "kind"),
+    [
+        param({"type": "reversal_recorded", "kind": "chargeback", "reversal_id": "m", "amount_minor": 5}, "chargeback"),
+        param({"type": "reversal_recorded", "kind": "refund", "reversal_id": "m", "amount_minor": 5}, "refund"),
+        param({**REFUSED, "command": "record_reversal"}, "refused"),
+        param({**REFUSED, "command": "record_refund", "source": "callback"}, "refused"),
+        param({**REFUSED, "command": "record_refund", "source": "account"}, None),
+        param({**REFUSED, "command": "record_capture", "source": "callback"}, None),
+    ],
+)
+def test_what_counts_as_money_taken_back_without_a_request(event: dict[str, Any], kind: str | None) -> None:
+    assert reversal_of(orjson.dumps({**SAID, **event})) == kind
+
+
+def test_what_is_no_event_counts_as_nothing() -> None:
+    for raw in (None, b"", b"{", b'{"type":"reversal_recorded"}'):
+        assert reversal_of(raw) is None
 
 
 @mark.parametrize(
