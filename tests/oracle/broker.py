@@ -172,6 +172,8 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "fetch.message.max.bytes": 4 << 20,
+            # The most that a compressed batch may expand to; row 50 has some of 60 MiB.
+            "receive.message.max.bytes": 1_000_000_000,
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 256 << 10,
             # Of several brokers one may be frozen: librdkafka would wait a minute for it.
