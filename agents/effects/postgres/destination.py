@@ -18,6 +18,7 @@ import asyncpg
 from agents.effects.postgres import bought
 from agents.effects.postgres import rows as shapes
 from agents.effects.postgres.migrate import SCHEMA, migrate
+from agents.effects.postgres.pooling import pooled, require_session
 from agents.effects.postgres.rows import Row, Rows, insert, names, set_excluded
 from streams import faults
 from streams.records import Record, TopicPartition
@@ -128,13 +129,24 @@ LATER_MOVES = """
 
 
 async def connect(dsn: str, **settings: str) -> Any:
-    """A connection with the sink's limits, on which jsonb is bytes."""
-    connection = await asyncpg.connect(
-        dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=CLIENT_TIMEOUT_S, server_settings=SETTINGS | settings
-    )
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=bytes, decoder=lambda raw: bytes(raw[1:]), format="binary"
-    )
+    """A connection with the sink's limits, on which jsonb is bytes. Raises PooledConnection behind a pooler."""
+    asked = SETTINGS | settings
+    try:
+        connection = await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=CLIENT_TIMEOUT_S, server_settings=asked
+        )
+    except asyncpg.PostgresError as error:
+        if (fault := pooled(error)) is not None:
+            raise fault from error
+        raise
+    try:
+        await require_session(connection, asked)
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=bytes, decoder=lambda raw: bytes(raw[1:]), format="binary"
+        )
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
 
 
@@ -155,8 +167,10 @@ class PostgresDestination:
         """Where the sink stands; brings the schema up to date first."""
         try:
             found = await read_positions(await self._ready())
-        except BaseException:
+        except BaseException as error:
             self._drop()
+            if (fault := pooled(error)) is not None:
+                raise fault from error
             raise
         return {partition: found[partition] for partition in partitions if partition in found}
 
@@ -172,8 +186,10 @@ class PostgresDestination:
             faults.point("sink_applied")
             await connection.execute("COMMIT")
             faults.point("sink_committed")
-        except BaseException:
+        except BaseException as error:
             self._drop()
+            if (fault := pooled(error)) is not None:
+                raise fault from error
             raise
         return Written(dict(counts), counts["refused_rows"])
 
@@ -182,8 +198,10 @@ class PostgresDestination:
         try:
             connection = await self._ready()
             return int(await connection.fetchval(f"SELECT count(*) FROM {SCHEMA}.refused_rows"))
-        except BaseException:
+        except BaseException as error:
             self._drop()
+            if (fault := pooled(error)) is not None:
+                raise fault from error
             raise
 
     async def close(self) -> None:
