@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +78,7 @@ def find_base(operator: Operator, since: str, tasks: tuple[str, ...]) -> Base | 
         return None
     if Path(since).is_file():
         base = read_base(Path(since))
-        if (why := _why_foreign(operator, base)) is not None:
+        if (why := _identity_here(operator, [base]).difference(base.identity)) is not None:
             raise Found(
                 f"{base.path} is of another log: {why}. Nothing was changed; --from beginning needs no snapshot."
             )
@@ -107,21 +107,26 @@ def find_base(operator: Operator, since: str, tasks: tuple[str, ...]) -> Base | 
 
 def _of_this_log(operator: Operator, folder: Path) -> Iterator[Base]:
     """The snapshots there that can be used; each other one is named with the reason."""
+    bases = []
     for path in sorted(folder.glob("*.snapshot")):
         try:
-            base = read_base(path)
+            bases.append(read_base(path))
         except Found as unusable:
             note(f"Not used: {unusable.message}")
-            continue
-        if (why := _why_foreign(operator, base)) is None:
+    if not bases:
+        return
+    here = _identity_here(operator, bases)
+    for base in bases:
+        if (why := here.difference(base.identity)) is None:
             yield base
         else:
-            note(f"Not used: {path} is of another log: {why}.")
+            note(f"Not used: {base.path} is of another log: {why}.")
 
 
-def _why_foreign(operator: Operator, base: Base) -> str | None:
-    here = operator.run(read_identity(operator.brokers, base.identity.topics))
-    return here.difference(base.identity)
+def _identity_here(operator: Operator, bases: Sequence[Base]) -> LogIdentity:
+    """Of the log in use, with the topics that these snapshots name; one request for all of them."""
+    topics = {topic for base in bases for topic in base.identity.topics}
+    return operator.run(read_identity(operator.brokers, topics))
 
 
 def _moment(text: str) -> datetime:

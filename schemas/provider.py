@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, ConfigDict, Field
 
 from schemas.accounts import Currency, UserId
-from schemas.base import Model, OrderUid
+from schemas.base import MAX_WHOLE, Model, OrderUid
 from schemas.orders.document import RFC3339_PATTERN
 from schemas.payments import RefundId
 
@@ -26,7 +26,7 @@ _SECONDS, _HEX = re.compile(r"[0-9]{1,12}"), re.compile(r"[0-9a-f]{64}")
 #: Parts of one header: the time, and values of either scheme under a few secrets.
 MOST_VALUES = 12
 
-Amount = Annotated[int, Field(ge=0, le=2**53 - 1, description="In minor units.", examples=[5000])]
+Amount = Annotated[int, Field(ge=0, le=MAX_WHOLE, description="In minor units.", examples=[5000])]
 
 
 class ProviderStatus(StrEnum):

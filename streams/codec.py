@@ -8,12 +8,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from streams.errors import FaultAt, Poison
+from streams.errors import MAX_FAULTS, FaultAt, Poison
 
 V = TypeVar("V")
-
-#: More faults of one record are not listed.
-MAX_FAULTS = 100
 
 
 class Codec(NamedTuple, Generic[V]):

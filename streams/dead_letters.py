@@ -7,12 +7,11 @@ from hashlib import sha256
 
 import orjson
 
-from streams.errors import FaultAt, Poison
+from streams.errors import MAX_FAULTS, FaultAt, Poison
 from streams.records import Omitted, Outgoing, Record, size_of
 
 PREFIX = "dead-letter-"
 ATTEMPT = PREFIX + "attempt"
-MAX_FAULTS = 100
 MAX_MESSAGE = 1_000
 #: A value above this stays on its own topic: the letter has its size and SHA-256. Key and headers likewise, together.
 #: With the faults a letter is below 400 KiB, so that every broker takes it (1 MiB by default), and small batches that

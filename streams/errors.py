@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+#: More faults of one record are not listed.
+MAX_FAULTS = 100
+
 
 class FaultAt(NamedTuple):
     """One fault of a record: where (a JSON path such as `$.items[0].price`) and what."""

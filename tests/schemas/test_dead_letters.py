@@ -8,7 +8,7 @@ import pytest
 from schemas import dead_letters as ours
 from schemas.base import MAX_FAULTS, Fault
 from schemas.dead_letters import DeadLetter, Redriven, read_dead_letter
-from streams import FaultAt, Poison
+from streams import FaultAt, Poison, errors
 from streams import dead_letters as engine
 from streams.records import StoredRecord
 
@@ -54,7 +54,7 @@ def test_both_rooms_mean_the_same_headers() -> None:
 
 
 def test_all_faults_that_we_report_fit_into_the_header() -> None:
-    assert MAX_FAULTS <= engine.MAX_FAULTS
+    assert MAX_FAULTS <= errors.MAX_FAULTS
 
 
 def test_a_marker_names_what_was_sent_back() -> None:
